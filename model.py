@@ -1,0 +1,204 @@
+"""
+The GPT of this repository, in one file: GPT-2's architecture and batched, cached generation.
+
+    hidden = model(idx)              # (B, T) token ids -> (B, T, C) hidden states
+    logits = model.logits(hidden)    # (B, T, C) -> (B, T, V)
+    losses = token_losses(logits, y) # (B, T), -log P(y_t | x_<=t) of each token, in float32
+
+Hidden states and logits are two calls because Selective Language Modeling takes its loss on chosen
+positions only: whoever wants fewer logits passes fewer hidden states to `model.logits`.
+
+Module names are those of GPT-2 (wte, wpe, h.0.attn.c_attn, ...). Shapes: B rows, T positions, C channels,
+V vocabulary, H heads, D = C / H.
+"""
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+from torch.nn import functional as F
+
+
+@dataclass
+class GPTConfig:
+    block_size: int = 1024   # longest context, in tokens
+    vocab_size: int = 50257
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+    bias: bool = True        # biases in the Linear and LayerNorm modules, as in GPT-2
+
+
+class LayerNorm(nn.Module):
+    """nn.LayerNorm with an optional bias."""
+
+    def __init__(self, n_embd, bias):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_embd))
+        self.bias = nn.Parameter(torch.zeros(n_embd)) if bias else None
+
+    def forward(self, x):
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.n_head, self.dropout = config.n_head, config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # query, key, value at once
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, pos=None, cache=None):
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).split(C, dim=2)
+        q, k, v = (t.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
+        if cache is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0)
+        else:
+            # Each row writes its keys and values at its own positions, then attends to all positions up to them.
+            # What lies beyond a row's position (padding of a shorter prompt) is masked until it is overwritten.
+            k_cache, v_cache = cache  # (B, H, S, D) each
+            row = torch.arange(B, device=x.device).unsqueeze(1)
+            k_cache[row, :, pos] = k.transpose(1, 2)  # an index (B, T) around a slice: the right side is (B, T, H, D)
+            v_cache[row, :, pos] = v.transpose(1, 2)
+            S = k_cache.size(2)
+            mask = torch.arange(S, device=x.device) <= pos[:, None, :, None]  # (B, 1, T, S)
+            y = F.scaled_dot_product_attention(q, k_cache, v_cache, attn_mask=mask)
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return self.resid_dropout(self.c_proj(y))
+
+
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x):
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.ln_1 = LayerNorm(config.n_embd, config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = LayerNorm(config.n_embd, config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x, pos=None, cache=None):
+        x = x + self.attn(self.ln_1(x), pos, cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        if config.n_embd % config.n_head:
+            raise ValueError(f"n_embd ({config.n_embd}) must be divisible by n_head ({config.n_head})")
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = LayerNorm(config.n_embd, config.bias)
+        # GPT-2's initialisation, N(0, 0.02) at its width of 768; narrower models learn faster from larger weights.
+        # Layers that write to the residual stream start smaller, so that its variance does not grow with depth.
+        std = 0.02 * math.sqrt(768 / config.n_embd)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                nn.init.normal_(p, std=std / math.sqrt(2 * config.n_layer) if name.endswith("c_proj.weight") else std)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def forward(self, idx, pos=None, cache=None):
+        """Hidden states after the final LayerNorm.
+
+        idx: (B, T) token ids, T <= block_size. pos: (B, T) their positions, 0..T-1 when None. cache: what
+        `new_cache` returned; keys and values are then read from it and written to it in place (needs pos).
+        Returns (B, T, C). Raises ValueError when T exceeds block_size.
+        """
+        B, T = idx.shape
+        if T > self.config.block_size:
+            raise ValueError(f"{T} tokens do not fit the model's block_size of {self.config.block_size}")
+        positions = torch.arange(T, device=idx.device) if pos is None else pos
+        x = self.drop(self.wte(idx) + self.wpe(positions))
+        for i, block in enumerate(self.h):
+            x = block(x, pos, None if cache is None else cache[i])
+        return self.ln_f(x)
+
+    def logits(self, hidden):
+        """Output layer, tied to the token embedding: (..., C) -> (..., V)."""
+        return F.linear(hidden, self.wte.weight)
+
+    def new_cache(self, B, S):
+        """Room for the keys and values of B rows of up to S tokens: per layer a pair of (B, H, S, D)."""
+        c, w = self.config, self.wte.weight
+        shape = (B, c.n_head, S, c.n_embd // c.n_head)
+        return [(w.new_zeros(shape), w.new_zeros(shape)) for _ in range(c.n_layer)]
+
+    @torch.no_grad()
+    def generate(self, prompts, max_new_tokens, stop=None, temperature=0.0, generator=None):
+        """Continue all prompts at once; each row ends on its own.
+
+        prompts: lists of token ids, of any lengths >= 1 (each + max_new_tokens <= block_size).
+        stop: called with the new tokens of one row; once it returns True, that row is finished.
+        temperature: 0 takes the most likely token, above 0 samples from softmax(logits / temperature).
+        Returns the new tokens of each row, a list of lists. Raises ValueError for a prompt of the wrong length.
+
+        Prompts are padded on the right and every row keeps its own length: its next token is written at its
+        own position, over the padding. So positions are what they are without a batch, and no row sees padding.
+        """
+        lengths = [len(p) for p in prompts]
+        if not prompts:
+            return []
+        if min(lengths) < 1 or max(lengths) + max_new_tokens > self.config.block_size:
+            raise ValueError(f"prompts of {min(lengths)} to {max(lengths)} tokens plus {max_new_tokens} new ones "
+                             f"do not fit the model's block_size of {self.config.block_size}")
+        was_training = self.training
+        self.eval()
+        device = self.wte.weight.device
+        B, T = len(prompts), max(lengths)
+        idx = torch.tensor([p + [0] * (T - len(p)) for p in prompts], device=device)  # (B, T)
+        n = torch.tensor(lengths, device=device)                                      # (B,) tokens in each row so far
+        alive = list(range(B))                                                        # prompt number of each row
+        new_tokens = [[] for _ in prompts]
+        cache = self.new_cache(B, T + max_new_tokens)
+        hidden = self(idx, torch.arange(T, device=device).expand(B, T), cache)        # (B, T, C)
+        last = hidden[torch.arange(B, device=device), n - 1]                          # (B, C)
+        for i in range(max_new_tokens):
+            logits = self.logits(last).float()                                        # (B, V)
+            if temperature > 0:
+                probs = torch.softmax(logits / temperature, dim=-1)
+                token = torch.multinomial(probs, 1, generator=generator).squeeze(1)   # (B,)
+            else:
+                token = logits.argmax(dim=-1)
+            going = []
+            for row, (prompt, t) in enumerate(zip(alive, token.tolist())):
+                new_tokens[prompt].append(t)
+                if not (stop and stop(new_tokens[prompt])):
+                    going.append(row)
+            if not going or i == max_new_tokens - 1:
+                break
+            if len(going) < len(alive):  # finished rows leave the batch
+                rows = torch.tensor(going, device=device)
+                alive = [alive[row] for row in going]
+                token, n = token[rows], n[rows]
+                cache = [(k[rows], v[rows]) for k, v in cache]
+            last = self(token.unsqueeze(1), n.unsqueeze(1), cache).squeeze(1)         # (B, C)
+            n = n + 1
+        self.train(was_training)
+        return new_tokens
+
+
+def token_losses(logits, targets):
+    """Cross-entropy of each token: -log softmax(logits)[target], in float32 (ties in bf16 would decide a ranking).
+
+    logits: (..., V). targets: (...) token ids. Returns (...) float32, or float64 for float64 logits.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    losses = F.cross_entropy(logits.reshape(-1, logits.size(-1)), targets.reshape(-1), reduction="none")
+    return losses.view(targets.shape)
