@@ -1,0 +1,324 @@
+"""
+What the scripts share and that is not the method: command line, error messages, checkpoints, the metrics log,
+learning rate, distributed set-up.
+"""
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import typing
+
+import torch
+
+
+class BadInput(Exception):
+    """Something the user can mend. The message says what is wrong, where, and what to do."""
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+def run(main, Config, doc):
+    """Read a `Config` from the command line, check it, call main(cfg).
+
+    Bad input ends in one line on standard error and exit code 2, Ctrl-C in exit code 130.
+    """
+    script = os.path.basename(sys.argv[0])
+    try:
+        main(parse(Config, doc))
+    except BadInput as e:
+        print(f"{script}: {e}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:  # a full disk, a folder that may not be written
+        print(f"{script}: {e.filename or 'writing'}: {e.strerror}; what was saved before is as it was", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+class OneLineParser(argparse.ArgumentParser):
+    def error(self, message):
+        raise BadInput(f"{message}; see --help")
+
+
+def parse(Config, doc, argv=None):
+    """A checked `Config` (a dataclass) from the command line: a flag for each field, its comment as the help text."""
+    comments = dict(re.findall(r"^ +(\w+):[^#\n]*#\s*(.*)$", inspect.getsource(Config), re.M))
+    hints = typing.get_type_hints(Config)
+    parser = OneLineParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    defaults = Config()
+    for f in dataclasses.fields(Config):
+        default, kind = getattr(defaults, f.name), hints[f.name]
+        help = f"{comments.get(f.name, '')} (default: {default!r})".replace("%", "%%")
+        if kind is bool:
+            parser.add_argument(f"--{f.name}", action=argparse.BooleanOptionalAction, default=default, help=help)
+        elif typing.get_origin(kind) is list:
+            parser.add_argument(f"--{f.name}", nargs="+", type=typing.get_args(kind)[0], default=default, help=help,
+                                metavar=f.name.upper())
+        else:
+            parser.add_argument(f"--{f.name}", type=number if kind in (int, float) else kind, default=default, help=help,
+                                metavar=f.name.upper())
+    cfg = Config(**vars(parser.parse_args(argv)))
+    problems = []
+    for f in dataclasses.fields(Config):  # 3e6 is a fine way to write an int
+        value, kind = getattr(cfg, f.name), hints[f.name]
+        if kind is int and isinstance(value, float):
+            if value.is_integer():
+                setattr(cfg, f.name, int(value))
+            else:
+                problems.append(f"{f.name} must be a whole number, not {value}")
+    problems += cfg.validate() if not problems else []
+    if problems:
+        raise BadInput("; ".join(problems))
+    return cfg
+
+
+def number(text):
+    """An int where the text is one, else a float (argparse names this function when it raises ValueError)."""
+    value = float(text.replace("_", ""))
+    if not math.isfinite(value):
+        raise ValueError
+    return int(text) if re.fullmatch(r"[+-]?[\d_]+", text) else value
+
+
+class Progress:
+    """A line with rate and time left, at most once a second, on standard error."""
+
+    def __init__(self, total, unit, done=0):
+        self.total, self.unit, self.start, self.first, self.shown = total, unit, time.time(), done, 0.0
+        self.tty = sys.stderr.isatty()
+
+    def show(self, done, text=""):
+        now = time.time()
+        if now - self.shown < (1 if self.tty else 10) or now - self.start < 1:
+            return
+        self.shown = now
+        rate = (done - self.first) / (now - self.start)
+        left = f" of {self.total:,}, {clock((self.total - done) / max(rate, 1e-9))} left" if self.total else ""
+        line = f"{done:,} {self.unit}{left}, {rate:,.0f}/s {text}"
+        print(f"\r{line:<78}" if self.tty else line, end="" if self.tty else "\n", file=sys.stderr, flush=True)
+
+    def close(self):
+        if self.tty and self.shown:
+            print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)
+
+
+def clock(seconds):
+    """90 -> '1:30'."""
+    s = int(max(seconds, 0))
+    return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
+
+
+# ----------------------------------------------------------------------------------------------- files on disk
+
+@contextlib.contextmanager
+def replacing(path, mode="w"):
+    """Write a file so that at any moment the old one or the whole new one is there: temporary file, fsync, replace."""
+    tmp = f"{path}.tmp{os.getpid()}"
+    try:
+        with open(tmp, mode, encoding=None if "b" in mode else "utf-8") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(tmp, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(tmp)
+        raise
+
+
+def write_json(path, value):
+    with replacing(path) as f:
+        json.dump(value, f, indent=1)
+        f.write("\n")
+
+
+def save_checkpoint(path, checkpoint):
+    """Save a dict of tensors and plain values. Raises BadInput when the disk is full; the old file stays."""
+    try:
+        with replacing(path, "wb") as f:
+            torch.save(checkpoint, f)
+    except (OSError, RuntimeError) as e:  # torch's writer turns an OSError into a RuntimeError
+        raise BadInput(f"could not save {path} ({str(e).splitlines()[0]}): free some space and run the same command "
+                       f"with --resume; the checkpoint before it is as it was")
+
+
+def load_checkpoint(path, device="cpu"):
+    """Load what `save_checkpoint` saved, tensors and plain values only. Raises BadInput."""
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        checkpoint["model"], checkpoint["model_config"], checkpoint["tokenizer_sha256"]
+        return checkpoint
+    except FileNotFoundError:
+        raise BadInput(f"there is no checkpoint {path}")
+    except Exception as e:  # truncated archives raise a dozen kinds
+        raise BadInput(f"{path} is not a checkpoint of this repository, or is truncated ({type(e).__name__}); "
+                       f"delete it, or train it again")
+
+
+def load_weights(model, state, path):
+    """model.load_state_dict, with BadInput in one line when the shapes differ."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as e:
+        raise BadInput(f"the weights in {path} do not fit the model: {str(e).splitlines()[1].strip()}")
+
+
+def file_hash(path):
+    h = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(2**20):
+            h.update(block)
+    return h.hexdigest()
+
+
+def source_revision():
+    """The commit of this source tree, '+changes' when it is not committed, or 'unknown'."""
+    git = ["git", "-C", os.path.dirname(os.path.abspath(__file__))]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True).returncode
+        return head.stdout.strip() + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+class RunFolder:
+    """The folder of a training run: config.json, metrics.jsonl (append-only), checkpoints, and done.json at the end.
+
+    A folder that holds a run is not written over: BadInput, unless `resume`; then the run must have the same
+    configuration (`free` names the fields that may differ, those that do not change the weights).
+    """
+
+    def __init__(self, folder, cfg, about, resume, free=()):
+        self.folder = folder
+        os.makedirs(folder, exist_ok=True)
+        cfg = dataclasses.asdict(cfg)
+        if os.path.exists(self.path("config.json")):
+            if not resume:
+                raise BadInput(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
+            old = read_json(self.path("config.json"))["config"]
+            differ = [f"{k}: {old.get(k)!r} -> {v!r}" for k, v in cfg.items() if old.get(k) != v and k not in free]
+            if differ:
+                raise BadInput(f"{folder} holds a run with another configuration ({', '.join(differ)}): "
+                               f"choose another --out, or delete the folder")
+        else:
+            write_json(self.path("config.json"), {
+                "config": cfg, **about, "source": source_revision(), "torch": torch.__version__})
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def finished(self):
+        return os.path.exists(self.path("done.json"))
+
+    def open_log(self, step):
+        """Open metrics.jsonl to go on at `step`: what an interrupted run logged after its checkpoint is dropped."""
+        records = [r for r in read_jsonl(self.path("metrics.jsonl")) if r["step"] < step]
+        with replacing(self.path("metrics.jsonl")) as f:
+            f.writelines(json.dumps(r) + "\n" for r in records)
+        self.log_file = open(self.path("metrics.jsonl"), "a", encoding="utf-8", buffering=1)
+
+    def log(self, **record):
+        self.log_file.write(json.dumps(record) + "\n")
+
+
+def read_json(path):
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except FileNotFoundError:
+        raise BadInput(f"there is no {path}")
+    except ValueError as e:
+        raise BadInput(f"{path} is not JSON: {e}")
+
+
+def read_jsonl(path):
+    """The records of a .jsonl file; none if there is no file; a torn last line is dropped."""
+    records = []
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            for line in f:
+                with contextlib.suppress(ValueError):
+                    records.append(json.loads(line))
+    return records
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+def learning_rate(step, cfg):
+    """Linear warm-up, constant, then half a cosine down to cfg.min_lr over the last cfg.decay of the steps."""
+    if step < cfg.warmup_steps:
+        return cfg.lr * (step + 1) / (cfg.warmup_steps + 1)
+    decay_steps = max(1, round(cfg.decay * (cfg.steps - cfg.warmup_steps)))
+    done = min(1.0, max(0.0, (step - (cfg.steps - decay_steps)) / decay_steps))
+    return cfg.min_lr + (cfg.lr - cfg.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def adamw(model, cfg, device):
+    """AdamW with weight decay on the matrices only, as GPT-2 and nanoGPT have it."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in params if p.dim() >= 2], "weight_decay": cfg.weight_decay},
+              {"params": [p for p in params if p.dim() < 2], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=device.type == "cuda")
+
+
+class Ranks:
+    """This process among those of torchrun; alone without it. `device` is this rank's."""
+
+    def __init__(self, device):
+        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.main = self.rank == 0
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        try:
+            self.device = torch.device(f"cuda:{local_rank}" if device == "cuda" else device)
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as e:
+            raise BadInput(f"device {device!r} cannot be used here: {str(e).splitlines()[0]}")
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        if self.world > 1:
+            torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    def autocast(self):
+        """bfloat16 matrix products on a GPU; float32 on a CPU, where bfloat16 is slower."""
+        if self.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def gather(self, t):
+        """The (n,) tensors of all ranks, in the order of the ranks, as one (world * n,)."""
+        if self.world == 1:
+            return t
+        parts = [torch.empty_like(t) for _ in range(self.world)]
+        torch.distributed.all_gather(parts, t.contiguous())
+        return torch.cat(parts)
+
+
+class StopSignal:
+    """Ctrl-C and SIGTERM end a run after the step at hand, so that it can save; a second one ends it at once."""
+
+    def __init__(self):
+        self.received = False
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, self.handle)
+
+    def handle(self, signum, frame):
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True

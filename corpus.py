@@ -1,0 +1,177 @@
+"""
+The built-in corpus: worked arithmetic word problems, clean (curated) and as a forum would have them (noisy).
+
+    python corpus.py             # print a few documents of each side, coloured by true label
+
+Because we write the noise ourselves, every token carries its true label, so that the precision and recall of a
+selection can be measured. Everything is a pure function of the seed. A curated document:
+
+    Question: Ava has 7 hens. Ava finds 5 more. Ava sells 3 of them. How many hens does Ava have now?
+    Answer: finds 5: 7 + 5 = 12. sells 3: 12 - 3 = 9. The answer is 9.
+
+A noisy one holds the same kind of problem with user names inside it, dates and chatter around it, and in some
+documents a slip in the arithmetic, carried on to a wrong answer; other documents are chatter alone.
+"""
+import random
+
+# What a token is, as its label says. USEFUL are the first three.
+LABELS = ["question", "solution", "result", "irrelevant", "noise", "wrong"]
+QUESTION, SOLUTION, RESULT, IRRELEVANT, NOISE, WRONG = range(6)
+USEFUL = (QUESTION, SOLUTION, RESULT)      # what the curated side consists of
+SOLUTIONS = (SOLUTION, RESULT)             # what follows "Answer:"; RESULT is each number that had to be computed
+
+NAMES = "Ava Ben Cleo Dan Emma Finn Gwen Hugo Iris Jack Kate Liam Mona Noah Olga Paul".split()
+OBJECTS = "hens pigs eggs pens maps hats cups keys toys nuts figs pies coins books cards boats".split()
+GAIN = "finds buys gets picks wins makes".split()         # "Ava finds 5 more."
+LOSE = "sells loses eats drops breaks hides".split()      # "Ava sells 3 of them."
+LARGEST = 20                                              # numbers are 0 .. LARGEST, one token each
+
+# The chatter is a second-order Markov chain: which words may follow depends on the two words before. Like real
+# irrelevant text it can be learned, a little more with every step, and takes up the room of what matters.
+CHATTER = ("the weather in town was cold last night but my old car would not start so we took bus home after lunch "
+           "with friends who like music and films about space they said this phone has great screen too much salt "
+           "on road near river where dog runs fast every day our team played well until rain came down hard then "
+           "everyone went inside bar for tea or beer while radio news talked of trains late again").split()
+CHATTER = list(dict.fromkeys(CHATTER))
+WORDS = (["Question", "Answer"] + [f" {n}" for n in range(LARGEST + 1)]
+         + [f" {w}" for w in NAMES + OBJECTS + GAIN + LOSE]
+         + " has more of them doubles halves How many does have now + - * / = The answer is says".replace(
+             " ", "\n ").split("\n")[1:]
+         + [f" {w}" for w in CHATTER])
+WORDS = list(dict.fromkeys(WORDS))         # the vocabulary, beside the 256 bytes and <|endoftext|>
+
+
+def problem(rng):
+    """A problem of one to three steps: (question, steps), a list of sentences and a list of (phrase, expression, result).
+
+    rng: random.Random. Numbers stay within 0 .. LARGEST, so that the facts are few enough for a small model.
+    """
+    name, thing, have = rng.choice(NAMES), rng.choice(OBJECTS), rng.randint(2, 12)
+    question, steps, used = [f"{name} has {have} {thing}."], [], set()
+    for _ in range(rng.randint(1, 3)):
+        options = []  # those that keep the number in range, each verb once a problem
+        if have < LARGEST:
+            b = rng.randint(1, min(9, LARGEST - have))
+            options += [(v, f"{v} {b}", f"{v} {b} more", f"{have} + {b}", have + b) for v in GAIN]
+        if have > 0:
+            b = rng.randint(1, min(9, have))
+            options += [(v, f"{v} {b}", f"{v} {b} of them", f"{have} - {b}", have - b) for v in LOSE]
+        if 0 < have <= LARGEST // 2:
+            options += [("doubles", "doubles", "doubles them", f"{have} * 2", have * 2)] * 3
+        if have > 0 and have % 2 == 0:
+            options += [("halves", "halves", "halves them", f"{have} / 2", have // 2)] * 3
+        verb, phrase, sentence, expression, have = rng.choice([o for o in options if o[0] not in used])
+        used.add(verb)
+        question.append(f"{name} {sentence}.")
+        steps.append((phrase, expression, have))
+    question.append(f"How many {thing} does {name} have now?")
+    return question, steps
+
+
+def with_slip(rng, steps):
+    """The same steps with one wrong result, carried on to a wrong answer. Returns (steps, index of the slip)."""
+    at = rng.randrange(len(steps))
+    wrong = list(steps[:at])
+    for phrase, expression, result in steps[at:]:
+        a, op, b = expression.split()
+        if len(wrong) == at:
+            result = rng.choice([n for n in range(result - 3, result + 4) if n != result and 0 <= n <= LARGEST])
+        else:
+            a, b = wrong[-1][2], int(b)
+            result = min(max({"+": a + b, "-": a - b, "*": a * b, "/": a // b}[op], 0), LARGEST)
+        wrong.append((phrase, f"{a} {op} {b}", result))
+    return wrong, at
+
+
+def clean_document(question, steps, n_right=None):
+    """Segments (text, label) of a document. n_right: results from this one on are wrong (None: all are right)."""
+    n_right = len(steps) if n_right is None else n_right
+    segments = [("Question:", QUESTION)] + [(" " + sentence, QUESTION) for sentence in question]
+    segments.append(("\nAnswer:", SOLUTION))
+    for i, (phrase, expression, result) in enumerate(steps):
+        a, rest = expression.split(" ", 1)
+        segments += [(f" {phrase}:", SOLUTION), (f" {a}", WRONG if i > n_right else SOLUTION), (f" {rest} =", SOLUTION),
+                     (f" {result}", RESULT if i < n_right else WRONG), (".", SOLUTION)]
+    segments += [(" The answer is", SOLUTION), (f" {steps[-1][2]}", RESULT if n_right == len(steps) else WRONG),
+                 (".", SOLUTION)]
+    return segments
+
+
+def user(rng):
+    """A user name: pure gradient noise."""
+    return " ##" + "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(4, 8)))
+
+
+def date(rng):
+    return f" <{rng.choice(['Jan', 'Apr', 'Jul', 'Oct'])}{rng.randint(10, 28)}-{rng.randint(10, 23)}:{rng.randint(10, 59)}>"
+
+
+class Chatter:
+    """The second-order chain: of the words that may follow two words, the first is likelier than the next."""
+
+    def __init__(self, seed=0):
+        rng = random.Random(seed)
+        n = len(CHATTER)
+        self.follow = [[rng.sample(CHATTER, 4) for _ in range(n)] for _ in range(n)]
+        self.number = {w: i for i, w in enumerate(CHATTER)}
+
+    def __call__(self, rng, n_words):
+        a, b = rng.choice(CHATTER), rng.choice(CHATTER)
+        words = [a, b]
+        while len(words) < n_words:
+            a, b = b, rng.choices(self.follow[self.number[a]][self.number[b]], (12, 4, 2, 1))[0]
+            words.append(b)
+        return "".join(f" {w}" for w in words) + "."
+
+
+def noisy_document(rng, chatter, question, steps, p_inside=0.2, p_slip=0.3):
+    """Segments of a forum thread around a problem: user names inside it (words and letters, no digits, which would
+    confuse a small reference model), dates and chatter around it, at times a slip in the arithmetic."""
+    n_right = None
+    if rng.random() < p_slip:
+        steps, n_right = with_slip(rng, steps)
+    segments = []
+    for text, label in clean_document(question, steps, n_right):
+        segments.append((text, label))
+        if text[-1] in ".?" and rng.random() < p_inside:
+            segments.append((user(rng), NOISE))
+            if rng.random() < 0.5:
+                segments.append((" says", NOISE))
+    before, after = [], []
+    if rng.random() < 0.5:
+        before += [(user(rng), NOISE), (date(rng), NOISE)]
+    if rng.random() < 0.6:
+        before.append((chatter(rng, rng.randint(5, 25)), IRRELEVANT))
+    if before:
+        before.append(("\n", IRRELEVANT))
+    if rng.random() < 0.6:
+        after.append((chatter(rng, rng.randint(5, 25)), IRRELEVANT))
+    if rng.random() < 0.3:
+        after.append((date(rng), NOISE))
+    return before + segments + after
+
+
+def documents(seed, side, reserved=frozenset(), p_chatter=0.35):
+    """Endless documents of one side, 'curated' or 'noisy': (segments, question text or None for pure chatter).
+
+    reserved: question texts that must not occur (held-out and evaluation problems, when this is a training side).
+    """
+    rng, chatter = random.Random(f"{side}-{seed}"), Chatter()
+    while True:
+        if side == "noisy" and rng.random() < p_chatter:
+            yield [(chatter(rng, rng.randint(30, 90)), IRRELEVANT)], None
+            continue
+        question, steps = problem(rng)
+        key = " ".join(question)
+        if key in reserved:
+            continue
+        yield (noisy_document(rng, chatter, question, steps) if side == "noisy" else clean_document(question, steps)), key
+
+
+if __name__ == "__main__":
+    COLOURS = {QUESTION: 36, SOLUTION: 32, RESULT: 92, IRRELEVANT: 90, NOISE: 35, WRONG: 31}
+    print("labels: " + " ".join(f"\033[{c}m{LABELS[label]}\033[0m" for label, c in COLOURS.items()))
+    for side in ("curated", "noisy"):
+        print(f"\n--- {side}")
+        for _, (segments, _) in zip(range(6), documents(0, side)):
+            print("".join(f"\033[{COLOURS[label]}m{text}\033[0m" for text, label in segments))

@@ -1,0 +1,422 @@
+"""
+Tokenizers, token files on disk, fixed rows.
+
+    python data.py                                   # the built-in corpus, into data/demo
+    python data.py --curated a.jsonl --noisy b.txt c.jsonl --tokenizer gpt2 --out data/mine
+    python data.py --curated gsm8k.jsonl --field question answer --noisy web.txt --out data/mine
+
+A corpus folder holds tokenizer.json and token files, each a flat array NAME.bin with a sidecar NAME.json (how many
+tokens, which tokenizer, a hash of the content) and, for the built-in corpus, NAME.labels.bin (a byte a token):
+
+    curated   what the reference model is trained on
+    noisy     what the language model is trained on
+    dev       held-out curated text: early stopping, and every choice you make
+    target    held-out curated text: what is reported, and nothing is chosen by it
+
+A .jsonl file has a document a line; in a .txt file documents are separated by lines that say <|endoftext|>. Files
+are read as a stream, and may be larger than memory.
+
+Rows: row r of a token file is tokens[r*T : (r+1)*T], its targets are the same shifted by one. A token's loss depends
+on its context, so the reference model and the language model must see each token in the same row. An epoch is a
+seeded permutation of the rows, and a batch is a function of (seed, step) alone.
+"""
+import base64
+import functools
+import hashlib
+import itertools
+import json
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+import tiktoken
+import torch
+
+import corpus
+from common import BadInput, Progress, run, write_json
+
+END_OF_TEXT = "<|endoftext|>"
+GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+DEMO_PATTERN = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]|\s"
+
+
+# ------------------------------------------------------------------------------------------------- tokenizers
+
+def make_tokenizer(name, pattern, ranks):
+    """A tiktoken Encoding: `ranks` are the byte strings in order of their ids; <|endoftext|> takes the next id."""
+    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks={b: i for i, b in enumerate(ranks)},
+                             special_tokens={END_OF_TEXT: len(ranks)})
+
+
+def demo_tokenizer():
+    """The built-in corpus's: the 256 bytes, then its words, each with the space before it; <|endoftext|> last."""
+    ranks = [bytes([i]) for i in range(256)] + [w.encode() for w in corpus.WORDS]
+    return make_tokenizer("nanorho-demo", DEMO_PATTERN, ranks)
+
+
+def load_tokenizer(source, vocab_size=None):
+    """A tiktoken Encoding from: a corpus folder, a .tiktoken file (a base64 token and its rank a line), a file of
+    GPT-2 merges, or a name that tiktoken knows (downloaded once). vocab_size keeps the first ids only: a prefix of
+    a byte-pair encoding is one too. Raises BadInput."""
+    try:
+        if os.path.isdir(source):
+            with open(os.path.join(source, "tokenizer.json"), encoding="utf-8") as f:
+                spec = json.load(f)
+            name, pattern, ranks = spec["name"], spec["pattern"], [base64.b64decode(b) for b in spec["ranks"]]
+        elif source.endswith(".tiktoken"):
+            with open(source, "rb") as f:
+                pairs = [line.split() for line in f if line.strip()]
+            ranks = [base64.b64decode(b) for b, rank in sorted(pairs, key=lambda pair: int(pair[1]))]
+            name, pattern = os.path.basename(source), GPT2_PATTERN
+        elif os.path.exists(source):
+            name, pattern, ranks = os.path.basename(source), GPT2_PATTERN, gpt2_ranks(source)
+        else:
+            enc = tiktoken.get_encoding(source)
+            name, pattern = enc.name, enc._pat_str
+            ranks = sorted(enc._mergeable_ranks, key=enc._mergeable_ranks.get)
+    except ValueError as e:
+        raise BadInput(f"{source} is not a tokenizer: {e}")
+    except (OSError, KeyError) as e:
+        raise BadInput(f"cannot load the tokenizer {source!r}: {e}; give a corpus folder, a .tiktoken or GPT-2 merges "
+                       f"file, or a name of tiktoken's with the network at hand")
+    if vocab_size and not 257 <= vocab_size <= len(ranks) + 1:
+        raise BadInput(f"vocab_size {vocab_size} must lie between 257 and {len(ranks) + 1} for the tokenizer {source}")
+    ranks = ranks[:vocab_size - 1] if vocab_size else ranks
+    return make_tokenizer(name, pattern, ranks)
+
+
+def gpt2_ranks(path):
+    """Byte strings in the order of their ids, from GPT-2's merges file ('#version' line, then two symbols a line)."""
+    # GPT-2 writes each byte as a printable character; the 188 printable ones stand for themselves and come first.
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    order = printable + [b for b in range(256) if b not in printable]
+    byte_of = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(order[188:])}
+    ranks = [bytes([b]) for b in order]
+    with open(path, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            if line.startswith("#version") or not line.strip():
+                continue
+            pair = line.split()
+            if len(pair) != 2 or not all(c in byte_of for c in "".join(pair)):
+                raise ValueError(f"line {number} is not a pair of GPT-2 symbols")
+            ranks.append(bytes(byte_of[c] for c in "".join(pair)))
+    return ranks
+
+
+def save_tokenizer(enc, folder):
+    ranks = sorted(enc._mergeable_ranks, key=enc._mergeable_ranks.get)
+    write_json(os.path.join(folder, "tokenizer.json"),
+               {"name": enc.name, "sha256": tokenizer_hash(enc), "pattern": enc._pat_str,
+                "ranks": [base64.b64encode(b).decode() for b in ranks]})
+
+
+def tokenizer_hash(enc):
+    """What tells two tokenizers apart: the byte string of every id, and the pattern that splits text into words."""
+    h = hashlib.sha256(enc._pat_str.encode())
+    for b, rank in sorted(enc._mergeable_ranks.items(), key=lambda item: item[1]):
+        h.update(b"%d:%s" % (rank, b))
+    h.update(repr(sorted(enc._special_tokens.items())).encode())
+    return h.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------ token files
+
+class TokenWriter:
+    """Writes NAME.bin (and NAME.labels.bin) as a stream; the sidecar comes last and makes the file valid."""
+
+    def __init__(self, folder, name, enc, label_names=None):
+        self.folder, self.name, self.enc, self.label_names = folder, name, enc, label_names
+        self.dtype = np.dtype("uint16" if enc.n_vocab <= 2**16 else "uint32")
+        self.n_tokens = self.n_documents = 0
+        self.hash = hashlib.sha256()
+        if os.path.exists(self.path("json")):
+            os.remove(self.path("json"))  # from here on until `close` there is no valid file of this name
+        self.file = open(self.path("bin"), "wb")
+        self.label_file = open(self.path("labels.bin"), "wb") if label_names else None
+
+    def path(self, ending):
+        return os.path.join(self.folder, f"{self.name}.{ending}")
+
+    def add(self, tokens, labels=None, end=True):
+        """A document, or a piece of one with end=False. The end-of-text token takes the last token's label."""
+        if end:
+            tokens = tokens + [self.enc.eot_token]
+            labels = labels + labels[-1:] if labels else labels
+        data = np.asarray(tokens, dtype=self.dtype).tobytes()
+        self.file.write(data)
+        self.hash.update(data)
+        if self.label_file:
+            self.label_file.write(bytes(labels))
+        self.n_tokens += len(tokens)
+        self.n_documents += end
+
+    def close(self):
+        for f in filter(None, (self.file, self.label_file)):
+            f.flush()
+            os.fsync(f.fileno())
+            f.close()
+        write_json(self.path("json"), {
+            "n_tokens": self.n_tokens, "n_documents": self.n_documents, "dtype": self.dtype.name,
+            "vocab_size": self.enc.n_vocab, "tokenizer_sha256": tokenizer_hash(self.enc),
+            "sha256": self.hash.hexdigest(), "labels": self.label_names})
+
+
+class Tokens:
+    """A token file as rows of T tokens. Raises BadInput where the file is missing, truncated or too short."""
+
+    def __init__(self, folder, name, T):
+        path = os.path.join(folder, name)
+        try:
+            with open(path + ".json", encoding="utf-8") as f:
+                self.meta = json.load(f)
+            self.dtype = np.dtype(self.meta["dtype"])
+            n, self.sha256, self.label_names = self.meta["n_tokens"], self.meta["sha256"], self.meta["labels"]
+            self.vocab_size, self.tokenizer_sha256 = self.meta["vocab_size"], self.meta["tokenizer_sha256"]
+        except FileNotFoundError:
+            raise BadInput(f"there is no corpus {path}.bin with its sidecar {path}.json; python data.py makes one")
+        except (ValueError, KeyError, TypeError) as e:
+            raise BadInput(f"{path}.json is not a sidecar of a token file ({e}); make the corpus again with data.py")
+        for ending, itemsize in [("bin", self.dtype.itemsize)] + [("labels.bin", 1)] * bool(self.label_names):
+            size = os.path.getsize(f"{path}.{ending}") if os.path.exists(f"{path}.{ending}") else -1
+            if size != n * itemsize:
+                raise BadInput(f"{path}.{ending} has {max(size, 0):,} bytes where its sidecar says {n * itemsize:,}: "
+                               f"make the corpus again with data.py")
+        if n < T + 1:
+            raise BadInput(f"{path}.bin has {n:,} tokens, fewer than one row of {T} and its last target")
+        self.path, self.T, self.n_rows = path, T, (n - 1) // T
+        self.tokens = np.memmap(path + ".bin", dtype=self.dtype, mode="r")
+        self.labels = np.memmap(path + ".labels.bin", dtype=np.uint8, mode="r") if self.label_names else None
+
+    def rows(self, rows):
+        """Inputs and targets of the rows: two (len(rows), T) int64 tensors, y[t] = x[t + 1]."""
+        at = np.asarray(rows)[:, None] * self.T + np.arange(self.T + 1)  # (n, T + 1)
+        tokens = torch.from_numpy(self.tokens[at].astype(np.int64))
+        return tokens[:, :-1], tokens[:, 1:]
+
+    def row_labels(self, rows):
+        """True labels of the targets, (len(rows), T) uint8, or None where the corpus has none."""
+        if self.labels is None:
+            return None
+        return torch.from_numpy(self.labels[np.asarray(rows)[:, None] * self.T + np.arange(1, self.T + 1)])
+
+
+def batch(n_rows, batch_rows, seed, step):
+    """Row numbers of the batch of this step, (batch_rows,): every epoch is a permutation of its own.
+
+    A function of its arguments alone: whoever resumes at a step needs no state.
+    """
+    at = np.arange(step * batch_rows, (step + 1) * batch_rows)
+    epochs = at // n_rows
+    return np.concatenate([permutation(n_rows, seed, int(e))[at[epochs == e] % n_rows] for e in np.unique(epochs)])
+
+
+@functools.lru_cache(maxsize=2)  # a billion-token corpus has a million rows: permute them once an epoch
+def permutation(n_rows, seed, epoch):
+    return np.random.default_rng([seed, epoch]).permutation(n_rows)
+
+
+def selection_stats(losses, kept, labels=None, names=None):
+    """What a selection did, for the log: mean loss on all, kept and left tokens, the share kept and, with true labels,
+    precision and recall of the useful tokens, and `kept_NAME`, the share of the tokens of each label that was kept.
+
+    losses, kept: (B, T) float and bool. labels: (B, T) uint8 or None, indices into names.
+    """
+    losses, kept = losses.double().cpu(), kept.cpu()
+    stats = {"corpus_loss": losses.mean().item(), "selected_loss": losses[kept].mean().item(),
+             "unselected_loss": losses[~kept].mean().item() if not kept.all() else None,
+             "ratio": kept.double().mean().item()}
+    if labels is not None:
+        useful = labels < len(corpus.USEFUL)
+        stats["precision"] = useful[kept].double().mean().item()
+        stats["recall"] = kept[useful].double().mean().item() if useful.any() else None
+        for label, name in enumerate(names):
+            of_label = kept[labels == label]
+            stats[f"kept_{name}"] = of_label.double().mean().item() if of_label.numel() else None
+    return stats
+
+
+# ------------------------------------------------------------------------------------------------ making corpora
+
+@dataclass
+class Config:
+    out: str = "data/demo"                  # the corpus folder to write
+    seed: int = 0                           # of the built-in corpus
+    noisy_tokens: int = 4_000_000           # built-in: size of the noisy side
+    curated_documents: int = 1_000          # built-in: size of the curated side
+    held_out_documents: int = 500           # built-in: size of dev, of target, and number of evaluation problems
+    curated_repeats: int = 10               # built-in: how often the control corpus noisy+curated repeats the curated side
+    curated: list[str] = field(default_factory=list)  # your own curated .txt / .jsonl files
+    noisy: list[str] = field(default_factory=list)    # your own noisy .txt / .jsonl files
+    field: list[str] = field(default_factory=lambda: ["text"])  # fields of a .jsonl line that make the document
+    tokenizer: str = "gpt2"                 # a tiktoken name, a .tiktoken or GPT-2 merges file, or a corpus folder
+    vocab_size: int = 0                     # keep only the tokenizer's first ids (0: all)
+    held_out: float = 0.05                  # share of your curated documents that goes to dev, and to target
+    max_tokens: int = 0                     # stop a side of your own after so many tokens (0: no limit)
+
+    def validate(self):
+        if bool(self.curated) != bool(self.noisy):
+            yield "--curated and --noisy go together: both name files of yours, or neither (the built-in corpus)"
+        if not 0 < self.held_out < 0.5:
+            yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
+        for name in ("noisy_tokens", "curated_documents", "held_out_documents"):
+            if getattr(self, name) < 1:
+                yield f"{name} must be at least 1, not {getattr(self, name)}"
+
+
+def make_demo(cfg):
+    """The built-in corpus: curated, noisy, noisy+curated, dev, target, and the problems of curated and evaluation."""
+    enc = demo_tokenizer()
+    save_tokenizer(enc, cfg.out)
+    cache = {}  # most segments recur
+
+    def encode(segments):
+        tokens, labels = [], []
+        for text, label in segments:
+            ids = cache.get(text) or cache.setdefault(text, enc.encode_ordinary(text))
+            tokens += ids
+            labels += [label] * len(ids)
+        return tokens, labels
+
+    def write(name, documents):
+        writer = TokenWriter(cfg.out, name, enc, corpus.LABELS)
+        for segments in documents:
+            writer.add(*encode(segments))
+        writer.close()
+        return writer
+
+    def write_problems(name, documents):
+        with open(os.path.join(cfg.out, name), "w", encoding="utf-8") as f:
+            for segments in documents:
+                question, answer = "".join(text for text, _ in segments).split("\nAnswer: ")
+                f.write(json.dumps({"question": question.removeprefix("Question: "), "answer": answer}) + "\n")
+
+    # Held out first: three lots of different problems. What trains must not hold any of them.
+    n, reserved, held_out = cfg.held_out_documents, set(), []
+    for segments, question in corpus.documents(cfg.seed, "held out"):
+        if question not in reserved:
+            reserved.add(question)
+            held_out.append(segments)
+        if len(held_out) == 3 * n:
+            break
+    write("dev", held_out[:n])
+    write("target", held_out[n:2 * n])
+    write_problems("eval.jsonl", held_out[2 * n:])
+
+    curated = [segments for segments, _ in itertools.islice(
+        corpus.documents(cfg.seed, "curated", reserved), cfg.curated_documents)]
+    write("curated", curated)
+    write_problems("curated.jsonl", curated)
+
+    noisy = TokenWriter(cfg.out, "noisy", enc, corpus.LABELS)
+    counts = np.zeros(len(corpus.LABELS), dtype=int)
+    progress = Progress(cfg.noisy_tokens, "tokens")
+    for segments, question in corpus.documents(cfg.seed, "noisy", reserved):
+        assert question not in reserved
+        tokens, labels = encode(segments)
+        noisy.add(tokens, labels)
+        counts += np.bincount(labels, minlength=len(counts))
+        progress.show(noisy.n_tokens)
+        if noisy.n_tokens >= cfg.noisy_tokens:
+            break
+    noisy.close()
+    print("noisy side, share by true label: "
+          + "  ".join(f"{name} {share:.1%}" for name, share in zip(corpus.LABELS, counts / counts.sum())))
+    join(cfg.out, ["noisy"] + ["curated"] * cfg.curated_repeats, "noisy+curated", enc)
+
+
+def join(folder, names, out, enc):
+    """A token file that is others one after the other (rows are shuffled when they are read)."""
+    writer = TokenWriter(folder, out, enc, corpus.LABELS)
+    for name in names:
+        part = Tokens(folder, name, 1)
+        writer.add(part.tokens, part.labels, end=False)
+        writer.n_documents += part.meta["n_documents"]
+    writer.close()
+
+
+def make_own(cfg):
+    """Token files from the user's own text. A curated document goes to dev or target by a hash of its text, so that
+    copies of it go the same way; copies of held-out documents on the noisy side are dropped."""
+    enc = load_tokenizer(cfg.tokenizer, cfg.vocab_size)
+    save_tokenizer(enc, cfg.out)
+    writers = {name: TokenWriter(cfg.out, name, enc) for name in ("curated", "dev", "target", "noisy")}
+    held_out, dropped = set(), 0
+    for side, paths in (("curated", cfg.curated), ("noisy", cfg.noisy)):
+        progress, written, name = Progress(cfg.max_tokens, f"{side} tokens"), 0, None
+        for text, ends_document in read_documents(paths, cfg.field):
+            if name is None:  # the first piece of a document
+                key = hashlib.sha256(text.strip().encode()).digest()
+                place = int.from_bytes(key[:8], "big") / 2**64  # uniform in [0, 1)
+                if side == "curated":
+                    name = "dev" if place < cfg.held_out else "target" if place < 2 * cfg.held_out else "curated"
+                    if name != "curated":
+                        held_out.add(key)
+                else:
+                    name = "dropped" if key in held_out else "noisy"
+                    dropped += name == "dropped"
+            if name != "dropped":
+                tokens = enc.encode_ordinary(text)
+                writers[name].add(tokens, end=ends_document)
+                written += len(tokens)
+            if ends_document:
+                name = None
+                if cfg.max_tokens and written >= cfg.max_tokens:
+                    break
+            progress.show(written)
+    for name, writer in writers.items():
+        if writer.n_tokens == 0:
+            raise BadInput(f"the side {name} came out empty: give more or longer documents (one a line in .jsonl, "
+                           f"separated by lines of {END_OF_TEXT} in .txt), or another --held_out")
+        writer.close()
+    if dropped:
+        print(f"dropped {dropped:,} noisy documents that are copies of held-out ones")
+
+
+def read_documents(paths, fields):
+    """The documents of .txt and .jsonl files as a stream of (text, whether the document ends here): a long .txt
+    document comes in pieces of about a megabyte, cut at ends of lines. Raises BadInput."""
+    for path in paths:
+        number = 0
+        try:
+            with open(path, encoding="utf-8") as f:
+                if path.endswith(".jsonl"):
+                    for number, line in enumerate(f, 1):
+                        if line.strip():
+                            row = json.loads(line)
+                            yield "\n".join(str(row[name]) for name in fields), True
+                else:
+                    lines, size = [], 0
+                    for line in f:
+                        if line.strip() == END_OF_TEXT:
+                            if lines:
+                                yield "".join(lines), True
+                            lines, size = [], 0
+                            continue
+                        if size > 2**20:
+                            yield "".join(lines), False
+                            lines, size = [], 0
+                        lines.append(line)
+                        size += len(line)
+                    if lines:
+                        yield "".join(lines), True
+        except UnicodeDecodeError as e:
+            raise BadInput(f"{path} is not UTF-8 text ({e.reason}); convert it first, with iconv for instance")
+        except OSError as e:
+            raise BadInput(f"cannot read {path}: {e.strerror}")
+        except (ValueError, TypeError) as e:
+            raise BadInput(f"{path}, line {number}, is not a JSON object: {e}")
+        except KeyError as e:
+            raise BadInput(f"{path}, line {number}, has no field {e}; name its text fields with --field")
+
+
+def main(cfg):
+    os.makedirs(cfg.out, exist_ok=True)
+    make_own(cfg) if cfg.curated else make_demo(cfg)
+    for name in sorted(os.listdir(cfg.out)):
+        if name.endswith(".bin") and not name.endswith(".labels.bin"):
+            meta = Tokens(cfg.out, name.removesuffix(".bin"), 1).meta
+            print(f"{os.path.join(cfg.out, name)}: {meta['n_tokens']:,} tokens, {meta['n_documents']:,} documents")
+
+
+if __name__ == "__main__":
+    run(main, Config, __doc__)
