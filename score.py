@@ -1,0 +1,173 @@
+"""
+Step 2: the reference model's loss of every token of a corpus, one forward pass per token.
+
+    python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores
+    python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores --entropy
+
+Writes OUT/loss.bin, float16, one number per target: number r*T + t is L_ref of the t-th target of row r,
+
+    L_ref(x_i) = -log P_RM(x_i | x_<i)
+
+with the context that train_slm.py will give the token (rows of the same T). --entropy adds OUT/entropy.bin, the
+entropy of the model's prediction. scores.json names what the scores were made from and how far they are: run the
+same command again to go on where it stopped. Where the corpus has true labels, their mean losses are printed; the
+numbers to look at are those of `solution` and `result`: where they are high, the model does not know the solutions
+in noisy context, and what it selects is useless.
+"""
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from common import BadInput, Progress, Ranks, file_hash, load_checkpoint, load_weights, read_json, run, write_json
+from data import Tokens
+from model import GPT, GPTConfig, token_losses
+
+
+@dataclass
+class Config:
+    ckpt: str = "out/ref/best.pt"   # the reference model
+    data: str = "data/demo"         # corpus folder
+    corpus: str = "noisy"           # which of its token files to score
+    out: str = "out/scores"         # folder to write
+    block_size: int = 0             # row length T; train_slm.py must use the same (0: the model's)
+    batch_rows: int = 64            # rows per forward pass
+    entropy: bool = False           # also write the entropy of each prediction
+    device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
+
+    def validate(self):
+        if self.batch_rows < 1:
+            yield f"batch_rows must be at least 1, not {self.batch_rows}"
+        if self.block_size < 0:
+            yield f"block_size must not be negative, but is {self.block_size}"
+
+
+@torch.no_grad()
+def score_rows(model, x, y, entropy=False):
+    """Loss of each target, and entropy of each prediction if asked: (B, T) float32 each, else (losses, None).
+
+    The model must be in eval mode: with dropout on, the scores would be noise.
+    """
+    logits = model.logits(model(x))                            # (B, T, V)
+    losses = token_losses(logits, y)                           # (B, T)
+    if not entropy:
+        return losses, None
+    logp = torch.log_softmax(logits.float(), dim=-1)
+    return losses, -(logp.exp() * logp).sum(dim=-1)
+
+
+def held_out_loss(model, tokens, ranks, batch_rows=64):
+    """Mean loss over a token file, and over its solution tokens where it has labels: (loss, solution loss or None).
+
+    Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing.
+    """
+    was_training = model.training
+    model.eval()
+    losses, labels = [], []
+    for r in range(0, tokens.n_rows, batch_rows):
+        rows = np.arange(r, min(r + batch_rows, tokens.n_rows))
+        x, y = tokens.rows(rows)
+        with ranks.autocast():
+            losses.append(score_rows(model, x.to(ranks.device), y.to(ranks.device))[0].double().cpu())
+        labels.append(tokens.row_labels(rows))
+    model.train(was_training)
+    losses = torch.cat(losses)
+    if tokens.labels is None:
+        return losses.mean().item(), None
+    labels = torch.cat(labels)
+    is_solution = (labels == tokens.label_names.index("solution")) | (labels == tokens.label_names.index("result"))
+    return losses.mean().item(), losses[is_solution].mean().item()
+
+
+def main(cfg):
+    ranks = Ranks(cfg.device)
+    ckpt = load_checkpoint(cfg.ckpt, ranks.device)
+    model = GPT(GPTConfig(**ckpt["model_config"])).to(ranks.device)
+    load_weights(model, ckpt["model"], cfg.ckpt)
+    model.eval()  # dropout off
+    T = cfg.block_size or model.config.block_size
+    if T > model.config.block_size:
+        raise BadInput(f"block_size {T} is more than the {model.config.block_size} of the model in {cfg.ckpt}")
+    tokens = Tokens(cfg.data, cfg.corpus, T)
+    if tokens.tokenizer_sha256 != ckpt["tokenizer_sha256"]:
+        raise BadInput(f"{cfg.ckpt} was trained with another tokenizer than that of {tokens.path}.bin: "
+                       f"score a corpus made with the model's tokenizer")
+
+    # Where the scores come from, and how many rows are done. A file half written by a killed run is cut back to them.
+    names = ["loss", "entropy"] if cfg.entropy else ["loss"]
+    origin = {"corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(cfg.ckpt), "block_size": T,
+              "tokenizer_sha256": tokens.tokenizer_sha256, "files": names, "n_rows": tokens.n_rows}
+    os.makedirs(cfg.out, exist_ok=True)
+    sidecar = os.path.join(cfg.out, "scores.json")
+    state = read_json(sidecar) if os.path.exists(sidecar) else {**origin, "rows_done": 0, "seconds": 0.0}
+    if any(state.get(k) != v for k, v in origin.items()):
+        raise BadInput(f"{cfg.out} holds scores of another corpus, checkpoint or block_size: choose another --out, or "
+                       f"delete the folder")
+    done, files = state["rows_done"], {}
+    for name in names:
+        path = os.path.join(cfg.out, f"{name}.bin")
+        files[name] = open(path, "r+b" if os.path.exists(path) else "w+b")
+        if files[name].seek(0, os.SEEK_END) < done * T * 2:
+            raise BadInput(f"{path} is shorter than {sidecar} says: delete {cfg.out} and score again")
+        files[name].truncate(done * T * 2)
+        files[name].seek(done * T * 2)
+
+    progress, start, saved = Progress(tokens.n_rows * T, "tokens scored", done * T), time.time(), time.time()
+    sums, counts = np.zeros(256), np.zeros(256)  # by true label
+    while done < tokens.n_rows:
+        rows = np.arange(done, min(done + cfg.batch_rows, tokens.n_rows))
+        x, y = tokens.rows(rows)
+        with ranks.autocast():
+            results = score_rows(model, x.to(ranks.device), y.to(ranks.device), cfg.entropy)
+        for name, values in zip(names, results):
+            files[name].write(values.half().cpu().numpy().tobytes())
+        done += len(rows)
+        if time.time() - saved > 5 or done == tokens.n_rows:
+            for f in files.values():
+                f.flush()
+                os.fsync(f.fileno())
+            state.update(rows_done=done, seconds=state["seconds"] + time.time() - start)
+            start = saved = time.time()
+            write_json(sidecar, state)
+        progress.show(done * T)
+    for f in files.values():
+        f.close()
+    progress.close()
+
+    losses = np.memmap(os.path.join(cfg.out, "loss.bin"), dtype=np.float16, mode="r")
+    print(f"{cfg.out}: {losses.size:,} tokens of {tokens.path}.bin, mean reference loss "
+          f"{losses.mean(dtype=np.float64):.3f}, {state['seconds']:.0f} s")
+    if tokens.labels is not None:
+        labels = tokens.labels[1:losses.size + 1]
+        for label, name in enumerate(tokens.label_names):
+            of_label = losses[labels == label].astype(np.float64)
+            if of_label.size:
+                print(f"  {name:<10} {of_label.size / losses.size:6.1%} of the tokens, mean reference loss {of_label.mean():.3f}")
+
+
+class Scores:
+    """What this script wrote, as rows beside `tokens`. Raises BadInput unless complete and made for these rows."""
+
+    def __init__(self, folder, tokens, name="loss"):
+        state = read_json(os.path.join(folder, "scores.json"))
+        if state["corpus_sha256"] != tokens.sha256:
+            raise BadInput(f"the scores in {folder} are of another corpus than {tokens.path}.bin: run score.py on it")
+        if state["block_size"] != tokens.T:
+            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not {tokens.T}: contexts "
+                           f"must be the same; run score.py with --block_size {tokens.T}")
+        path = os.path.join(folder, f"{name}.bin")
+        n = tokens.n_rows * tokens.T
+        if state["rows_done"] != tokens.n_rows or not os.path.exists(path) or os.path.getsize(path) != 2 * n:
+            raise BadInput(f"the scores in {folder} are not complete: run the same score.py command again")
+        self.values = np.memmap(path, dtype=np.float16, mode="r").reshape(tokens.n_rows, tokens.T)
+        self.ckpt_sha256 = state["ckpt_sha256"]
+
+    def rows(self, rows):
+        """(len(rows), T) float32."""
+        return torch.from_numpy(self.values[rows].astype(np.float32))
+
+
+if __name__ == "__main__":
+    run(main, Config, __doc__)
