@@ -1,0 +1,251 @@
+"""
+Step 3 (SLM): train a model on the noisy corpus, with the loss on selected tokens only; keep 1.0 is the baseline, CLM.
+
+    python train_slm.py --scores out/scores --keep 0.3 --out out/slm --init_from out/base/ckpt.pt --lr 1e-3
+    python train_slm.py --keep 1.0 --out out/clm --init_from out/base/ckpt.pt --lr 1e-3
+    torchrun --nproc_per_node 4 train_slm.py ...
+
+The next step is eval_math.py. This file is train_ref.py with the selection; what differs is marked # SLM.
+
+The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume from),
+best.pt (lowest loss on held-out `dev`) and, at the end, done.json.
+"""
+import contextlib
+import os
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, learning_rate, load_checkpoint,
+                    load_weights, run, save_checkpoint, write_json)
+from data import Tokens, batch, selection_stats  # SLM
+from model import GPT, GPTConfig, token_losses
+from score import Scores, held_out_loss  # SLM: L_ref, read from disk
+
+
+@dataclass
+class Config:
+    data: str = "data/demo"         # corpus folder, made by data.py
+    scores: str = "out/scores"      # SLM: folder written by score.py (for excess and low_ref)
+    keep: float = 0.3               # share of a step's tokens that the loss counts; 1.0 is CLM
+    select: str = "excess"          # by what: excess, random, high_loss (no reference: the trap), low_ref
+    train: str = "noisy"            # which of its token files to train on
+    out: str = "out/slm"            # run folder
+    resume: bool = False            # go on with the run in this folder, if there is one
+    init_from: str = ""             # start from the weights of this checkpoint (its model options then hold)
+    # model
+    n_layer: int = 2                # blocks
+    n_head: int = 2                 # attention heads
+    n_embd: int = 64                # channels
+    block_size: int = 192           # row length T, in tokens
+    dropout: float = 0.0            # dropout rate, also with init_from
+    bias: bool = True               # biases in Linear and LayerNorm modules
+    # optimisation
+    train_tokens: int = 3_993_600   # length of the run, in tokens seen
+    batch_tokens: int = 1536        # tokens per step, over all ranks and micro-batches
+    micro_rows: int = 0             # rows per forward pass and rank (0: all of the step at once)
+    lr: float = 6e-3                # highest learning rate
+    min_lr: float = 0.0             # learning rate at the end
+    warmup_steps: int = 50          # linear warm-up
+    decay: float = 1.0              # share of the steps over which the learning rate decays (1: cosine all the way)
+    weight_decay: float = 0.1       # AdamW's, on matrices only
+    beta2: float = 0.95             # AdamW's second-moment decay
+    grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
+    seed: int = 0                   # of the initialisation and of the order of the rows
+    # evaluating and saving: none of these changes the weights, but for patience
+    eval_every: int = 100           # steps between evaluations on dev and target
+    patience: int = 0               # stop after so many evaluations without a better dev loss (0: never)
+    log_every: int = 10             # steps between lines in metrics.jsonl
+    save_every: int = 500           # steps between saves of ckpt.pt
+    snapshot_every: int = 0         # steps between weights kept as step_NNNNNN.pt, for later evaluation (0: none)
+    device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
+    compile: bool = False           # torch.compile the model (worth it on a GPU)
+
+    @property
+    def steps(self):
+        return self.train_tokens // self.batch_tokens
+
+    def validate(self):
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_tokens", "eval_every", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                yield f"{name} must be at least 1, not {getattr(self, name)}"
+                return
+        if self.n_embd % self.n_head:
+            yield f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})"
+        if not 0 <= self.dropout < 1:
+            yield f"dropout must lie in [0, 1), not {self.dropout}"
+        if not 0 < self.decay <= 1:
+            yield f"decay must lie in (0, 1], not {self.decay}"
+        if not 0 < self.keep <= 1:  # SLM
+            yield f"keep must lie in (0, 1], not {self.keep}"
+        if self.select not in ("excess", "random", "high_loss", "low_ref"):
+            yield f"select must be excess, random, high_loss or low_ref, not {self.select!r}"
+        if self.lr <= 0:
+            yield f"lr must be above 0, not {self.lr}"
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        unit = self.block_size * world * max(self.micro_rows, 1)
+        if self.batch_tokens % unit:
+            yield (f"batch_tokens ({self.batch_tokens}) must be divisible by block_size x ranks x micro_rows "
+                   f"({self.block_size} x {world} x {max(self.micro_rows, 1)} = {unit})")
+        elif self.steps < 1:
+            yield f"train_tokens ({self.train_tokens}) is less than one batch of {self.batch_tokens}"
+
+
+# What may differ when a run is resumed, because it does not change the weights.
+FREE = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "micro_rows")
+
+
+def select(scores, keep):  # SLM: equations 4 and 5
+    """Mask of the round(keep * n) highest of n scores (at least one); among ties the earlier, so it is exactly as many.
+
+    One ranking over all tokens, not one per row: a row of junk may keep none. Fixed rows hold no padding, and
+    end-of-text tokens are ranked like all others. scores: float, any shape. Returns bool, same shape."""
+    mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    mask[scores.flatten().argsort(descending=True, stable=True)[:max(1, round(keep * scores.numel()))]] = True
+    return mask.view(scores.shape)
+
+
+def main(cfg):
+    ranks = Ranks(cfg.device)
+    device, T = ranks.device, cfg.block_size
+
+    # Data: what is trained on, and two held-out files of the target distribution.
+    train, dev, target = (Tokens(cfg.data, name, T) for name in (cfg.train, "dev", "target"))
+    scores = Scores(cfg.scores, train) if cfg.keep < 1 and cfg.select in ("excess", "low_ref") else None  # SLM
+    batch_rows = cfg.batch_tokens // T
+    rows_here = batch_rows // ranks.world
+    own = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # this rank's rows of a step
+    micro_rows = cfg.micro_rows or rows_here
+
+    # Model: fresh, from another run's weights, or where this run stopped.
+    torch.manual_seed(cfg.seed)
+    model_config = GPTConfig(T, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias)
+    folder = RunFolder(cfg.out, cfg, {"corpus_sha256": train.sha256}, cfg.resume, FREE) if ranks.main else None
+    if os.path.exists(os.path.join(cfg.out, "done.json")):
+        print(f"{cfg.out}: finished before, nothing to do")
+        return
+    path = os.path.join(cfg.out, "ckpt.pt")
+    resuming = cfg.resume and os.path.exists(path)
+    path = path if resuming else cfg.init_from
+    ckpt = load_checkpoint(path, device) if path else None
+    if ckpt:
+        model_config = GPTConfig(**ckpt["model_config"] | {"dropout": cfg.dropout})
+        if ckpt["tokenizer_sha256"] != train.tokenizer_sha256:
+            raise BadInput(f"{path} was trained with another tokenizer than that of {cfg.data}")
+        if T > model_config.block_size:
+            raise BadInput(f"block_size {T} is more than the {model_config.block_size} of the model in {path}")
+    raw_model = GPT(model_config).to(device)
+    if ckpt:
+        load_weights(raw_model, ckpt["model"], path)
+    optimizer = adamw(raw_model, cfg, device)
+    step, seconds, best, n_worse = 0, 0.0, float("inf"), 0
+    if resuming:
+        optimizer.load_state_dict(ckpt["optimizer"])
+        step, seconds, best, n_worse = ckpt["step"], ckpt["seconds"], ckpt["best"], ckpt["n_worse"]
+        torch.set_rng_state(ckpt["rng_state"].cpu())          # dropout goes on with the same random numbers
+    elif ranks.main:
+        print(f"{cfg.out}: {sum(p.numel() for p in raw_model.parameters()):,} parameters")
+    model = torch.compile(raw_model) if cfg.compile else raw_model
+    if ranks.world > 1:
+        model = DistributedDataParallel(model)
+
+    def save(name, **state):
+        if not all(torch.isfinite(p).all() for p in raw_model.parameters()):
+            raise BadInput(f"the weights are not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
+        if ranks.main:
+            save_checkpoint(folder.path(name), {
+                "model": raw_model.state_dict(), "model_config": asdict(model_config), "config": asdict(cfg),
+                "tokenizer_sha256": train.tokenizer_sha256, "step": step, "tokens": step * cfg.batch_tokens, **state})
+
+    def save_to_resume():
+        save("ckpt.pt", optimizer=optimizer.state_dict(), seconds=seconds, best=best, n_worse=n_worse,
+             rng_state=torch.get_rng_state())
+
+    def forward(x, y):
+        """Loss of each token, (B, T)."""
+        with ranks.autocast():
+            return token_losses(raw_model.logits(model(x)), y)
+
+    if ranks.main:
+        folder.open_log(step)
+    stop, progress, loss, record = StopSignal(), Progress(cfg.steps, "steps", step), None, None
+    while True:
+        # One turn more than there are steps, so that the last weights are evaluated and saved like all others.
+        last = step == cfg.steps
+        if stop.received or last or (step % cfg.save_every == 0 and loss is not None):
+            save_to_resume()
+        if stop.received:
+            raise KeyboardInterrupt
+        if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
+            save(f"step_{step:06}.pt")
+        if last or step % cfg.eval_every == 0:
+            dev_loss, _ = held_out_loss(raw_model, dev, ranks)
+            target_loss, solution_loss = held_out_loss(raw_model, target, ranks)
+            record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens, "seconds": round(seconds, 2),
+                      "dev_loss": dev_loss, "target_loss": target_loss, "solution_loss": solution_loss}
+            n_worse = 0 if dev_loss < best else n_worse + 1
+            if ranks.main:
+                folder.log(**record)
+                progress.show(step, f"target loss {target_loss:.3f}")
+            if dev_loss < best:
+                best = dev_loss
+                save("best.pt", dev_loss=dev_loss, target_loss=target_loss, solution_loss=solution_loss)
+            if cfg.patience and n_worse >= cfg.patience:
+                save_to_resume()
+                break
+        if last:
+            break
+
+        # One step: rows of this step and rank, in micro-batches.
+        start = time.time()
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step)[own]
+        micro_batches = [train.rows(r) for r in np.split(rows, rows_here // micro_rows)]
+        micro_batches = [(x.to(device, non_blocking=True), y.to(device, non_blocking=True)) for x, y in micro_batches]
+        ref = (scores.rows(rows) if scores else torch.zeros(rows_here, T)).to(device)  # SLM: L_ref of each token
+        coin = torch.from_numpy(np.random.default_rng([cfg.seed, step]).random((batch_rows, T)))[own]  # a random ranking
+        n_targets = max(1, round(cfg.keep * batch_rows * T))  # the kept ones of all micro-batches and ranks
+        loss = torch.zeros((), device=device)
+        for i, (x, y) in enumerate(micro_batches):
+            # gradients are exchanged between the ranks with the last micro-batch only
+            last_micro = i == len(micro_batches) - 1
+            with contextlib.nullcontext() if last_micro or ranks.world == 1 else model.no_sync():
+                losses = forward(x, y)                        # (B, T)
+                if i == 0:  # SLM: rank the step's tokens, of all its micro-batches (one forward more for each) and ranks
+                    with torch.no_grad():
+                        step_losses = torch.cat([losses] + [forward(*other) for other in micro_batches[1:]])
+                    score = {"excess": step_losses - ref, "high_loss": step_losses, "low_ref": -ref, "random": coin}
+                    kept = select(ranks.gather(score[cfg.select].to(device)), cfg.keep)[own]  # (rows_here, T)
+                micro_loss = (losses * kept[i * micro_rows:(i + 1) * micro_rows]).sum() / n_targets
+                (micro_loss * ranks.world).backward()         # DistributedDataParallel takes the mean over ranks
+            loss += micro_loss.detach()
+        if cfg.grad_clip:
+            torch.nn.utils.clip_grad_norm_(raw_model.parameters(), cfg.grad_clip)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, cfg)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        seconds += time.time() - start
+        if step % cfg.log_every == 0:
+            if ranks.world > 1:
+                torch.distributed.all_reduce(loss)
+            if not torch.isfinite(loss):
+                raise BadInput(f"the loss is {loss.item()} at step {step}: lower --lr; {cfg.out} keeps what was saved before")
+            if ranks.main:
+                folder.log(kind="train", step=step, tokens=step * cfg.batch_tokens, lr=learning_rate(step, cfg),
+                           loss=loss.item(),  # SLM: and what was selected
+                           **selection_stats(step_losses, kept, train.row_labels(rows), train.label_names))
+        step += 1
+        progress.show(step, f"target loss {record['target_loss']:.3f}" if record else "")
+
+    progress.close()
+    if ranks.main:
+        write_json(folder.path("done.json"), {**record, "best_dev_loss": best})
+        print(f"{cfg.out}: {step:,} steps, {step * cfg.batch_tokens:,} tokens, {seconds:.0f} s, target loss "
+              f"{record['target_loss']:.4f}" + (f", best dev loss {best:.4f}" if best < record["dev_loss"] else ""))
+
+
+if __name__ == "__main__":
+    run(main, Config, __doc__)
