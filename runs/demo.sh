@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The whole method on the built-in corpus: corpus, base model, reference model, scores, arms, few-shot accuracy, figure.
+#
+#   bash runs/demo.sh                                   # CLM and SLM, one seed: minutes on two cores
+#   SEEDS="0 1 2" ARMS="clm slm random" OUT=out/more bash runs/demo.sh
+#
+# Ends with OUT/results.json and OUT/headline.png. Run it again after an interruption: what is finished is not done
+# again, and a training run that was cut off goes on from its last checkpoint.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SEEDS=${SEEDS:-0} ARMS=${ARMS:-clm slm} TUNED=${TUNED:-} OUT=${OUT:-out/demo} PYTHON=${PYTHON:-python}
+export TOKENS=${TOKENS:-3993600}         # of the base run and of each arm: 2,600 steps
+export JOBS=${JOBS:-2}                   # processes at a time, one core each: the model is too small to share cores
+export OMP_NUM_THREADS=1
+
+corpus() {  # the built-in corpus of this seed
+  [ -f "data/demo/seed$1/noisy+curated.json" ] || $PYTHON data.py --out "data/demo/seed$1" --seed "$1"
+}
+base() {  # a model that has seen the noisy corpus: the reference model and all arms start from it, as in the paper
+  $PYTHON train_ref.py --resume --data "data/demo/seed$1" --train noisy --out "$OUT/seed$1/base" \
+    --train_tokens "$TOKENS" --lr 5e-3 --seed $((1000 + $1)) --eval_every 650
+}
+curated() {  # train on the curated side, stop where the loss on held-out `dev` is lowest: seed, run, run to start from
+  $PYTHON train_ref.py --resume --data "data/demo/seed$1" --train curated --out "$OUT/seed$1/$2" \
+    --init_from "$OUT/seed$1/$3/ckpt.pt" --train_tokens 600000 --lr 2e-3 --seed "$1" --eval_every 20 --patience 8
+}
+score() {  # step 2: the reference loss of every token of the noisy corpus
+  $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "data/demo/seed$1" --out "$OUT/seed$1/scores"
+}
+arm() {  # step 3: same start, rows, order, learning rate and tokens; only what is selected differs
+  case $2 in
+    clm)       how="--keep 1.0" ;;
+    slm)       how="--keep 0.3" ;;
+    clm_mixed) how="--keep 1.0 --train noisy+curated" ;;   # a control: all the text there is
+    clm_lr3)   how="--keep 1.0 --lr 3e-3" ;;               # a control: is CLM's learning rate too low?
+    *)         how="--keep 0.3 --select $2" ;;             # random, high_loss, low_ref
+  esac
+  $PYTHON train_slm.py --resume --data "data/demo/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
+    --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$TOKENS" --lr 1e-3 --seed "$1" \
+    --eval_every 65 --snapshot_every 260 $how
+}
+accuracy() {  # step 4: few-shot accuracy: seed, run, checkpoints
+  $PYTHON eval_math.py --data "data/demo/seed$1" --ckpt "$OUT/seed$1/$2"/$3
+}
+export -f corpus base curated score arm accuracy
+
+each() {  # each FUNCTION ARGUMENTS: for every line of standard input, JOBS at a time
+  xargs -P "$JOBS" -I{} bash -euo pipefail -c "$*"
+}
+for s in $SEEDS; do echo "$s"; done | each corpus {}
+for s in $SEEDS; do echo "$s"; done | each base {}
+for s in $SEEDS; do echo "$s"; done | each curated {} ref base            # step 1: the reference model
+for s in $SEEDS; do echo "$s"; done | each score {}
+for s in $SEEDS; do for a in $ARMS; do echo "$s $a"; done; done | each arm {}
+for s in $SEEDS; do for a in $TUNED; do echo "$s $a ${a%_tuned}"; done; done | each curated {}
+for s in $SEEDS; do
+  for a in $ARMS; do echo "$s $a step_*.pt"; done
+  for a in ref $TUNED; do echo "$s $a best.pt"; done
+done | each accuracy {}
+$PYTHON plot.py --runs "$OUT"
