@@ -19,6 +19,8 @@ import typing
 
 import torch
 
+from model import GPTConfig
+
 
 class BadInput(Exception):
     """Something the user can mend. The message says what is wrong, where, and what to do."""
@@ -41,7 +43,7 @@ def run(main, Config, doc):
         print(f"{script}: {e.filename or 'writing'}: {e.strerror}; what was saved before is as it was", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"{script}: interrupted", file=sys.stderr)
+        print(f"{script}: interrupted; what was done is saved, --resume (where there is one) goes on", file=sys.stderr)
         sys.exit(130)
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -159,10 +161,10 @@ def load_checkpoint(path, device="cpu"):
     """Load what `save_checkpoint` saved, tensors and plain values only. Raises BadInput."""
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
-        checkpoint["model"], checkpoint["model_config"], checkpoint["tokenizer_sha256"]
+        checkpoint["model"], checkpoint["tokenizer_sha256"], GPTConfig(**checkpoint["model_config"])
         return checkpoint
     except FileNotFoundError:
-        raise BadInput(f"there is no checkpoint {path}")
+        raise BadInput(f"there is no checkpoint {path}: train one with train_ref.py or train_slm.py, or give another")
     except Exception as e:  # truncated archives raise a dozen kinds
         raise BadInput(f"{path} is not a checkpoint of this repository, or is truncated ({type(e).__name__}); "
                        f"delete it, or train it again")
@@ -173,7 +175,7 @@ def load_weights(model, state, path):
     try:
         model.load_state_dict(state)
     except RuntimeError as e:
-        raise BadInput(f"the weights in {path} do not fit the model: {str(e).splitlines()[1].strip()}")
+        raise BadInput(f"the weights in {path} do not fit the model: {str(e).splitlines()[1].strip()}; delete it, or train it again")
 
 
 def file_hash(path):
@@ -209,7 +211,10 @@ class RunFolder:
         if os.path.exists(self.path("config.json")):
             if not resume:
                 raise BadInput(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
-            old = read_json(self.path("config.json"))["config"]
+            held = read_json(self.path("config.json"))
+            if any(held.get(k) != v for k, v in about.items()):
+                raise BadInput(f"{folder} holds a run on another corpus: choose another --out, or delete the folder")
+            old = held["config"]
             differ = [f"{k}: {old.get(k)!r} -> {v!r}" for k, v in cfg.items() if old.get(k) != v and k not in free]
             if differ:
                 raise BadInput(f"{folder} holds a run with another configuration ({', '.join(differ)}): "
@@ -288,7 +293,7 @@ class Ranks:
             self.device = torch.device(f"cuda:{local_rank}" if device == "cuda" else device)
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as e:
-            raise BadInput(f"device {device!r} cannot be used here: {str(e).splitlines()[0]}")
+            raise BadInput(f"device {device!r} cannot be used here: {str(e).splitlines()[0]}; choose another --device")
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True

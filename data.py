@@ -26,7 +26,8 @@ import hashlib
 import itertools
 import json
 import os
-from dataclasses import dataclass, field
+import shutil
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tiktoken
@@ -74,9 +75,10 @@ def load_tokenizer(source, vocab_size=None):
             enc = tiktoken.get_encoding(source)
             name, pattern = enc.name, enc._pat_str
             ranks = sorted(enc._mergeable_ranks, key=enc._mergeable_ranks.get)
-    except ValueError as e:
-        raise BadInput(f"{source} is not a tokenizer: {e}")
-    except (OSError, KeyError) as e:
+    except (ValueError, KeyError, IndexError, TypeError) as e:
+        raise BadInput(f"{source} is not a tokenizer: {e}".splitlines()[0] + "; give a corpus folder, a .tiktoken or "
+                       f"GPT-2 merges file, or a name of tiktoken's")
+    except OSError as e:
         raise BadInput(f"cannot load the tokenizer {source!r}: {e}; give a corpus folder, a .tiktoken or GPT-2 merges "
                        f"file, or a name of tiktoken's with the network at hand")
     if vocab_size and not 257 <= vocab_size <= len(ranks) + 1:
@@ -383,7 +385,9 @@ def read_documents(paths, fields):
                     for number, line in enumerate(f, 1):
                         if line.strip():
                             row = json.loads(line)
-                            yield "\n".join(str(row[name]) for name in fields), True
+                            text = "\n".join(str(row[name]) for name in fields)
+                            text.encode()  # JSON can hold half a character, which UTF-8 cannot
+                            yield text, True
                 else:
                     lines, size = [], 0
                     for line in f:
@@ -399,7 +403,7 @@ def read_documents(paths, fields):
                         size += len(line)
                     if lines:
                         yield "".join(lines), True
-        except UnicodeDecodeError as e:
+        except UnicodeError as e:
             raise BadInput(f"{path} is not UTF-8 text ({e.reason}); convert it first, with iconv for instance")
         except OSError as e:
             raise BadInput(f"cannot read {path}: {e.strerror}")
@@ -410,8 +414,16 @@ def read_documents(paths, fields):
 
 
 def main(cfg):
+    # Into a folder beside it, and moved when all is well, sidecars last: what fails leaves the old corpus as it was.
     os.makedirs(cfg.out, exist_ok=True)
-    make_own(cfg) if cfg.curated else make_demo(cfg)
+    new = f"{os.path.normpath(cfg.out)}.tmp{os.getpid()}"
+    os.makedirs(new)
+    try:
+        (make_own if cfg.curated else make_demo)(replace(cfg, out=new))
+        for name in sorted(os.listdir(new), key=lambda name: name.endswith(".json")):
+            os.replace(os.path.join(new, name), os.path.join(cfg.out, name))
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
     for name in sorted(os.listdir(cfg.out)):
         if name.endswith(".bin") and not name.endswith(".labels.bin"):
             meta = Tokens(cfg.out, name.removesuffix(".bin"), 1).meta

@@ -64,6 +64,8 @@ def load_problems(path):
                     problems.append({"question": str(row["question"]), "answer": str(row["answer"])})
     except OSError as e:
         raise BadInput(f"cannot read the problems {path}: {e.strerror}")
+    except UnicodeDecodeError as e:
+        raise BadInput(f"{path} is not UTF-8 text ({e.reason}); convert it first, with iconv for instance")
     except (KeyError, TypeError, ValueError) as e:
         raise BadInput(f"{path}, line {number}, is not an object with question and answer: {e!r}")
     if not problems:

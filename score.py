@@ -58,16 +58,17 @@ def score_rows(model, x, y, entropy=False):
     return losses, -(logp.exp() * logp).sum(dim=-1)
 
 
-def held_out_loss(model, tokens, ranks, batch_rows=64):
-    """Mean loss over a token file, and over its solution tokens where it has labels: (loss, solution loss or None).
+def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
+    """Mean loss over the first max_rows rows, and over their solution tokens if labelled: (loss, solution loss or None).
 
     Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing.
     """
     was_training = model.training
     model.eval()
     losses, labels = [], []
-    for r in range(0, tokens.n_rows, batch_rows):
-        rows = np.arange(r, min(r + batch_rows, tokens.n_rows))
+    n_rows = min(tokens.n_rows, max_rows)
+    for r in range(0, n_rows, batch_rows):
+        rows = np.arange(r, min(r + batch_rows, n_rows))
         x, y = tokens.rows(rows)
         with ranks.autocast():
             losses.append(score_rows(model, x.to(ranks.device), y.to(ranks.device))[0].double().cpu())
@@ -151,7 +152,10 @@ class Scores:
     """What this script wrote, as rows beside `tokens`. Raises BadInput unless complete and made for these rows."""
 
     def __init__(self, folder, tokens, name="loss"):
-        state = read_json(os.path.join(folder, "scores.json"))
+        sidecar = os.path.join(folder, "scores.json")
+        state = read_json(sidecar) if os.path.exists(sidecar) else {}
+        if not {"corpus_sha256", "block_size", "rows_done", "ckpt_sha256"} <= set(state):
+            raise BadInput(f"{folder} holds no scores: make them with score.py, or give another --scores")
         if state["corpus_sha256"] != tokens.sha256:
             raise BadInput(f"the scores in {folder} are of another corpus than {tokens.path}.bin: run score.py on it")
         if state["block_size"] != tokens.T:

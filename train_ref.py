@@ -55,6 +55,7 @@ class Config:
     seed: int = 0                   # of the initialisation and of the order of the rows
     # evaluating and saving: none of these changes the weights, but for patience
     eval_every: int = 100           # steps between evaluations on dev and target
+    eval_rows: int = 512            # evaluate on the first so many rows of each
     patience: int = 0               # stop after so many evaluations without a better dev loss (0: never)
     log_every: int = 10             # steps between lines in metrics.jsonl
     save_every: int = 500           # steps between saves of ckpt.pt
@@ -67,7 +68,7 @@ class Config:
         return self.train_tokens // self.batch_tokens
 
     def validate(self):
-        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_tokens", "eval_every", "log_every", "save_every"):
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_tokens", "eval_every", "eval_rows", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
                 return
@@ -77,6 +78,11 @@ class Config:
             yield f"dropout must lie in [0, 1), not {self.dropout}"
         if not 0 < self.decay <= 1:
             yield f"decay must lie in (0, 1], not {self.decay}"
+        for name in ("seed", "micro_rows", "weight_decay", "min_lr", "warmup_steps", "grad_clip", "patience", "snapshot_every"):
+            if getattr(self, name) < 0:
+                yield f"{name} must not be negative, but is {getattr(self, name)}"
+        if not 0 <= self.beta2 < 1:
+            yield f"beta2 must lie in [0, 1), not {self.beta2}"
         if self.lr <= 0:
             yield f"lr must be above 0, not {self.lr}"
         world = int(os.environ.get("WORLD_SIZE", 1))
@@ -106,10 +112,6 @@ def main(cfg):
     # Model: fresh, from another run's weights, or where this run stopped.
     torch.manual_seed(cfg.seed)
     model_config = GPTConfig(T, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias)
-    folder = RunFolder(cfg.out, cfg, {"corpus_sha256": train.sha256}, cfg.resume, FREE) if ranks.main else None
-    if os.path.exists(os.path.join(cfg.out, "done.json")):
-        print(f"{cfg.out}: finished before, nothing to do")
-        return
     path = os.path.join(cfg.out, "ckpt.pt")
     resuming = cfg.resume and os.path.exists(path)
     path = path if resuming else cfg.init_from
@@ -117,12 +119,16 @@ def main(cfg):
     if ckpt:
         model_config = GPTConfig(**ckpt["model_config"] | {"dropout": cfg.dropout})
         if ckpt["tokenizer_sha256"] != train.tokenizer_sha256:
-            raise BadInput(f"{path} was trained with another tokenizer than that of {cfg.data}")
+            raise BadInput(f"{path} was trained with another tokenizer than that of {cfg.data}: give its own --data")
         if T > model_config.block_size:
             raise BadInput(f"block_size {T} is more than the {model_config.block_size} of the model in {path}")
     raw_model = GPT(model_config).to(device)
     if ckpt:
         load_weights(raw_model, ckpt["model"], path)
+    folder = RunFolder(cfg.out, cfg, {"corpus_sha256": train.sha256}, cfg.resume, FREE) if ranks.main else None
+    if os.path.exists(os.path.join(cfg.out, "done.json")):
+        print(f"{cfg.out}: finished before, nothing to do")
+        return
     optimizer = adamw(raw_model, cfg, device)
     step, seconds, best, n_worse = 0, 0.0, float("inf"), 0
     if resuming:
@@ -144,6 +150,8 @@ def main(cfg):
                 "tokenizer_sha256": train.tokenizer_sha256, "step": step, "tokens": step * cfg.batch_tokens, **state})
 
     def save_to_resume():
+        if not np.isfinite(held_out_loss(raw_model, dev, ranks, cfg.eval_rows)[0]):  # finite weights can be useless too
+            raise BadInput(f"the dev loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
         save("ckpt.pt", optimizer=optimizer.state_dict(), seconds=seconds, best=best, n_worse=n_worse,
              rng_state=torch.get_rng_state())
 
@@ -165,8 +173,8 @@ def main(cfg):
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
             save(f"step_{step:06}.pt")
         if last or step % cfg.eval_every == 0:
-            dev_loss, _ = held_out_loss(raw_model, dev, ranks)
-            target_loss, solution_loss = held_out_loss(raw_model, target, ranks)
+            dev_loss, _ = held_out_loss(raw_model, dev, ranks, cfg.eval_rows)
+            target_loss, solution_loss = held_out_loss(raw_model, target, ranks, cfg.eval_rows)
             record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens, "seconds": round(seconds, 2),
                       "dev_loss": dev_loss, "target_loss": target_loss, "solution_loss": solution_loss}
             n_worse = 0 if dev_loss < best else n_worse + 1

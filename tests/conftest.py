@@ -1,0 +1,30 @@
+"""Shared by the tests: the repository on the path, one thread, and a tiny corpus."""
+import os
+import signal
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import pytest
+import torch
+
+import data
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """A small built-in corpus: rows enough for a few epochs of a few steps."""
+    folder = str(tmp_path_factory.mktemp("demo"))
+    data.main(data.Config(out=folder, noisy_tokens=6000, curated_documents=60, held_out_documents=12, curated_repeats=2))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handlers():
+    """A training run takes over Ctrl-C; give it back."""
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for s, handler in before.items():
+        signal.signal(s, handler)

@@ -1,0 +1,202 @@
+"""Tokenizers, token files, fixed rows, and the built-in corpus."""
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+import tiktoken
+
+import corpus
+import data
+from common import BadInput
+from data import Tokens, batch
+
+
+# -------------------------------------------------------------------------------------------- rows and batches
+
+def test_rows_are_consecutive_and_targets_shifted_by_one(demo):
+    tokens = Tokens(demo, "noisy", 32)
+    raw = np.fromfile(os.path.join(demo, "noisy.bin"), dtype=np.uint16)
+    labels = np.fromfile(os.path.join(demo, "noisy.labels.bin"), dtype=np.uint8)
+    assert tokens.n_rows == (len(raw) - 1) // 32 and len(labels) == len(raw)
+    rows = [0, 5, tokens.n_rows - 1]
+    x, y = tokens.rows(rows)
+    for i, r in enumerate(rows):
+        assert x[i].tolist() == raw[r * 32:(r + 1) * 32].tolist()
+        assert y[i].tolist() == raw[r * 32 + 1:(r + 1) * 32 + 1].tolist()
+        assert tokens.row_labels(rows)[i].tolist() == labels[r * 32 + 1:(r + 1) * 32 + 1].tolist()
+
+
+@pytest.mark.parametrize("n_rows, batch_rows", [(10, 4), (7, 7), (5, 12)])
+def test_every_epoch_is_a_permutation_of_its_own_and_a_batch_needs_no_state(n_rows, batch_rows):
+    stream = np.concatenate([batch(n_rows, batch_rows, 3, step) for step in range(3 * n_rows)])
+    epochs = [stream[i:i + n_rows].tolist() for i in range(0, len(stream) - n_rows + 1, n_rows)]
+    assert all(sorted(e) == list(range(n_rows)) for e in epochs)
+    assert epochs[0] != epochs[1]
+    assert batch(n_rows, batch_rows, 3, 5).tolist() == stream[5 * batch_rows:6 * batch_rows].tolist()
+    assert np.concatenate([batch(n_rows, batch_rows, 4, s) for s in range(9)]).tolist() != stream[:9 * batch_rows].tolist()
+
+
+# ------------------------------------------------------------------------------------------------- tokenizers
+
+@pytest.mark.parametrize("text", ["Question: Ava has 7 hens.\nAnswer: finds 5: 7 + 5 = 12.", "naïve 数学 \U0001f600 \t\n\n x", ""])
+def test_demo_tokenizer_encodes_any_text(text):
+    enc = data.demo_tokenizer()
+    assert enc.decode(enc.encode_ordinary(text)) == text
+
+
+def test_demo_tokenizer_gives_a_number_one_token():
+    enc = data.demo_tokenizer()
+    assert [enc.decode([t]) for t in enc.encode_ordinary("Question: Ava has 17 hens.")] == [
+        "Question", ":", " Ava", " has", " 17", " hens", "."]
+    assert all(len(enc.encode_ordinary(w)) == 1 for w in corpus.WORDS)
+
+
+def test_tokenizer_survives_a_corpus_folder_and_a_tiktoken_file(tmp_path):
+    enc = data.demo_tokenizer()
+    data.save_tokenizer(enc, tmp_path)
+    again = data.load_tokenizer(str(tmp_path))
+    assert data.tokenizer_hash(again) == data.tokenizer_hash(enc) and again.eot_token == enc.eot_token
+    import base64
+    path = tmp_path / "words.tiktoken"
+    path.write_bytes(b"".join(base64.b64encode(b) + b" %d\n" % i for b, i in enc._mergeable_ranks.items()))
+    text = " the hens play"
+    assert data.load_tokenizer(str(path)).encode_ordinary(text)  # another pattern, so maybe other tokens
+    shorter = data.load_tokenizer(str(path), vocab_size=300)
+    assert shorter.n_vocab == 300 and shorter.decode(shorter.encode_ordinary(text)) == text
+    assert data.tokenizer_hash(shorter) != data.tokenizer_hash(enc)
+
+
+def test_gpt2_merges_file(tmp_path):
+    """Against byte-pair encoding by hand: merges applied in the order of the file, bytes in GPT-2's order."""
+    path = tmp_path / "merges.txt"
+    path.write_text("#version: 0.2\nĠ t\nh e\nĠt he\ni n\n", encoding="utf-8")
+    enc = data.load_tokenizer(str(path))
+    assert enc.n_vocab == 256 + 4 + 1 and enc.eot_token == 260
+    assert enc.encode_ordinary("!") == [0] and enc.encode_ordinary("a") == [64]  # as in GPT-2's own vocabulary
+    assert enc.encode_ordinary(" ") == [220] and enc.encode_ordinary("\n") == [198]
+    assert enc.encode_ordinary(" the thin") == [258, 256, enc.encode_ordinary("h")[0], 259]
+    assert data.load_tokenizer(str(path), vocab_size=258).encode_ordinary(" the") == [256, 71, 68]
+    path.write_text("#version: 0.2\nĠ t oops\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="line 2"):
+        data.load_tokenizer(str(path))
+
+
+# --------------------------------------------------------------------------------------------- built-in corpus
+
+def documents_of(folder, name):
+    enc = data.load_tokenizer(folder)
+    tokens = np.fromfile(os.path.join(folder, f"{name}.bin"), dtype=np.uint16)
+    return [enc.decode(d.tolist()) for d in np.split(tokens, np.flatnonzero(tokens == enc.eot_token) + 1)][:-1]
+
+
+def test_worked_solutions_are_right_and_follow_from_the_question(demo):
+    """Solve each curated document again from its question alone."""
+    for text in documents_of(demo, "curated"):
+        question, answer = re.fullmatch(r"Question: (.*)\nAnswer: (.*)<\|endoftext\|>", text).groups()
+        have = int(re.search(r"has (\d+)", question).group(1))
+        expected = []
+        for sentence in question.split(". ")[1:-1]:
+            verb, *rest = sentence.removesuffix(".").split()[1:]
+            before = have
+            if verb == "doubles":
+                have, phrase, expression = have * 2, verb, f"{before} * 2"
+            elif verb == "halves":
+                assert have % 2 == 0
+                have, phrase, expression = have // 2, verb, f"{before} / 2"
+            else:
+                sign = 1 if verb in corpus.GAIN else -1
+                have, phrase, expression = have + sign * int(rest[0]), f"{verb} {rest[0]}", f"{before} {'+' if sign > 0 else '-'} {rest[0]}"
+            assert 0 <= have <= corpus.LARGEST
+            expected.append(f"{phrase}: {expression} = {have}.")
+        assert 1 <= len(expected) <= 3
+        assert answer == " ".join(expected) + f" The answer is {have}."
+
+
+def test_labels_are_true(demo):
+    """By label, the noisy side holds what the label says; without noise and slips it is worked problems again."""
+    enc = data.load_tokenizer(demo)
+    tokens = np.fromfile(os.path.join(demo, "noisy.bin"), dtype=np.uint16)
+    labels = np.fromfile(os.path.join(demo, "noisy.labels.bin"), dtype=np.uint8)
+    words = {name: {enc.decode([t]).strip() for t in tokens[labels == i]} for i, name in enumerate(corpus.LABELS)}
+    assert words["irrelevant"] <= set(corpus.CHATTER) | {".", "", "<|endoftext|>"}
+    assert all(w.isdigit() for w in words["result"] | words["wrong"])
+    assert {"Question", "has", "How", "?"} <= words["question"] and not words["question"] & {"Answer", "=", "#", "Jan"}
+    assert {"Answer", "=", "The", "answer"} <= words["solution"] and not words["solution"] & {"How", "#"}
+    assert "#" in words["noise"] and not words["noise"] & {"=", "How"}
+    end = enc.eot_token
+    for document, its in zip(np.split(tokens, np.flatnonzero(tokens == end) + 1), np.split(labels, np.flatnonzero(tokens == end) + 1)):
+        useful = enc.decode(document[(its < 3) & (document != end)].tolist())
+        if useful and corpus.WRONG not in its:
+            assert re.fullmatch(r"Question: .* now\?\nAnswer: .* The answer is \d+\.", useful)
+    assert any((its == corpus.WRONG).any() for its in np.split(labels, np.flatnonzero(tokens == end) + 1))
+
+
+def test_segments_encode_as_the_whole_text_does():
+    enc = data.demo_tokenizer()
+    for side in ("curated", "noisy"):
+        for _, (segments, _) in zip(range(300), corpus.documents(11, side)):
+            pieces = [t for text, _ in segments for t in enc.encode_ordinary(text)]
+            assert pieces == enc.encode_ordinary("".join(text for text, _ in segments))
+
+
+def test_held_out_and_evaluation_problems_are_nowhere_in_training(demo):
+    def questions(texts):
+        found = [re.search(r"Question: (.*?\?)", re.sub(r" ##[a-z]+( says)?", "", t)) for t in texts]
+        return {m.group(1) for m in found if m}
+    dev, target = questions(documents_of(demo, "dev")), questions(documents_of(demo, "target"))
+    with open(os.path.join(demo, "eval.jsonl")) as f:
+        test = {json.loads(line)["question"] for line in f}
+    training = [questions(documents_of(demo, name)) for name in ("curated", "noisy", "noisy+curated")]
+    assert len(dev) == len(target) == len(test) == 12 and all(len(t) > 30 for t in training)
+    held_out = [dev, target, test]
+    for i, a in enumerate(held_out):
+        assert all(not a & b for b in held_out[i + 1:] + training)
+
+
+def test_the_corpus_is_a_function_of_the_seed(demo, tmp_path):
+    small = dict(noisy_tokens=3000, curated_documents=60, held_out_documents=12, curated_repeats=2)
+    data.main(data.Config(out=str(tmp_path / "a"), **small))
+    data.main(data.Config(out=str(tmp_path / "b"), seed=1, **small))
+    assert documents_of(tmp_path / "a", "target") == documents_of(demo, "target") != documents_of(tmp_path / "b", "target")
+    joined = documents_of(tmp_path / "a", "noisy+curated")
+    assert joined == documents_of(tmp_path / "a", "noisy") + 2 * documents_of(tmp_path / "a", "curated")
+
+
+# ----------------------------------------------------------------------------------------------- your own text
+
+def test_own_files_become_a_corpus(tmp_path):
+    curated, noisy = tmp_path / "c.jsonl", tmp_path / "n.txt"
+    rows = [{"q": f"What is {i} plus {i}?", "a": f"It is {2 * i}."} for i in range(300)]
+    curated.write_text("".join(json.dumps(r) + "\n" for r in rows + rows[:50]))  # fifty twice
+    copies = "".join(f"{r['q']}\n{r['a']}\n<|endoftext|>\n" for r in rows)       # and all of them on the noisy side
+    noisy.write_text("Some text.\nTwo lines.\n<|endoftext|>\n" + copies + "The last one.\n")
+    out = str(tmp_path / "out")
+    demo_vocabulary = str(tmp_path / "vocabulary")
+    os.makedirs(demo_vocabulary)
+    data.save_tokenizer(data.demo_tokenizer(), demo_vocabulary)
+    data.main(data.Config(curated=[str(curated)], noisy=[str(noisy)], field=["q", "a"], out=out, held_out=0.1,
+                          tokenizer=demo_vocabulary))
+    parts = {name: documents_of(out, name) for name in ("curated", "dev", "target", "noisy")}
+    text = {name: {d.removesuffix("<|endoftext|>").strip() for d in docs} for name, docs in parts.items()}
+    assert sum(len(parts[n]) for n in ("curated", "dev", "target")) == 350
+    assert text["curated"] | text["dev"] | text["target"] == {f"{r['q']}\n{r['a']}" for r in rows}
+    assert 10 < len(text["dev"]) < 60 and 10 < len(text["target"]) < 60
+    assert not text["dev"] & text["curated"] and not text["target"] & text["curated"] and not text["dev"] & text["target"]
+    assert not (text["dev"] | text["target"]) & text["noisy"]  # copies of what is held out were dropped
+    assert {"Some text.\nTwo lines.", "The last one."} <= text["noisy"] and text["curated"] <= text["noisy"]
+    assert Tokens(out, "noisy", 16).labels is None
+
+
+def test_a_long_document_comes_in_pieces_but_stays_one_document(tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text("a line of text\n" * 200_000 + "<|endoftext|>\nshort\n")
+    pieces = list(data.read_documents([str(path)], ["text"]))
+    assert len(pieces) > 3 and [end for _, end in pieces] == [False] * (len(pieces) - 2) + [True, True]
+    assert "".join(text for text, _ in pieces) == "a line of text\n" * 200_000 + "short\n"
+
+
+def test_tiktoken_names_are_still_tried(monkeypatch):
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: data.demo_tokenizer() if name == "gpt2" else None)
+    assert data.load_tokenizer("gpt2").n_vocab == data.demo_tokenizer().n_vocab

@@ -1,0 +1,109 @@
+"""The model against a plain rewrite, and cached batched generation against the uncached loop."""
+import math
+
+import pytest
+import torch
+
+from model import GPT, GPTConfig, token_losses
+
+
+def make(bias=True, n_head=2):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(block_size=32, vocab_size=50, n_layer=2, n_head=n_head, n_embd=16, bias=bias)).double()
+    for p in model.parameters():  # biases start at zero: give them something to be wrong about
+        torch.nn.init.normal_(p, std=0.3)
+    return model.eval()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("n_head", [1, 4])
+def test_forward_equals_the_equations_of_gpt2(bias, n_head):
+    """Token by token, head by head, with explicit softmax: pre-LayerNorm, causal attention, GELU by tanh, tied output."""
+    model, w = make(bias, n_head), None
+    w = dict(model.named_parameters())
+    idx = torch.randint(50, (1, 9), generator=torch.Generator().manual_seed(1))
+
+    def affine(x, name):
+        return x @ w[name + ".weight"].T + (w[name + ".bias"] if bias else 0)
+
+    def norm(x, name):
+        x = (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, unbiased=False, keepdim=True) + 1e-5)
+        return x * w[name + ".weight"] + (w[name + ".bias"] if bias else 0)
+
+    x = w["wte.weight"][idx[0]] + w["wpe.weight"][:9]
+    D = 16 // n_head
+    for i in range(2):
+        q, k, v = affine(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").split(16, dim=1)
+        heads = torch.zeros(9, 16, dtype=torch.float64)
+        for h in range(n_head):
+            cols = slice(h * D, (h + 1) * D)
+            for t in range(9):
+                a = torch.softmax(q[t, cols] @ k[:t + 1, cols].T / math.sqrt(D), dim=0)
+                heads[t, cols] = a @ v[:t + 1, cols]
+        x = x + affine(heads, f"h.{i}.attn.c_proj")
+        u = affine(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc")
+        u = 0.5 * u * (1 + torch.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
+        x = x + affine(u, f"h.{i}.mlp.c_proj")
+    expected = norm(x, "ln_f") @ w["wte.weight"].T
+    torch.testing.assert_close(model.logits(model(idx))[0], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_token_losses_are_negative_log_probabilities_in_float32():
+    logits = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0)) * 5
+    y = torch.randint(50, (2, 3))
+    probs = torch.softmax(logits.double(), dim=-1)
+    expected = -torch.log(probs.gather(2, y[:, :, None]))[:, :, 0]
+    torch.testing.assert_close(token_losses(logits, y).double(), expected, rtol=1e-5, atol=1e-5)
+    assert token_losses(logits.bfloat16(), y).dtype == torch.float32
+    assert token_losses(logits.double(), y).dtype == torch.float64
+
+
+def test_a_longer_context_than_block_size_is_refused():
+    with pytest.raises(ValueError, match="33 tokens do not fit"):
+        make()(torch.zeros(1, 33, dtype=torch.long))
+
+
+def uncached(model, prompt, n, stop=None):
+    """One prompt, the whole context again for every token."""
+    tokens = list(prompt)
+    for _ in range(n):
+        logits = model.logits(model(torch.tensor([tokens])))[0, -1]
+        tokens.append(logits.argmax().item())
+        if stop and stop(tokens[len(prompt):]):
+            break
+    return tokens[len(prompt):]
+
+
+def test_cached_batched_generation_equals_uncached_one_at_a_time():
+    model = make()
+    g = torch.Generator().manual_seed(2)
+    prompts = [torch.randint(50, (n,), generator=g).tolist() for n in (1, 7, 3, 12, 20, 2, 12)]
+    expected = [uncached(model, p, 12) for p in prompts]
+    assert model.generate(prompts, 12) == expected
+    assert len({tuple(e) for e in expected}) > 3  # the rows do differ
+
+    def stop(new):  # rows stop at different lengths and leave the batch
+        return new[-1] % 5 == 0
+    stopped = [uncached(model, p, 12, stop) for p in prompts]
+    assert model.generate(prompts, 12, stop) == stopped
+    assert len({len(s) for s in stopped}) > 2
+
+
+def test_generation_fills_the_context_to_the_last_token_and_keeps_the_mode():
+    model = make().train()
+    out = model.generate([[1, 2], [3] * 20], 12)
+    assert [len(o) for o in out] == [12, 12] and model.training
+    assert model.generate([], 5) == []
+    with pytest.raises(ValueError, match="do not fit"):
+        model.generate([[3] * 21], 12)
+    with pytest.raises(ValueError, match="do not fit"):
+        model.generate([[1], []], 2)
+
+
+def test_sampling_follows_the_probabilities():
+    model = make()
+    probs = torch.softmax(model.logits(model(torch.tensor([[4, 7]])))[0, -1] / 0.7, dim=0)
+    drawn = model.generate([[4, 7]] * 4000, 1, temperature=0.7, generator=torch.Generator().manual_seed(0))
+    shares = torch.bincount(torch.tensor(drawn).flatten(), minlength=50) / 4000
+    assert (shares - probs).abs().max() < 0.04  # four standard errors at the most
+    assert model.generate([[4, 7]], 1) == [[probs.argmax().item()]]

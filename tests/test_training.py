@@ -1,0 +1,184 @@
+"""Traces of the two training scripts: CLM is SLM with keep 1, resuming and logging change nothing, accumulation and
+several processes come to the same."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import score
+import train_ref
+import train_slm
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TINY = dict(n_layer=1, n_head=2, n_embd=16, block_size=32, batch_tokens=256, train_tokens=256 * 12, warmup_steps=2,
+            eval_every=4, log_every=1, save_every=4, device="cpu", train="noisy", lr=3e-3)
+
+
+def train(script, folder, data, **options):
+    cfg = script.Config(data=data, out=str(folder), **TINY | options)
+    assert list(cfg.validate()) == []
+    script.main(cfg)
+    return folder
+
+
+def records(folder, kind="train"):
+    with open(os.path.join(folder, "metrics.jsonl")) as f:
+        return [{k: v for k, v in r.items() if k != "seconds"} for r in map(json.loads, f) if r["kind"] == kind]
+
+
+def weights(folder, name="ckpt.pt"):
+    return torch.load(os.path.join(folder, name), weights_only=True)["model"]
+
+
+def same_weights(a, b, tolerance=0.0):
+    a, b = weights(a), weights(b)
+    return all(torch.allclose(a[k], b[k], rtol=0, atol=tolerance) if tolerance else torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def scores(demo, tmp_path_factory):
+    """A reference model and its scores of the noisy side."""
+    folder = tmp_path_factory.mktemp("ref")
+    train(train_ref, folder / "ref", demo, train="curated", seed=5)
+    score.main(score.Config(ckpt=str(folder / "ref" / "best.pt"), data=demo, out=str(folder / "scores"), device="cpu"))
+    return str(folder / "scores")
+
+
+def test_keep_1_is_clm_bit_for_bit(demo, tmp_path):
+    train(train_ref, tmp_path / "clm", demo)
+    train(train_slm, tmp_path / "slm", demo, keep=1.0)
+    a, b = records(tmp_path / "clm"), records(tmp_path / "slm")
+    assert len(a) == 12 and [r["loss"] for r in a] == [r["loss"] for r in b]
+    assert records(tmp_path / "clm", "eval") == records(tmp_path / "slm", "eval")
+    assert same_weights(tmp_path / "clm", tmp_path / "slm")
+    train(train_slm, tmp_path / "other", demo, keep=0.5, select="high_loss")  # and the test can tell the difference
+    assert not same_weights(tmp_path / "clm", tmp_path / "other")
+
+
+@pytest.mark.parametrize("how", ["excess", "random", "high_loss", "low_ref"])
+def test_every_selection_keeps_its_share_and_learns(demo, scores, tmp_path, how):
+    train(train_slm, tmp_path / how, demo, scores=scores, keep=0.25, select=how)
+    trace = records(tmp_path / how)
+    assert all(r["ratio"] == 0.25 and r["corpus_loss"] == pytest.approx(0.25 * r["selected_loss"] + 0.75 * r["unselected_loss"])
+               for r in trace)
+    assert trace[0]["loss"] == pytest.approx(trace[0]["selected_loss"], rel=1e-6)
+    if how == "high_loss":
+        assert all(r["selected_loss"] > r["unselected_loss"] for r in trace)
+    evals = records(tmp_path / how, "eval")
+    assert evals[-1]["dev_loss"] < evals[0]["dev_loss"]
+
+
+def test_a_step_of_slm_equals_brute_force(demo, scores, tmp_path):
+    """The logged loss of the first step, from tokens, model and scores, in float64."""
+    train(train_slm, tmp_path / "slm", demo, scores=scores, keep=0.3, snapshot_every=12)
+    ckpt = torch.load(tmp_path / "slm" / "step_000000.pt", weights_only=True)
+    from data import Tokens, batch
+    from model import GPT, GPTConfig
+    model = GPT(GPTConfig(**ckpt["model_config"]))
+    model.load_state_dict(ckpt["model"])
+    model.double()
+    tokens = Tokens(demo, "noisy", 32)
+    raw = np.fromfile(os.path.join(demo, "noisy.bin"), dtype=np.uint16).astype(np.int64)
+    ref = np.fromfile(os.path.join(scores, "loss.bin"), dtype=np.float16)
+    losses, excess = [], []
+    for row in batch(tokens.n_rows, 8, 0, 0):
+        context = torch.from_numpy(raw[row * 32:row * 32 + 32])[None]
+        logp = torch.log_softmax(model.logits(model(context))[0], dim=-1)
+        for t in range(32):
+            losses.append(-logp[t, raw[row * 32 + t + 1]].item())
+            excess.append(losses[-1] - float(ref[row * 32 + t]))
+    best = np.argsort(-np.array(excess), kind="stable")[:round(0.3 * 256)]
+    assert records(tmp_path / "slm")[0]["loss"] == pytest.approx(np.mean(np.array(losses)[best]), rel=1e-5)
+
+
+def test_logging_evaluating_and_saving_change_nothing(demo, scores, tmp_path):
+    train(train_slm, tmp_path / "a", demo, scores=scores, dropout=0.1)
+    train(train_slm, tmp_path / "b", demo, scores=scores, dropout=0.1, eval_every=1, log_every=5, save_every=1, snapshot_every=2)
+    assert same_weights(tmp_path / "a", tmp_path / "b")
+    trace = {r["step"]: r for r in records(tmp_path / "a")}
+    assert all(trace[r["step"]] == r for r in records(tmp_path / "b"))
+
+
+def command(script, folder, data, **options):
+    flags = [f"--{k}={v}" for k, v in (TINY | options | {"data": data, "out": folder}).items() if not isinstance(v, bool)]
+    return [sys.executable, os.path.join(ROOT, script), *flags, *[f"--{k}" for k, v in options.items() if v is True]]
+
+
+def test_kill_9_and_resume_is_bit_identical(demo, scores, tmp_path):
+    """Killed somewhere between two saves; the same command again ends in the weights of the uninterrupted run."""
+    options = dict(scores=scores, dropout=0.1, train_tokens=256 * 300, save_every=50, eval_every=100)
+    whole = train(train_slm, tmp_path / "whole", demo, **options)
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(command("train_slm.py", cut, demo, resume=True, **options), stderr=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while time.time() < deadline and not (cut / "ckpt.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not (cut / "done.json").exists()
+    step = torch.load(cut / "ckpt.pt", weights_only=True)["step"]
+    assert 0 < step < 300
+    with open(cut / "metrics.jsonl", "a") as f:
+        f.write('{"kind": "train", "st')  # a kill can tear the last line of the log
+    train(train_slm, cut, demo, resume=True, **options)
+    assert same_weights(whole, cut)
+    assert records(whole) == records(cut) and records(whole, "eval") == records(cut, "eval")
+    before = os.path.getmtime(cut / "ckpt.pt")
+    train(train_slm, cut, demo, resume=True, **options)  # finished: nothing is done again
+    assert os.path.getmtime(cut / "ckpt.pt") == before
+
+
+@pytest.mark.parametrize("how", ["excess", "random"])
+def test_accumulation_and_two_processes_equal_one_batch(demo, scores, tmp_path, how):
+    """8 rows at once, 4 micro-batches of 2, and 2 processes of 4 (and of 2 x 2): the ranking is over the whole step."""
+    options = dict(scores=scores, keep=0.3, select=how)
+    one = train(train_slm, tmp_path / "one", demo, **options)
+    micro = train(train_slm, tmp_path / "micro", demo, micro_rows=2, **options)
+    trace = records(one)
+    for a, b in zip(trace, records(micro)):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4) and a["ratio"] == b["ratio"]
+    assert same_weights(one, micro, tolerance=2e-3)
+    for name, extra in (("two", {}), ("two_micro", {"micro_rows": 2})):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+        ranks = [subprocess.Popen(command("train_slm.py", tmp_path / name, demo, **options, **extra),
+                                  env=environment | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
+        assert [p.wait(timeout=120) for p in ranks] == [0, 0]
+        two = records(tmp_path / name)
+        assert len(two) == len(trace)
+        for a, b in zip(trace, two):
+            assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+        assert same_weights(one, tmp_path / name, tolerance=2e-3)
+
+
+def test_early_stopping_keeps_the_best_weights(demo, tmp_path):
+    folder = train(train_ref, tmp_path / "ref", demo, train="curated", train_tokens=256 * 400, eval_every=10, patience=2, lr=3e-2)
+    evals = records(folder, "eval")
+    best = min(evals, key=lambda r: r["dev_loss"])
+    ckpt = torch.load(folder / "best.pt", weights_only=True)
+    assert ckpt["step"] == best["step"] and ckpt["dev_loss"] == best["dev_loss"]
+    assert evals[-1]["step"] < 400 and [r["dev_loss"] > best["dev_loss"] for r in evals[-2:]] == [True, True]
+
+
+def test_init_from_starts_at_the_other_runs_weights(demo, tmp_path):
+    train(train_ref, tmp_path / "base", demo)
+    train(train_slm, tmp_path / "slm", demo, keep=1.0, init_from=str(tmp_path / "base" / "ckpt.pt"))
+    assert records(tmp_path / "slm", "eval")[0]["target_loss"] == records(tmp_path / "base", "eval")[-1]["target_loss"]
+
+
+def test_learning_rate():
+    from common import learning_rate
+    cfg = train_ref.Config(train_tokens=100 * 1536, warmup_steps=10, lr=1.0, min_lr=0.1, decay=0.5)
+    rates = [learning_rate(step, cfg) for step in range(101)]
+    assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)]) and rates[10:56] == [1.0] * 46
+    assert rates[100] == pytest.approx(0.1) and all(a >= b for a, b in zip(rates[10:], rates[11:]))
+    assert rates[78] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * 23 / 45)))
