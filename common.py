@@ -1,6 +1,6 @@
 """
 What the scripts share and that is not the method: command line, error messages, checkpoints, the metrics log,
-learning rate, distributed set-up.
+learning rate, evaluation by loss, distributed set-up.
 """
 import argparse
 import contextlib
@@ -17,13 +17,15 @@ import sys
 import time
 import typing
 
+import numpy as np
 import torch
 
-from model import GPTConfig
+import corpus
+from model import GPTConfig, token_losses
 
 
 class BadInput(Exception):
-    """Something the user can mend. The message says what is wrong, where, and what to do."""
+    """Something the user can fix. The message says what is wrong, where, and what to do."""
 
 
 # ------------------------------------------------------------------------------------------------ command line
@@ -43,7 +45,7 @@ def run(main, Config, doc):
         print(f"{script}: {e.filename or 'writing'}: {e.strerror}; what was saved before is as it was", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"{script}: interrupted; what was done is saved, --resume (where there is one) goes on", file=sys.stderr)
+        print(f"{script}: interrupted; go on with the same command (and --resume, for a training run)", file=sys.stderr)
         sys.exit(130)
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -96,24 +98,28 @@ def number(text):
 
 
 class Progress:
-    """A line with rate and time left, at most once a second, on standard error."""
+    """A line with rate and time left on standard error: every second on a terminal, every ten in a log.
 
-    def __init__(self, total, unit, done=0):
-        self.total, self.unit, self.start, self.first, self.shown = total, unit, time.time(), done, 0.0
+    `name` tells runs apart that write to the same terminal. `done` is what an earlier run had done already.
+    """
+
+    def __init__(self, name, total, unit, done=0):
+        self.name, self.total, self.unit, self.first = name, total, unit, done
+        self.start = self.shown = time.time()
         self.tty = sys.stderr.isatty()
 
     def show(self, done, text=""):
         now = time.time()
-        if now - self.shown < (1 if self.tty else 10) or now - self.start < 1:
+        if now - self.shown < (1 if self.tty else 10):
             return
         self.shown = now
         rate = (done - self.first) / (now - self.start)
         left = f" of {self.total:,}, {clock((self.total - done) / max(rate, 1e-9))} left" if self.total else ""
-        line = f"{done:,} {self.unit}{left}, {rate:,.0f}/s {text}"
+        line = f"{self.name}: {done:,} {self.unit}{left}, {rate:,.0f}/s {text}"
         print(f"\r{line:<78}" if self.tty else line, end="" if self.tty else "\n", file=sys.stderr, flush=True)
 
     def close(self):
-        if self.tty and self.shown:
+        if self.tty and self.shown > self.start:
             print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)
 
 
@@ -213,7 +219,8 @@ class RunFolder:
                 raise BadInput(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
             held = read_json(self.path("config.json"))
             if any(held.get(k) != v for k, v in about.items()):
-                raise BadInput(f"{folder} holds a run on another corpus: choose another --out, or delete the folder")
+                raise BadInput(f"{folder} holds a run on another corpus or with other scores: choose another --out, or "
+                               f"delete the folder")
             old = held["config"]
             differ = [f"{k}: {old.get(k)!r} -> {v!r}" for k, v in cfg.items() if old.get(k) != v and k not in free]
             if differ:
@@ -225,9 +232,6 @@ class RunFolder:
 
     def path(self, name):
         return os.path.join(self.folder, name)
-
-    def finished(self):
-        return os.path.exists(self.path("done.json"))
 
     def open_log(self, step):
         """Open metrics.jsonl to go on at `step`: what an interrupted run logged after its checkpoint is dropped."""
@@ -274,10 +278,52 @@ def learning_rate(step, cfg):
 
 def adamw(model, cfg, device):
     """AdamW with weight decay on the matrices only, as GPT-2 and nanoGPT have it."""
-    params = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in params if p.dim() >= 2], "weight_decay": cfg.weight_decay},
-              {"params": [p for p in params if p.dim() < 2], "weight_decay": 0.0}]
+    groups = [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": cfg.weight_decay},
+              {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=device.type == "cuda")
+
+
+@torch.no_grad()
+def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
+    """Mean loss over the first max_rows rows, and over their solution tokens if labelled: (loss, solution loss or None).
+
+    Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing.
+    """
+    was_training = model.training
+    model.eval()
+    losses, labels = [], []
+    n_rows = min(tokens.n_rows, max_rows)
+    for r in range(0, n_rows, batch_rows):
+        rows = np.arange(r, min(r + batch_rows, n_rows))
+        x, y = tokens.rows(rows)
+        with ranks.autocast():
+            logits = model.logits(model(x.to(ranks.device)))
+        losses.append(token_losses(logits, y.to(ranks.device)).cpu().double())
+        labels.append(tokens.row_labels(rows))
+    model.train(was_training)
+    losses = torch.cat(losses)
+    if tokens.labels is None:
+        return losses.mean().item(), None
+    return losses.mean().item(), losses[torch.isin(torch.cat(labels), torch.tensor(corpus.SOLUTIONS))].mean().item()
+
+
+def selection_stats(losses, selected, labels=None, names=None):
+    """What a selection did, for the log: mean loss over all, selected and unselected tokens, the fraction selected and,
+    with true labels, precision and recall of the useful tokens and `kept_NAME`, the fraction selected of each label.
+
+    losses, selected: (B, T) float and bool. labels: (B, T) uint8 or None, indices into names.
+    """
+    losses, selected = losses.cpu().double(), selected.cpu()
+    stats = {"corpus_loss": losses.mean().item(), "selected_loss": losses[selected].mean().item(),
+             "unselected_loss": losses[~selected].mean().item(), "ratio": selected.double().mean().item()}
+    if labels is not None:
+        useful = torch.isin(labels, torch.tensor(corpus.USEFUL))
+        stats["precision"] = useful[selected].double().mean().item()
+        stats["recall"] = selected[useful].double().mean().item() if useful.any() else None
+        for label, name in enumerate(names):
+            of_label = selected[labels == label]
+            stats[f"kept_{name}"] = of_label.double().mean().item() if of_label.numel() else None
+    return stats
 
 
 class Ranks:
@@ -307,12 +353,16 @@ class Ranks:
         return contextlib.nullcontext()
 
     def gather(self, t):
-        """The (n,) tensors of all ranks, in the order of the ranks, as one (world * n,)."""
+        """The (n, ...) tensors of all ranks, in the order of the ranks, as one (world * n, ...)."""
         if self.world == 1:
             return t
         parts = [torch.empty_like(t) for _ in range(self.world)]
         torch.distributed.all_gather(parts, t.contiguous())
         return torch.cat(parts)
+
+    def any(self, flag):
+        """Whether `flag` is set on any rank: all must leave a loop together, or those that stay wait for ever."""
+        return bool(self.gather(torch.tensor([float(flag)], device=self.device)).any())
 
 
 class StopSignal:

@@ -34,10 +34,8 @@ CHATTER = ("the weather in town was cold last night but my old car would not sta
            "everyone went inside bar for tea or beer while radio news talked of trains late again").split()
 CHATTER = list(dict.fromkeys(CHATTER))
 WORDS = (["Question", "Answer"] + [f" {n}" for n in range(LARGEST + 1)]
-         + [f" {w}" for w in NAMES + OBJECTS + GAIN + LOSE]
-         + " has more of them doubles halves How many does have now + - * / = The answer is says".replace(
-             " ", "\n ").split("\n")[1:]
-         + [f" {w}" for w in CHATTER])
+         + [f" {w}" for w in NAMES + OBJECTS + GAIN + LOSE
+            + "has more of them doubles halves How many does have now + - * / = The answer is says".split() + CHATTER])
 WORDS = list(dict.fromkeys(WORDS))         # the vocabulary, beside the 256 bytes and <|endoftext|>
 
 
@@ -69,7 +67,10 @@ def problem(rng):
 
 
 def with_slip(rng, steps):
-    """The same steps with one wrong result, carried on to a wrong answer. Returns (steps, index of the slip)."""
+    """The same steps with one wrong result, carried on. Returns (steps, index of the slip).
+
+    In about 3% of them a later step (an odd number halved, say) leads back to the right answer, labelled wrong all the
+    same."""
     at = rng.randrange(len(steps))
     wrong = list(steps[:at])
     for phrase, expression, result in steps[at:]:
@@ -109,8 +110,8 @@ def date(rng):
 class Chatter:
     """The second-order chain: of the words that may follow two words, the first is likelier than the next."""
 
-    def __init__(self, seed=0):
-        rng = random.Random(seed)
+    def __init__(self):
+        rng = random.Random(0)  # the same chain for all seeds of the corpus
         n = len(CHATTER)
         self.follow = [[rng.sample(CHATTER, 4) for _ in range(n)] for _ in range(n)]
         self.number = {w: i for i, w in enumerate(CHATTER)}
@@ -152,8 +153,9 @@ def noisy_document(rng, chatter, question, steps, p_inside=0.2, p_slip=0.3):
 
 
 def documents(seed, side, reserved=frozenset(), p_chatter=0.35):
-    """Endless documents of one side, 'curated' or 'noisy': (segments, question text or None for pure chatter).
+    """Endless documents of one side: (segments, question text or None for pure chatter).
 
+    side: 'noisy', or any other name for clean documents; it seeds the stream, so each name has its own.
     reserved: question texts that must not occur (held-out and evaluation problems, when this is a training side).
     """
     rng, chatter = random.Random(f"{side}-{seed}"), Chatter()

@@ -131,8 +131,6 @@ class TokenWriter:
         self.dtype = np.dtype("uint16" if enc.n_vocab <= 2**16 else "uint32")
         self.n_tokens = self.n_documents = 0
         self.hash = hashlib.sha256()
-        if os.path.exists(self.path("json")):
-            os.remove(self.path("json"))  # from here on until `close` there is no valid file of this name
         self.file = open(self.path("bin"), "wb")
         self.label_file = open(self.path("labels.bin"), "wb") if label_names else None
 
@@ -217,26 +215,6 @@ def permutation(n_rows, seed, epoch):
     return np.random.default_rng([seed, epoch]).permutation(n_rows)
 
 
-def selection_stats(losses, kept, labels=None, names=None):
-    """What a selection did, for the log: mean loss on all, kept and left tokens, the share kept and, with true labels,
-    precision and recall of the useful tokens, and `kept_NAME`, the share of the tokens of each label that was kept.
-
-    losses, kept: (B, T) float and bool. labels: (B, T) uint8 or None, indices into names.
-    """
-    losses, kept = losses.double().cpu(), kept.cpu()
-    stats = {"corpus_loss": losses.mean().item(), "selected_loss": losses[kept].mean().item(),
-             "unselected_loss": losses[~kept].mean().item() if not kept.all() else None,
-             "ratio": kept.double().mean().item()}
-    if labels is not None:
-        useful = labels < len(corpus.USEFUL)
-        stats["precision"] = useful[kept].double().mean().item()
-        stats["recall"] = kept[useful].double().mean().item() if useful.any() else None
-        for label, name in enumerate(names):
-            of_label = kept[labels == label]
-            stats[f"kept_{name}"] = of_label.double().mean().item() if of_label.numel() else None
-    return stats
-
-
 # ------------------------------------------------------------------------------------------------ making corpora
 
 @dataclass
@@ -292,7 +270,7 @@ def make_demo(cfg):
                 question, answer = "".join(text for text, _ in segments).split("\nAnswer: ")
                 f.write(json.dumps({"question": question.removeprefix("Question: "), "answer": answer}) + "\n")
 
-    # Held out first: three lots of different problems. What trains must not hold any of them.
+    # Held out first: three disjoint sets of problems. What trains must not hold any of them.
     n, reserved, held_out = cfg.held_out_documents, set(), []
     for segments, question in corpus.documents(cfg.seed, "held out"):
         if question not in reserved:
@@ -311,7 +289,7 @@ def make_demo(cfg):
 
     noisy = TokenWriter(cfg.out, "noisy", enc, corpus.LABELS)
     counts = np.zeros(len(corpus.LABELS), dtype=int)
-    progress = Progress(cfg.noisy_tokens, "tokens")
+    progress = Progress("noisy", cfg.noisy_tokens, "tokens")
     for segments, question in corpus.documents(cfg.seed, "noisy", reserved):
         assert question not in reserved
         tokens, labels = encode(segments)
@@ -344,7 +322,7 @@ def make_own(cfg):
     writers = {name: TokenWriter(cfg.out, name, enc) for name in ("curated", "dev", "target", "noisy")}
     held_out, dropped = set(), 0
     for side, paths in (("curated", cfg.curated), ("noisy", cfg.noisy)):
-        progress, written, name = Progress(cfg.max_tokens, f"{side} tokens"), 0, None
+        progress, written, name = Progress(side, cfg.max_tokens, "tokens"), 0, None
         for text, ends_document in read_documents(paths, cfg.field):
             if name is None:  # the first piece of a document
                 key = hashlib.sha256(text.strip().encode()).digest()

@@ -11,7 +11,7 @@ gets its own draw, the same for every checkpoint. Shots are dropped until prompt
 
 Prints correct / total and the 95% interval (Wilson's). For each checkpoint OUT/NAME.jsonl gets a row per problem
 (prompt, generation, extracted answer, right answer, correct), and OUT/summary.jsonl a row per checkpoint; what is
-there already is not done again.
+there already is not done again. For other settings of the same checkpoint choose another --out.
 """
 import json
 import math
@@ -144,7 +144,7 @@ def evaluate(model, enc, problems, worked, cfg, ranks):
         return new_tokens[-1] == enc.eot_token or (len(new_tokens) > 2 and "\nQuestion:" in enc.decode(new_tokens[-4:]))
 
     generator = torch.Generator(ranks.device).manual_seed(cfg.seed)
-    progress = Progress(len(rows), "problems")
+    progress = Progress("answers", len(rows), "problems")
     # problems of similar length together: little padding
     order = sorted((i for i in range(len(rows)) if prompts[i]), key=lambda i: len(prompts[i]))
     for at in range(0, len(order), cfg.batch_size):
@@ -170,13 +170,14 @@ def main(cfg):
     problems = load_problems(cfg.problems)[:cfg.n or None]
     worked = load_problems(cfg.shots_from) if cfg.shots else []
     about = {"problems": cfg.problems, "shots": cfg.shots, "separator": cfg.separator, "temperature": cfg.temperature,
-             "max_new_tokens": cfg.max_new_tokens, "seed": cfg.seed, "total": len(problems)}
+             "max_new_tokens": cfg.max_new_tokens, "seed": cfg.seed, "total": len(problems),
+             "problems_sha256": file_hash(cfg.problems), "shots_sha256": file_hash(cfg.shots_from) if cfg.shots else None}
     for path in cfg.ckpt:
+        ckpt = load_checkpoint(path, ranks.device)
+        name = os.path.splitext(os.path.basename(path))[0]
         out = cfg.out or os.path.join(os.path.dirname(path), "eval")
         os.makedirs(out, exist_ok=True)
         summary = os.path.join(out, "summary.jsonl")
-        name = os.path.splitext(os.path.basename(path))[0]
-        ckpt = load_checkpoint(path, ranks.device)
         about |= {"ckpt": name, "ckpt_sha256": file_hash(path)}
         done = [r for r in read_jsonl(summary) if all(r.get(k) == v for k, v in about.items())]
         if not done:

@@ -61,8 +61,8 @@ class CausalSelfAttention(nn.Module):
             # What lies beyond a row's position (padding of a shorter prompt) is masked until it is overwritten.
             k_cache, v_cache = cache  # (B, H, S, D) each
             row = torch.arange(B, device=x.device).unsqueeze(1)
-            k_cache[row, :, pos] = k.transpose(1, 2)  # an index (B, T) around a slice: the right side is (B, T, H, D)
-            v_cache[row, :, pos] = v.transpose(1, 2)
+            k_cache[row, :, pos] = k.transpose(1, 2).to(k_cache.dtype)  # (B, T, H, D), as indices around a slice want it
+            v_cache[row, :, pos] = v.transpose(1, 2).to(v_cache.dtype)  # (autocast makes k and v bfloat16)
             S = k_cache.size(2)
             mask = torch.arange(S, device=x.device) <= pos[:, None, :, None]  # (B, 1, T, S)
             y = F.scaled_dot_product_attention(q, k_cache, v_cache, attn_mask=mask)

@@ -38,19 +38,24 @@ class Config:
         return []
 
 
-def interval(values):
-    """{"mean", "low", "high", "n"} of the values (None is left out): mean and 95% t-interval, over seeds."""
+def interval(values, ratios=False):
+    """{"mean", "low", "high", "n"} of the values (None is left out): mean and 95% t-interval over seeds (one seed has no
+    interval). Of ratios, the geometric mean: 2x and 1/2 cancel, and the interval cannot fall below 0."""
     v = np.array([x for x in values if x is not None], dtype=float)
     if v.size == 0:
         return None
-    half = T95.get(v.size - 1, 1.96) * v.std(ddof=1) / np.sqrt(v.size) if v.size > 1 else 0.0
-    return {"mean": v.mean(), "low": v.mean() - half, "high": v.mean() + half, "n": int(v.size)}
+    v, back = (np.log(v), np.exp) if ratios else (v, float)
+    if v.size == 1:
+        return {"mean": float(back(v[0])), "low": None, "high": None, "n": 1}
+    half = T95.get(v.size - 1, 2.262) * v.std(ddof=1) / np.sqrt(v.size)
+    return {"mean": float(back(v.mean())), "low": float(back(v.mean() - half)), "high": float(back(v.mean() + half)),
+            "n": int(v.size)}
 
 
 def tokens_to_reach(tokens, values, goal, higher_is_better=False):
     """Tokens at which a curve gets past `goal` and stays there (linear between points), or None if it does not.
 
-    'Stays' because curves are noisy at the full learning rate: a lucky dip does not count.
+    'Stays' because curves are noisy at the full learning rate: a passing dip does not count.
     """
     sign = 1 if higher_is_better else -1
     lead = sign * (np.asarray(values) - goal)
@@ -74,14 +79,14 @@ def read_run(folder):
     records = read_jsonl(os.path.join(folder, "metrics.jsonl"))
     evals = [r for r in records if r["kind"] == "eval"]
     summary = read_jsonl(os.path.join(folder, "eval", "summary.jsonl"))
-    accuracy = sorted((r for r in summary if r["ckpt"].startswith("step_")), key=lambda r: r["step"])
+    accuracy = sorted({r["step"]: r for r in summary if r["ckpt"].startswith("step_")}.values(), key=lambda r: r["step"])
     if read_json(os.path.join(folder, "config.json"))["config"]["train"] == "curated":
         end, graded = min(evals, key=lambda r: r["dev_loss"]), [r for r in summary if r["ckpt"] == "best"]
     else:
         end, graded = evals[-1], accuracy
     return {
         "tokens": [r["tokens"] for r in evals], "target_loss": [r["target_loss"] for r in evals],
-        "solution_loss": [r["solution_loss"] for r in evals],
+        "solution_loss": [r["solution_loss"] for r in evals if r["solution_loss"] is not None],
         "accuracy_tokens": [r["tokens"] for r in accuracy], "accuracy": [r["accuracy"] for r in accuracy],
         "train": [r for r in records if r["kind"] == "train"],
         "cost": {"tokens": evals[-1]["tokens"], "seconds": evals[-1]["seconds"]},
@@ -94,7 +99,7 @@ def token_saving(clm, run):
     """How many times fewer tokens `run` needs for the final figures of `clm`; None where it does not get there.
 
     The goal is CLM's figure at the end of its learning-rate decay, read off a curve whose own decay comes later: a
-    conservative reading. A run that is ahead at its first evaluation counts from that one.
+    conservative reading. All runs share their first point, so the second is the earliest that counts.
     """
     saving = {}
     for name, x, higher in (("target_loss", "tokens", False), ("solution_loss", "tokens", False),
@@ -129,18 +134,18 @@ def collect(folder):
             savings = [token_saving(r["clm"], r[arm]) for r in runs.values() if arm in r]
             if savings:
                 results["token_saving"][arm] = {
-                    k: {**(interval([x[k] for x in savings]) or {}), "per_seed": [x[k] for x in savings]}
+                    k: {**(interval([x[k] for x in savings], ratios=True) or {}), "per_seed": [x[k] for x in savings]}
                     for k in ("target_loss", "solution_loss", "accuracy")}
     for name in ("base", "ref", "clm", "slm"):
         costs = [r[name]["cost"] for r in runs.values() if name in r]
         if costs:
             results["cost"][name] = {k: float(np.mean([c[k] for c in costs])) for k in ("tokens", "seconds")}
-    scores = [read_json(os.path.join(s, "scores", "scores.json")) for s in seeds
-              if os.path.exists(os.path.join(s, "scores", "scores.json"))]
+    paths = [os.path.join(folder, s, "scores", "scores.json") for s in runs]
+    scores = [read_json(p) for p in paths if os.path.exists(p)]
     if scores:
         results["cost"]["score"] = {"tokens": float(np.mean([s["rows_done"] * s["block_size"] for s in scores])),
                                     "seconds": float(np.mean([s["seconds"] for s in scores]))}
-    results["source"] = read_json(os.path.join(seeds[0], "clm", "config.json"))["source"]
+    results["source"] = read_json(os.path.join(folder, next(iter(runs)), "clm", "config.json"))["source"]
     return results
 
 
@@ -152,6 +157,7 @@ def selection_curves(runs, n_bins=20):
     if not records:
         return None
     tokens = np.array([r["tokens"] for r in records])
+    n_bins = min(n_bins, len(set(tokens.tolist())))
     edges = np.linspace(0, tokens.max() + 1, n_bins + 1)
     which = np.digitize(tokens, edges) - 1
     curves = {"tokens": ((edges[:-1] + edges[1:]) / 2).round().tolist()}
@@ -198,7 +204,7 @@ def headline(results, path):
         if results["arms"].get("ref") and results["arms"]["ref"]["final"][key]:
             ax.axhline(results["arms"]["ref"]["final"][key]["mean"], color="black", ls=":", lw=1,
                        label="reference model alone (best)")
-        if clm and saving.get("mean"):
+        if clm and saving.get("mean") and all(saving["per_seed"]):
             end = millions(results["arms"]["clm"]["seeds"][results["seeds"][0]][x][-1])
             at = end / saving["mean"]
             ax.annotate("", (at, clm["mean"]), (end, clm["mean"]), arrowprops={"arrowstyle": "->", "lw": 1.5}, zorder=5)
@@ -215,7 +221,7 @@ def headline(results, path):
 
 
 def selection_figure(results, path):
-    """Why it works: precision and recall against the true labels, shares kept by label, loss on kept and left tokens."""
+    """Why it works: precision and recall against the true labels, fractions kept by label, loss on selected and unselected."""
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -235,7 +241,7 @@ def selection_figure(results, path):
     for key, style in (("selected_loss", "-"), ("unselected_loss", "--")):
         if key in slm:
             axes[2].plot(millions(slm["tokens"]), slm[key], style, color="tab:blue", label=key.replace("_", " "))
-    for ax, title in zip(axes, ("useful tokens among the kept, kept among the useful", "SLM: share kept, by true label",
+    for ax, title in zip(axes, ("selection of useful tokens, by true label", "SLM: fraction selected of each true label",
                                 "SLM: loss on the noisy corpus")):
         ax.set(title=title, xlabel="million tokens after the base model")
         ax.grid(alpha=0.2)
@@ -267,7 +273,8 @@ def table(results):
             name = "reference model alone" if arm == "ref" else ARMS[arm][0]
             lines.append(f"| {name} | {cell(a['final']['target_loss'])} | {cell(a['final']['solution_loss'])} "
                          f"| {cell(a['final']['accuracy'], True)} | {a['correct']} / {a['n_problems']} |")
-    lines += ["", "Tokens CLM needs for its final figure, over the tokens the arm needs to reach it and stay there:", "",
+    lines += ["", "Tokens CLM needs for its final figure, over the tokens the arm needs to reach it and stay there"
+              + (" (geometric mean, 95% interval):" if n > 1 else ":"), "",
               "| arm | target loss | on solution tokens | few-shot accuracy |", "|---|---|---|---|"]
     for arm, saving in results["token_saving"].items():
         cells = []
@@ -277,7 +284,7 @@ def table(results):
                          + (f" ({saving[key]['low']:.1f} to {saving[key]['high']:.1f})" if len(reached) > 1 else "")
                          + (f", {len(reached)} of {n} seeds" if len(reached) < n else ""))
         lines.append(f"| {ARMS[arm][0]} | " + " | ".join(cells) + " |")
-    lines += ["", "Cost (mean over seeds; one CPU core for training):", "", "| step | tokens | seconds |", "|---|---|---|"]
+    lines += ["", "Cost (mean over seeds):", "", "| step | tokens | seconds |", "|---|---|---|"]
     names = {"base": "base model (shared by all arms)", "ref": "reference model", "score": "scoring (forward only)",
              "clm": "one CLM run", "slm": "one SLM run"}
     for name, label in names.items():

@@ -2,14 +2,14 @@
 Step 2: the reference model's loss of every token of a corpus, one forward pass per token.
 
     python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores
-    python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores --entropy
+    python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores_entropy --entropy
 
 Writes OUT/loss.bin, float16, one number per target: number r*T + t is L_ref of the t-th target of row r,
 
     L_ref(x_i) = -log P_RM(x_i | x_<i)
 
 with the context that train_slm.py will give the token (rows of the same T). --entropy adds OUT/entropy.bin, the
-entropy of the model's prediction. scores.json names what the scores were made from and how far they are: run the
+entropy of the model's prediction (what the paper's self-reference needs). scores.json names what the scores were made from and how far they are: run the
 same command again to go on where it stopped. Where the corpus has true labels, their mean losses are printed; the
 numbers to look at are those of `solution` and `result`: where they are high, the model does not know the solutions
 in noisy context, and what it selects is useless.
@@ -58,30 +58,6 @@ def score_rows(model, x, y, entropy=False):
     return losses, -(logp.exp() * logp).sum(dim=-1)
 
 
-def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
-    """Mean loss over the first max_rows rows, and over their solution tokens if labelled: (loss, solution loss or None).
-
-    Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing.
-    """
-    was_training = model.training
-    model.eval()
-    losses, labels = [], []
-    n_rows = min(tokens.n_rows, max_rows)
-    for r in range(0, n_rows, batch_rows):
-        rows = np.arange(r, min(r + batch_rows, n_rows))
-        x, y = tokens.rows(rows)
-        with ranks.autocast():
-            losses.append(score_rows(model, x.to(ranks.device), y.to(ranks.device))[0].double().cpu())
-        labels.append(tokens.row_labels(rows))
-    model.train(was_training)
-    losses = torch.cat(losses)
-    if tokens.labels is None:
-        return losses.mean().item(), None
-    labels = torch.cat(labels)
-    is_solution = (labels == tokens.label_names.index("solution")) | (labels == tokens.label_names.index("result"))
-    return losses.mean().item(), losses[is_solution].mean().item()
-
-
 def main(cfg):
     ranks = Ranks(cfg.device)
     ckpt = load_checkpoint(cfg.ckpt, ranks.device)
@@ -104,8 +80,8 @@ def main(cfg):
     sidecar = os.path.join(cfg.out, "scores.json")
     state = read_json(sidecar) if os.path.exists(sidecar) else {**origin, "rows_done": 0, "seconds": 0.0}
     if any(state.get(k) != v for k, v in origin.items()):
-        raise BadInput(f"{cfg.out} holds scores of another corpus, checkpoint or block_size: choose another --out, or "
-                       f"delete the folder")
+        raise BadInput(f"{cfg.out} holds scores of another corpus, checkpoint, block_size or --entropy: choose another "
+                       f"--out, or delete the folder")
     done, files = state["rows_done"], {}
     for name in names:
         path = os.path.join(cfg.out, f"{name}.bin")
@@ -115,8 +91,7 @@ def main(cfg):
         files[name].truncate(done * T * 2)
         files[name].seek(done * T * 2)
 
-    progress, start, saved = Progress(tokens.n_rows * T, "tokens scored", done * T), time.time(), time.time()
-    sums, counts = np.zeros(256), np.zeros(256)  # by true label
+    progress, start, saved = Progress("scores", tokens.n_rows * T, "tokens", done * T), time.time(), time.time()
     while done < tokens.n_rows:
         rows = np.arange(done, min(done + cfg.batch_rows, tokens.n_rows))
         x, y = tokens.rows(rows)

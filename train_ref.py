@@ -3,7 +3,8 @@ Step 1: train a model with plain cross-entropy on every token (CLM). On the cura
 model, on the noisy one the base model that everything else starts from.
 
     python train_ref.py --train noisy --out out/base --lr 5e-3
-    python train_ref.py --train curated --out out/ref --init_from out/base/ckpt.pt --lr 1e-3 --patience 6
+    python train_ref.py --train curated --out out/ref --init_from out/base/ckpt.pt --train_tokens 600000 --lr 2e-3 \
+        --eval_every 20 --patience 8
     torchrun --nproc_per_node 4 train_ref.py ...
 
 The next step is score.py. `diff train_ref.py train_slm.py` shows the method.
@@ -20,11 +21,10 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, learning_rate, load_checkpoint,
-                    load_weights, run, save_checkpoint, write_json)
+from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, held_out_loss, learning_rate,
+                    load_checkpoint, load_weights, run, save_checkpoint, write_json)
 from data import Tokens, batch
 from model import GPT, GPTConfig, token_losses
-from score import held_out_loss
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Config:
     train: str = "curated"          # which of its token files to train on
     out: str = "out/ref"            # run folder
     resume: bool = False            # go on with the run in this folder, if there is one
-    init_from: str = ""             # start from the weights of this checkpoint (its model options then hold)
+    init_from: str = ""             # start from the weights of this checkpoint (n_layer to bias below are then its own)
     # model
     n_layer: int = 2                # blocks
     n_head: int = 2                 # attention heads
@@ -52,7 +52,7 @@ class Config:
     weight_decay: float = 0.1       # AdamW's, on matrices only
     beta2: float = 0.95             # AdamW's second-moment decay
     grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
-    seed: int = 0                   # of the initialisation and of the order of the rows
+    seed: int = 0                   # of the initialisation, the order of the rows, and dropout
     # evaluating and saving: none of these changes the weights, but for patience
     eval_every: int = 100           # steps between evaluations on dev and target
     eval_rows: int = 512            # evaluate on the first so many rows of each
@@ -60,6 +60,7 @@ class Config:
     log_every: int = 10             # steps between lines in metrics.jsonl
     save_every: int = 500           # steps between saves of ckpt.pt
     snapshot_every: int = 0         # steps between weights kept as step_NNNNNN.pt, for later evaluation (0: none)
+    # machine
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
     compile: bool = False           # torch.compile the model (worth it on a GPU)
 
@@ -94,8 +95,8 @@ class Config:
             yield f"train_tokens ({self.train_tokens}) is less than one batch of {self.batch_tokens}"
 
 
-# What may differ when a run is resumed, because it does not change the weights.
-FREE = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "micro_rows")
+# What may differ when a run is resumed: what changes the weights by rounding at the most.
+MAY_DIFFER = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "micro_rows")
 
 
 def main(cfg):
@@ -106,7 +107,7 @@ def main(cfg):
     train, dev, target = (Tokens(cfg.data, name, T) for name in (cfg.train, "dev", "target"))
     batch_rows = cfg.batch_tokens // T
     rows_here = batch_rows // ranks.world
-    own = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # this rank's rows of a step
+    this_rank = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # its rows of a step
     micro_rows = cfg.micro_rows or rows_here
 
     # Model: fresh, from another run's weights, or where this run stopped.
@@ -125,7 +126,7 @@ def main(cfg):
     raw_model = GPT(model_config).to(device)
     if ckpt:
         load_weights(raw_model, ckpt["model"], path)
-    folder = RunFolder(cfg.out, cfg, {"corpus_sha256": train.sha256}, cfg.resume, FREE) if ranks.main else None
+    folder = RunFolder(cfg.out, cfg, {"corpus_sha256": train.sha256}, cfg.resume, MAY_DIFFER) if ranks.main else None
     if os.path.exists(os.path.join(cfg.out, "done.json")):
         print(f"{cfg.out}: finished before, nothing to do")
         return
@@ -134,7 +135,6 @@ def main(cfg):
     if resuming:
         optimizer.load_state_dict(ckpt["optimizer"])
         step, seconds, best, n_worse = ckpt["step"], ckpt["seconds"], ckpt["best"], ckpt["n_worse"]
-        torch.set_rng_state(ckpt["rng_state"].cpu())          # dropout goes on with the same random numbers
     elif ranks.main:
         print(f"{cfg.out}: {sum(p.numel() for p in raw_model.parameters()):,} parameters")
     model = torch.compile(raw_model) if cfg.compile else raw_model
@@ -152,8 +152,7 @@ def main(cfg):
     def save_to_resume():
         if not np.isfinite(held_out_loss(raw_model, dev, ranks, cfg.eval_rows)[0]):  # finite weights can be useless too
             raise BadInput(f"the dev loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-        save("ckpt.pt", optimizer=optimizer.state_dict(), seconds=seconds, best=best, n_worse=n_worse,
-             rng_state=torch.get_rng_state())
+        save("ckpt.pt", optimizer=optimizer.state_dict(), seconds=seconds, best=best, n_worse=n_worse)
 
     def forward(x, y):
         """Loss of each token, (B, T)."""
@@ -162,10 +161,11 @@ def main(cfg):
 
     if ranks.main:
         folder.open_log(step)
-    stop, progress, loss, record = StopSignal(), Progress(cfg.steps, "steps", step), None, None
+    stop, progress, loss, record = StopSignal(), Progress(os.path.basename(cfg.out), cfg.steps, "steps", step), None, None
     while True:
-        # One turn more than there are steps, so that the last weights are evaluated and saved like all others.
+        # One iteration more than there are steps, so that the last weights are evaluated and saved like all others.
         last = step == cfg.steps
+        stop.received = ranks.any(stop.received)
         if stop.received or last or (step % cfg.save_every == 0 and loss is not None):
             save_to_resume()
         if stop.received:
@@ -192,9 +192,11 @@ def main(cfg):
 
         # One step: rows of this step and rank, in micro-batches.
         start = time.time()
-        rows = batch(train.n_rows, batch_rows, cfg.seed, step)[own]
-        micro_batches = [train.rows(r) for r in np.split(rows, rows_here // micro_rows)]
-        micro_batches = [(x.to(device, non_blocking=True), y.to(device, non_blocking=True)) for x, y in micro_batches]
+        # (random numbers, here and for dropout, are functions of seed, step and rank: there is no state to resume)
+        torch.manual_seed(int(np.random.default_rng([cfg.seed, step, ranks.rank + 1]).integers(2**63)))
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step)
+        micro_batches = [train.rows(r) for r in np.split(rows[this_rank], rows_here // micro_rows)]
+        micro_batches = [(x.to(device), y.to(device)) for x, y in micro_batches]
         n_targets = batch_rows * T                            # of all micro-batches and ranks: a mean, not a mean of means
         loss = torch.zeros((), device=device)
         for i, (x, y) in enumerate(micro_batches):
@@ -211,6 +213,8 @@ def main(cfg):
             group["lr"] = learning_rate(step, cfg)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize()                          # or the clock stops before the GPU does
         seconds += time.time() - start
         if step % cfg.log_every == 0:
             if ranks.world > 1:

@@ -5,7 +5,7 @@ Step 3 (SLM): train a model on the noisy corpus, with the loss on selected token
     python train_slm.py --keep 1.0 --out out/clm --init_from out/base/ckpt.pt --lr 1e-3
     torchrun --nproc_per_node 4 train_slm.py ...
 
-The next step is eval_math.py. This file is train_ref.py with the selection; what differs is marked # SLM.
+The next step is eval_math.py. This file is train_ref.py with the selection; each block that differs is marked # SLM.
 
 The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume from),
 best.pt (lowest loss on held-out `dev`) and, at the end, done.json.
@@ -19,23 +19,23 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, learning_rate, load_checkpoint,
-                    load_weights, run, save_checkpoint, write_json)
-from data import Tokens, batch, selection_stats  # SLM
+from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, held_out_loss, learning_rate,
+                    load_checkpoint, load_weights, run, save_checkpoint, selection_stats, write_json)  # SLM
+from data import Tokens, batch
 from model import GPT, GPTConfig, token_losses
-from score import Scores, held_out_loss  # SLM: L_ref, read from disk
+from score import Scores  # SLM: L_ref, read from disk
 
 
 @dataclass
 class Config:
     data: str = "data/demo"         # corpus folder, made by data.py
     scores: str = "out/scores"      # SLM: folder written by score.py (for excess and low_ref)
-    keep: float = 0.3               # share of a step's tokens that the loss counts; 1.0 is CLM
-    select: str = "excess"          # by what: excess, random, high_loss (no reference: the trap), low_ref
+    keep: float = 0.3               # fraction of a step's tokens that the loss counts; 1.0 is CLM
+    select: str = "excess"          # by what: excess, random, high_loss (no reference model: selects noise), low_ref
     train: str = "noisy"            # which of its token files to train on
     out: str = "out/slm"            # run folder
     resume: bool = False            # go on with the run in this folder, if there is one
-    init_from: str = ""             # start from the weights of this checkpoint (its model options then hold)
+    init_from: str = ""             # start from the weights of this checkpoint (n_layer to bias below are then its own)
     # model
     n_layer: int = 2                # blocks
     n_head: int = 2                 # attention heads
@@ -54,7 +54,7 @@ class Config:
     weight_decay: float = 0.1       # AdamW's, on matrices only
     beta2: float = 0.95             # AdamW's second-moment decay
     grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
-    seed: int = 0                   # of the initialisation and of the order of the rows
+    seed: int = 0                   # of the initialisation, the order of the rows, and dropout
     # evaluating and saving: none of these changes the weights, but for patience
     eval_every: int = 100           # steps between evaluations on dev and target
     eval_rows: int = 512            # evaluate on the first so many rows of each
@@ -62,6 +62,7 @@ class Config:
     log_every: int = 10             # steps between lines in metrics.jsonl
     save_every: int = 500           # steps between saves of ckpt.pt
     snapshot_every: int = 0         # steps between weights kept as step_NNNNNN.pt, for later evaluation (0: none)
+    # machine
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
     compile: bool = False           # torch.compile the model (worth it on a GPU)
 
@@ -100,11 +101,11 @@ class Config:
             yield f"train_tokens ({self.train_tokens}) is less than one batch of {self.batch_tokens}"
 
 
-# What may differ when a run is resumed, because it does not change the weights.
-FREE = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "micro_rows")
+# What may differ when a run is resumed: what changes the weights by rounding at the most.
+MAY_DIFFER = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "micro_rows")
 
 
-def select(scores, keep):  # SLM: equations 4 and 5
+def select(scores, keep):  # SLM: equation 5, the indicator
     """Mask of the round(keep * n) highest of n scores (at least one); among ties the earlier, so it is exactly as many.
 
     One ranking over all tokens, not one per row: a row of junk may keep none. Fixed rows hold no padding, and
@@ -123,7 +124,7 @@ def main(cfg):
     scores = Scores(cfg.scores, train) if cfg.keep < 1 and cfg.select in ("excess", "low_ref") else None  # SLM
     batch_rows = cfg.batch_tokens // T
     rows_here = batch_rows // ranks.world
-    own = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # this rank's rows of a step
+    this_rank = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # its rows of a step
     micro_rows = cfg.micro_rows or rows_here
 
     # Model: fresh, from another run's weights, or where this run stopped.
@@ -142,7 +143,8 @@ def main(cfg):
     raw_model = GPT(model_config).to(device)
     if ckpt:
         load_weights(raw_model, ckpt["model"], path)
-    folder = RunFolder(cfg.out, cfg, {"corpus_sha256": train.sha256}, cfg.resume, FREE) if ranks.main else None
+    about = {"corpus_sha256": train.sha256, "scores_ckpt_sha256": scores.ckpt_sha256 if scores else None}  # SLM
+    folder = RunFolder(cfg.out, cfg, about, cfg.resume, MAY_DIFFER) if ranks.main else None
     if os.path.exists(os.path.join(cfg.out, "done.json")):
         print(f"{cfg.out}: finished before, nothing to do")
         return
@@ -151,7 +153,6 @@ def main(cfg):
     if resuming:
         optimizer.load_state_dict(ckpt["optimizer"])
         step, seconds, best, n_worse = ckpt["step"], ckpt["seconds"], ckpt["best"], ckpt["n_worse"]
-        torch.set_rng_state(ckpt["rng_state"].cpu())          # dropout goes on with the same random numbers
     elif ranks.main:
         print(f"{cfg.out}: {sum(p.numel() for p in raw_model.parameters()):,} parameters")
     model = torch.compile(raw_model) if cfg.compile else raw_model
@@ -169,8 +170,7 @@ def main(cfg):
     def save_to_resume():
         if not np.isfinite(held_out_loss(raw_model, dev, ranks, cfg.eval_rows)[0]):  # finite weights can be useless too
             raise BadInput(f"the dev loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-        save("ckpt.pt", optimizer=optimizer.state_dict(), seconds=seconds, best=best, n_worse=n_worse,
-             rng_state=torch.get_rng_state())
+        save("ckpt.pt", optimizer=optimizer.state_dict(), seconds=seconds, best=best, n_worse=n_worse)
 
     def forward(x, y):
         """Loss of each token, (B, T)."""
@@ -179,10 +179,11 @@ def main(cfg):
 
     if ranks.main:
         folder.open_log(step)
-    stop, progress, loss, record = StopSignal(), Progress(cfg.steps, "steps", step), None, None
+    stop, progress, loss, record = StopSignal(), Progress(os.path.basename(cfg.out), cfg.steps, "steps", step), None, None
     while True:
-        # One turn more than there are steps, so that the last weights are evaluated and saved like all others.
+        # One iteration more than there are steps, so that the last weights are evaluated and saved like all others.
         last = step == cfg.steps
+        stop.received = ranks.any(stop.received)
         if stop.received or last or (step % cfg.save_every == 0 and loss is not None):
             save_to_resume()
         if stop.received:
@@ -209,24 +210,30 @@ def main(cfg):
 
         # One step: rows of this step and rank, in micro-batches.
         start = time.time()
-        rows = batch(train.n_rows, batch_rows, cfg.seed, step)[own]
-        micro_batches = [train.rows(r) for r in np.split(rows, rows_here // micro_rows)]
-        micro_batches = [(x.to(device, non_blocking=True), y.to(device, non_blocking=True)) for x, y in micro_batches]
-        ref = (scores.rows(rows) if scores else torch.zeros(rows_here, T)).to(device)  # SLM: L_ref of each token
-        coin = torch.from_numpy(np.random.default_rng([cfg.seed, step]).random((batch_rows, T)))[own]  # a random ranking
-        n_targets = max(1, round(cfg.keep * batch_rows * T))  # the kept ones of all micro-batches and ranks
+        # (random numbers, here and for dropout, are functions of seed, step and rank: there is no state to resume)
+        torch.manual_seed(int(np.random.default_rng([cfg.seed, step, ranks.rank + 1]).integers(2**63)))
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step)
+        micro_batches = [train.rows(r) for r in np.split(rows[this_rank], rows_here // micro_rows)]
+        micro_batches = [(x.to(device), y.to(device)) for x, y in micro_batches]
+        # SLM: L_ref of the step's tokens, of all ranks (batch_rows, T); a random score; all selected, unless ranked below
+        ref = (scores.rows(rows) if scores else torch.zeros(batch_rows, T)).to(device)
+        random_score = torch.from_numpy(np.random.default_rng([cfg.seed, step]).random((batch_rows, T))).float().to(device)
+        selected = torch.ones(batch_rows, T, dtype=torch.bool, device=device)
+        n_targets = max(1, round(cfg.keep * (batch_rows * T)))
         loss = torch.zeros((), device=device)
         for i, (x, y) in enumerate(micro_batches):
             # gradients are exchanged between the ranks with the last micro-batch only
             last_micro = i == len(micro_batches) - 1
             with contextlib.nullcontext() if last_micro or ranks.world == 1 else model.no_sync():
                 losses = forward(x, y)                        # (B, T)
-                if i == 0:  # SLM: rank the step's tokens, of all its micro-batches (one forward more for each) and ranks
+                if i == 0 and cfg.keep < 1:  # SLM: rank the whole step; each further micro-batch costs one more forward
                     with torch.no_grad():
-                        step_losses = torch.cat([losses] + [forward(*other) for other in micro_batches[1:]])
-                    score = {"excess": step_losses - ref, "high_loss": step_losses, "low_ref": -ref, "random": coin}
-                    kept = select(ranks.gather(score[cfg.select].to(device)), cfg.keep)[own]  # (rows_here, T)
-                micro_loss = (losses * kept[i * micro_rows:(i + 1) * micro_rows]).sum() / n_targets
+                        step_losses = ranks.gather(torch.cat([losses] + [forward(*other) for other in micro_batches[1:]]))
+                    score = {"excess": step_losses - ref,     # equation 3: L_theta - L_ref
+                             "random": random_score, "high_loss": step_losses, "low_ref": -ref}[cfg.select]
+                    selected = select(score, cfg.keep)
+                micro_selected = selected[this_rank][i * micro_rows:(i + 1) * micro_rows]  # (B, T)
+                micro_loss = (losses * micro_selected).sum() / n_targets                   # equation 4
                 (micro_loss * ranks.world).backward()         # DistributedDataParallel takes the mean over ranks
             loss += micro_loss.detach()
         if cfg.grad_clip:
@@ -235,6 +242,8 @@ def main(cfg):
             group["lr"] = learning_rate(step, cfg)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize()                          # or the clock stops before the GPU does
         seconds += time.time() - start
         if step % cfg.log_every == 0:
             if ranks.world > 1:
@@ -243,8 +252,8 @@ def main(cfg):
                 raise BadInput(f"the loss is {loss.item()} at step {step}: lower --lr; {cfg.out} keeps what was saved before")
             if ranks.main:
                 folder.log(kind="train", step=step, tokens=step * cfg.batch_tokens, lr=learning_rate(step, cfg),
-                           loss=loss.item(),  # SLM: and what was selected
-                           **selection_stats(step_losses, kept, train.row_labels(rows), train.label_names))
+                           loss=loss.item(), **({} if cfg.keep == 1 else selection_stats(  # SLM
+                               step_losses, selected, train.row_labels(rows), train.label_names)))
         step += 1
         progress.show(step, f"target loss {record['target_loss']:.3f}" if record else "")
 

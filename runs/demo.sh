@@ -3,31 +3,36 @@
 #
 #   bash runs/demo.sh                                   # CLM and SLM, one seed: minutes on two cores
 #   SEEDS="0 1 2" ARMS="clm slm random" OUT=out/more bash runs/demo.sh
+#   TOKENS=30720 REF_TOKENS=30720 NOISY=100000 PROBLEMS=20 DATA=data/tiny OUT=out/tiny bash runs/demo.sh  # a try
 #
 # Ends with OUT/results.json and OUT/headline.png. Run it again after an interruption: what is finished is not done
 # again, and a training run that was cut off goes on from its last checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0} ARMS=${ARMS:-clm slm} TUNED=${TUNED:-} OUT=${OUT:-out/demo} PYTHON=${PYTHON:-python}
-export TOKENS=${TOKENS:-3993600}         # of the base run and of each arm: 2,600 steps
+export DATA=${DATA:-data/demo} NOISY=${NOISY:-4000000}   # corpus folder, tokens of its noisy side
+export TOKENS=${TOKENS:-3993600}         # tokens of the base run and of each arm: 2,600 steps
+export REF_TOKENS=${REF_TOKENS:-600000}  # of the reference model at most: 12 epochs, it stops before it overfits
+export PROBLEMS=${PROBLEMS:-0}           # evaluate on the first so many problems; 0: all 500
 export JOBS=${JOBS:-2}                   # processes at a time, one core each: the model is too small to share cores
-export OMP_NUM_THREADS=1
+export DEVICE=${DEVICE:-cpu} OMP_NUM_THREADS=1
 
 corpus() {  # the built-in corpus of this seed
-  [ -f "data/demo/seed$1/noisy+curated.json" ] || $PYTHON data.py --out "data/demo/seed$1" --seed "$1"
+  [ -f "$DATA/seed$1/noisy+curated.json" ] || $PYTHON data.py --out "$DATA/seed$1" --seed "$1" --noisy_tokens "$NOISY"
 }
 base() {  # a model that has seen the noisy corpus: the reference model and all arms start from it, as in the paper
-  $PYTHON train_ref.py --resume --data "data/demo/seed$1" --train noisy --out "$OUT/seed$1/base" \
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train noisy --out "$OUT/seed$1/base" --device "$DEVICE" \
     --train_tokens "$TOKENS" --lr 5e-3 --seed $((1000 + $1)) --eval_every 650
 }
 curated() {  # train on the curated side, stop where the loss on held-out `dev` is lowest: seed, run, run to start from
-  $PYTHON train_ref.py --resume --data "data/demo/seed$1" --train curated --out "$OUT/seed$1/$2" \
-    --init_from "$OUT/seed$1/$3/ckpt.pt" --train_tokens 600000 --lr 2e-3 --seed "$1" --eval_every 20 --patience 8
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$OUT/seed$1/$2" --device "$DEVICE" \
+    --init_from "$OUT/seed$1/$3/ckpt.pt" --train_tokens "$REF_TOKENS" --lr 2e-3 --seed "$1" --eval_every 20 --patience 8
 }
 score() {  # step 2: the reference loss of every token of the noisy corpus
-  $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "data/demo/seed$1" --out "$OUT/seed$1/scores"
+  $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores" \
+    --device "$DEVICE"
 }
-arm() {  # step 3: same start, rows, order, learning rate and tokens; only what is selected differs
+arm() {  # step 3: same start, rows, order, learning rate and tokens; only what is selected differs (two controls aside)
   case $2 in
     clm)       how="--keep 1.0" ;;
     slm)       how="--keep 0.3" ;;
@@ -35,12 +40,12 @@ arm() {  # step 3: same start, rows, order, learning rate and tokens; only what 
     clm_lr3)   how="--keep 1.0 --lr 3e-3" ;;               # a control: is CLM's learning rate too low?
     *)         how="--keep 0.3 --select $2" ;;             # random, high_loss, low_ref
   esac
-  $PYTHON train_slm.py --resume --data "data/demo/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
-    --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$TOKENS" --lr 1e-3 --seed "$1" \
+  $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
+    --device "$DEVICE" --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$TOKENS" --lr 1e-3 --seed "$1" \
     --eval_every 65 --snapshot_every 260 $how
 }
 accuracy() {  # step 4: few-shot accuracy: seed, run, checkpoints
-  $PYTHON eval_math.py --data "data/demo/seed$1" --ckpt "$OUT/seed$1/$2"/$3
+  $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" --ckpt "$OUT/seed$1/$2"/$3
 }
 export -f corpus base curated score arm accuracy
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The README's results: five seeds (corpus, initialisation and order of the rows all differ), SLM and all its controls.
+# The README's results: five seeds (corpus, initialisation and order of the rows all differ), SLM and its controls: CLM,
+# random tokens, highest loss, CLM on noisy + curated text, CLM at three times the learning rate, fine-tuning afterwards.
 # About an hour on two cores; restartable, like runs/demo.sh, whose steps it runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."

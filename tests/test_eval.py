@@ -138,4 +138,6 @@ def test_tokens_to_reach(values, goal, higher, expected):
 def test_interval_is_students():
     i = plot.interval([1.0, 2.0, 3.0, 4.0, 5.0, None])
     assert i["mean"] == 3.0 and i["n"] == 5 and i["high"] - 3 == pytest.approx(2.776 * math.sqrt(2.5 / 5))
-    assert plot.interval([]) is None and plot.interval([2.0])["low"] == 2.0
+    assert plot.interval([]) is None and plot.interval([2.0]) == {"mean": 2.0, "low": None, "high": None, "n": 1}
+    ratios = plot.interval([1.0, 4.0], ratios=True)
+    assert ratios["mean"] == pytest.approx(2.0) and ratios["low"] * ratios["high"] == pytest.approx(4.0) and ratios["low"] > 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import score
-from common import Ranks
+from common import Ranks, held_out_loss
 from data import Tokens, tokenizer_hash, demo_tokenizer
 from model import GPT, GPTConfig
 
@@ -84,7 +84,7 @@ def test_mean_scores_by_true_label_are_printed(reference, demo, tmp_path, capsys
 def test_held_out_loss_is_the_mean_of_all_its_tokens(reference, demo):
     tokens = Tokens(demo, "target", 32)
     model = reference[1].train()  # it must switch dropout off, and back on
-    loss, solution_loss = score.held_out_loss(model, tokens, Ranks("cpu"), max_rows=10**6, batch_rows=3)
+    loss, solution_loss = held_out_loss(model, tokens, Ranks("cpu"), max_rows=10**6, batch_rows=3)
     assert model.training
     model.eval()
     x, y = tokens.rows(np.arange(tokens.n_rows))
@@ -92,5 +92,5 @@ def test_held_out_loss_is_the_mean_of_all_its_tokens(reference, demo):
         losses = torch.nn.functional.cross_entropy(model.logits(model(x)).transpose(1, 2), y, reduction="none")
     labels = tokens.row_labels(np.arange(tokens.n_rows))
     assert loss == pytest.approx(losses.mean().item(), rel=1e-5)
-    assert score.held_out_loss(model, tokens, Ranks("cpu"), max_rows=2)[0] == pytest.approx(losses[:2].mean().item(), rel=1e-5)
+    assert held_out_loss(model, tokens, Ranks("cpu"), max_rows=2)[0] == pytest.approx(losses[:2].mean().item(), rel=1e-5)
     assert solution_loss == pytest.approx(losses[(labels == 1) | (labels == 2)].mean().item(), rel=1e-5)
