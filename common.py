@@ -362,7 +362,7 @@ class Ranks:
 
     def any(self, flag):
         """Whether `flag` is set on any rank: all must leave a loop together, or those that stay wait for ever."""
-        return bool(self.gather(torch.tensor([float(flag)], device=self.device)).any())
+        return flag if self.world == 1 else bool(self.gather(torch.tensor([float(flag)], device=self.device)).any())
 
 
 class StopSignal:

@@ -208,9 +208,9 @@ def main(cfg):
         if last:
             break
 
-        # One step: rows of this step and rank, in micro-batches.
+        # One step: the rows of this step and rank, in micro-batches. Dropout too is a function of seed, step and rank, so
+        # that there is no random state to resume.
         start = time.time()
-        # (random numbers, here and for dropout, are functions of seed, step and rank: there is no state to resume)
         torch.manual_seed(int(np.random.default_rng([cfg.seed, step, ranks.rank + 1]).integers(2**63)))
         rows = batch(train.n_rows, batch_rows, cfg.seed, step)
         micro_batches = [train.rows(r) for r in np.split(rows[this_rank], rows_here // micro_rows)]
