@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The same four steps on real text: LaTeX of algebraic geometry (the Stacks project) as the target, the source of
-# Python's standard library mixed into the noisy side at paragraph and line level. About 25 minutes on two cores.
+# Python's standard library mixed into the noisy side at paragraph and line level. About 12 minutes on two cores.
 #
 #   MATH=stacks.tex.xz TOKENIZER=gpt2 bash runs/real.sh
 #
@@ -10,12 +10,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MATH=${MATH:?name the LaTeX file: MATH=stacks.tex.xz bash runs/real.sh} TOKENIZER=${TOKENIZER:-gpt2}
-TOKENS=${TOKENS:-2000000} OUT=${OUT:-out/real} PYTHON=${PYTHON:-python} DATA=data/real
+TOKENS=${TOKENS:-1536000} OUT=${OUT:-out/real} PYTHON=${PYTHON:-python} DATA=data/real
 MODEL="--n_layer 4 --n_head 4 --n_embd 128 --block_size 256 --batch_tokens 2048"
 
 [ -f data/real_source/noisy.jsonl ] || $PYTHON runs/mix_text.py --math "$MATH" --out data/real_source
 [ -f $DATA/noisy.json ] || $PYTHON data.py --curated data/real_source/curated.jsonl --noisy data/real_source/noisy.jsonl \
-  --tokenizer "$TOKENIZER" --vocab_size 2048 --held_out 0.1 --max_tokens 3000000 --out $DATA
+  --tokenizer "$TOKENIZER" --vocab_size 2048 --held_out 0.1 --max_tokens 2000000 --out $DATA
 train() {  # script, run, options
   $PYTHON "$1" --resume --data $DATA --out "$OUT/seed0/$2" $MODEL --eval_rows 64 "${@:3}"
 }

@@ -182,3 +182,34 @@ def test_learning_rate():
     assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)]) and rates[10:56] == [1.0] * 46
     assert rates[100] == pytest.approx(0.1) and all(a >= b for a, b in zip(rates[10:], rates[11:]))
     assert rates[78] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * 23 / 45)))
+
+
+class Payload:
+    """What a pickle can do: run code of its own when it is loaded."""
+
+    def __reduce__(self):
+        return os.mkdir, ("payload-ran",)
+
+
+def test_checkpoints_are_replaced_whole_and_run_no_code(tmp_path, monkeypatch):
+    from common import BadInput, load_checkpoint, save_checkpoint
+    good = {"model": {"w": torch.ones(3)}, "tokenizer_sha256": "x", "model_config": {"n_layer": 1}}
+    path, calls = str(tmp_path / "ckpt.pt"), []
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, lambda *a, real=getattr(os, name), name=name: (calls.append(name), real(*a))[1])
+    save_checkpoint(path, good)
+    assert calls == ["fsync", "replace"] and load_checkpoint(path)["model"]["w"].tolist() == [1, 1, 1]
+
+    def half(checkpoint, f):
+        f.write(b"half of it")
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(BadInput, match="No space left"):
+        save_checkpoint(path, good)
+    assert os.listdir(tmp_path) == ["ckpt.pt"] and load_checkpoint(path)["model"]["w"].tolist() == [1, 1, 1]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    torch.save(good | {"extra": Payload()}, "evil.pt")
+    with pytest.raises(BadInput, match="evil.pt"):
+        load_checkpoint("evil.pt")
+    assert not os.path.exists("payload-ran")
