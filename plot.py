@@ -193,11 +193,12 @@ def headline(results, path):
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(1, 3, figsize=(15, 4.6))
     panels = [("target_loss", "tokens", "loss on held-out curated text"),
               ("solution_loss", "tokens", "... on its solution tokens"),
               ("accuracy", "accuracy_tokens", "few-shot accuracy")]
-    for ax, (key, x, title) in zip(axes, panels):
+    panels = [p for p in panels if results["arms"]["clm"]["final"][p[0]]]  # your own text may have no labels or problems
+    fig, axes = plt.subplots(1, len(panels), figsize=(1 + 5 * len(panels), 4.6), squeeze=False)
+    for ax, (key, x, title) in zip(axes[0], panels):
         top = 0.0
         for arm, (label, colour) in ARMS.items():
             if arm not in results["arms"] or arm.endswith("_tuned") or not results["arms"][arm]["final"][key]:
@@ -220,7 +221,7 @@ def headline(results, path):
             ax.set_ylim(top=top * 1.15)
         ax.set(title=title, xlabel="million tokens after the base model")
         ax.grid(alpha=0.2)
-    axes[0].legend(fontsize=8)
+    axes[0][0].legend(fontsize=8)
     n = len(results["seeds"])
     fig.suptitle(f"Training on selected tokens against training on all; {n} seed{'s' * (n > 1)}"
                  + (", band: lowest to highest" if n > 1 else ""))
@@ -258,6 +259,9 @@ def selection_figure(results, path):
                                 "SLM: loss on the noisy corpus")):
         ax.set(title=title, xlabel="million tokens after the base model")
         ax.grid(alpha=0.2)
+        if not ax.lines:
+            ax.text(0.5, 0.5, "this corpus has no true labels", ha="center", transform=ax.transAxes)
+            continue
         ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
     save_figure(fig, path)
 
@@ -285,7 +289,8 @@ def table(results):
             a = results["arms"][arm]
             name = "reference model alone" if arm == "ref" else ARMS[arm][0]
             lines.append(f"| {name} | {cell(a['final']['target_loss'])} | {cell(a['final']['solution_loss'])} "
-                         f"| {cell(a['final']['accuracy'], True)} | {a['correct']} / {a['n_problems']} |")
+                         f"| {cell(a['final']['accuracy'], True)} "
+                         f"| {str(a['correct']) + ' / ' + str(a['n_problems']) if a['n_problems'] else ''} |")
     if n > 1:
         lines += ["", "SLM less the arm, paired by seed (95% interval):", "",
                   "| arm | target loss | on solution tokens | few-shot accuracy |", "|---|---|---|---|"]
@@ -300,7 +305,9 @@ def table(results):
         cells = []
         for key in ("target_loss", "solution_loss", "accuracy"):
             reached = [x for x in saving[key]["per_seed"] if x]
-            if not reached:
+            if not saving[key]["most"]:
+                cells.append("")  # not measured
+            elif not reached:
                 cells.append("not reached")
             elif len(reached) < n:
                 cells.append(f"reached in {len(reached)} of {n} seeds")
