@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 
+os.environ["OMP_NUM_THREADS"] = "1"  # for subprocesses too: runs are bit-identical for the same number of threads
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import pytest
