@@ -34,12 +34,17 @@ def test_demo_from_start_to_figure_and_again(tmp_path):
 
 
 def test_readme_shows_the_committed_results():
-    """The table in the README is what plot.py makes of results/demo/results.json."""
+    """The table in the README is what plot.py makes of results/demo/results.json; the real-text figures likewise."""
     with open(os.path.join(ROOT, "results", "demo", "results.json")) as f:
         results = json.load(f)
+    with open(os.path.join(ROOT, "results", "real", "results.json")) as f:
+        real = json.load(f)
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
         readme = f.read()
     table = plot.table(results).split("\n\nCost")[0]
     assert table in readme
+    for arm, name in (("ref", "reference model alone"), ("clm", "CLM"), ("slm", "SLM")):
+        assert f"| {name} | {real['arms'][arm]['final']['target_loss']['mean']:.3f} |" in readme
+    assert f"{real['token_saving']['slm']['target_loss']['mean']:.1f} times fewer tokens" in readme
     for path in re.findall(r"\]\((results/[^)]+)\)", readme):
         assert os.path.exists(os.path.join(ROOT, path)), path
