@@ -181,7 +181,8 @@ def load_weights(model, state, path):
     try:
         model.load_state_dict(state)
     except RuntimeError as e:
-        raise BadInput(f"the weights in {path} do not fit the model: {str(e).splitlines()[1].strip()}; delete it, or train it again")
+        raise BadInput(f"the weights in {path} do not fit the model: {str(e).splitlines()[1].strip()}; delete it, or train "
+                       f"it again")
 
 
 def file_hash(path):

@@ -77,7 +77,7 @@ def load_tokenizer(source, vocab_size=None):
             ranks = sorted(enc._mergeable_ranks, key=enc._mergeable_ranks.get)
     except (ValueError, KeyError, IndexError, TypeError) as e:
         raise BadInput(f"{source} is not a tokenizer: {e}".splitlines()[0] + "; give a corpus folder, a .tiktoken or "
-                       f"GPT-2 merges file, or a name of tiktoken's")
+                       "GPT-2 merges file, or a name of tiktoken's")
     except OSError as e:
         raise BadInput(f"cannot load the tokenizer {source!r}: {e}; give a corpus folder, a .tiktoken or GPT-2 merges "
                        f"file, or a name of tiktoken's with the network at hand")

@@ -9,10 +9,10 @@ Writes OUT/loss.bin, float16, one number per target: number r*T + t is L_ref of 
     L_ref(x_i) = -log P_RM(x_i | x_<i)
 
 with the context that train_slm.py will give the token (rows of the same T). --entropy adds OUT/entropy.bin, the
-entropy of the model's prediction (what the paper's self-reference needs). scores.json names what the scores were made from and how far they are: run the
-same command again to go on where it stopped. Where the corpus has true labels, their mean losses are printed; the
-numbers to look at are those of `solution` and `result`: where they are high, the model does not know the solutions
-in noisy context, and what it selects is useless.
+entropy of the model's prediction (what the paper's self-reference needs). scores.json names what the scores were made
+from and how far they are: run the same command again to go on where it stopped. Where the corpus has true labels, the
+mean loss of each is printed. Look at `solution` and `result`: where they are high, the model does not know the
+solutions in noisy context, and what it selects is useless.
 """
 import os
 import time

@@ -69,7 +69,8 @@ class Config:
         return self.train_tokens // self.batch_tokens
 
     def validate(self):
-        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_tokens", "eval_every", "eval_rows", "log_every", "save_every"):
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_tokens", "eval_every", "eval_rows", "log_every",
+                     "save_every"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
                 return
@@ -79,7 +80,8 @@ class Config:
             yield f"dropout must lie in [0, 1), not {self.dropout}"
         if not 0 < self.decay <= 1:
             yield f"decay must lie in (0, 1], not {self.decay}"
-        for name in ("seed", "micro_rows", "weight_decay", "min_lr", "warmup_steps", "grad_clip", "patience", "snapshot_every"):
+        for name in ("seed", "micro_rows", "weight_decay", "min_lr", "warmup_steps", "grad_clip", "patience",
+                     "snapshot_every"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
         if not 0 <= self.beta2 < 1:

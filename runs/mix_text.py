@@ -73,7 +73,8 @@ def main(cfg):
             text = "\n\n".join(mixed)
             f.write(json.dumps({"text": text}) + "\n")
             useful, total = useful + len(section), total + len(text)
-    print(f"{cfg.out}: {cfg.curated} clean sections, {cfg.noisy} mixed ones, {total:,} characters, {useful / total:.0%} of them mathematics")
+    print(f"{cfg.out}: {cfg.curated} clean sections, {cfg.noisy} mixed ones, {total:,} characters, {useful / total:.0%} "
+          f"of them mathematics")
 
 
 if __name__ == "__main__":

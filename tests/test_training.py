@@ -2,7 +2,6 @@
 several processes come to the same."""
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
