@@ -25,6 +25,7 @@ ARMS = {  # run folder: (name in figures and tables, colour)
     "clm_tuned": ("CLM, then fine-tuned on curated", "tab:orange"),
     "slm_tuned": ("SLM, then fine-tuned on curated", "tab:cyan"),
 }
+MEASURES = ("target_loss", "solution_loss", "accuracy")
 # Two-sided 95% points of Student's t, by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -126,7 +127,7 @@ def collect(folder):
         if per_seed:
             ends = [r["final"] for r in per_seed.values()]
             results["arms"][arm] = {
-                "final": {k: interval([e.get(k) for e in ends]) for k in ("target_loss", "solution_loss", "accuracy")},
+                "final": {k: interval([e.get(k) for e in ends]) for k in MEASURES},
                 "correct": sum(e.get("correct", 0) for e in ends), "n_problems": sum(e.get("total", 0) for e in ends),
                 "seeds": {s: {k: v for k, v in r.items() if k != "train"} for s, r in per_seed.items()},
                 "selection": selection_curves(per_seed.values()),
@@ -135,14 +136,14 @@ def collect(folder):
         if pairs and arm != "slm":  # paired by seed: the seeds' common ups and downs cancel
             results["slm_minus"][arm] = {
                 k: interval([a[k] - b[k] for a, b in pairs if a.get(k) is not None and b.get(k) is not None])
-                for k in ("target_loss", "solution_loss", "accuracy")}
+                for k in MEASURES}
         if arm in ARMS and arm != "clm" and not arm.endswith("_tuned"):
             savings = [token_saving(r["clm"], r[arm]) for r in runs.values() if arm in r]
             if savings:
                 results["token_saving"][arm] = {
                     k: {**(interval([x[k] for x in savings], ratios=True) or {}), "per_seed": [x[k] for x in savings],
                         "most": max(x["most"][k] or 0 for x in savings)}
-                    for k in ("target_loss", "solution_loss", "accuracy")}
+                    for k in MEASURES}
     for name in ("base", "ref", "clm", "slm"):
         costs = [r[name]["cost"] for r in runs.values() if name in r]
         if costs:
@@ -282,28 +283,27 @@ def table(results):
         f = (lambda x: f"{100 * x:.1f}%") if percent else (lambda x: f"{x:.3f}")
         return f(v["mean"]) + (f" ({f(v['low'])} to {f(v['high'])})" if v["n"] > 1 else "")
 
+    names = {"ref": "reference model alone", **{arm: name for arm, (name, _) in ARMS.items()}}
     lines = [f"Final figures, mean over {n} seed{'s' * (n > 1)}" + (" (95% interval)" if n > 1 else "") + ":", "",
              "| arm | target loss | on solution tokens | few-shot accuracy | correct |", "|---|---|---|---|---|"]
     for arm in ["ref", *ARMS]:
         if arm in results["arms"]:
             a = results["arms"][arm]
-            name = "reference model alone" if arm == "ref" else ARMS[arm][0]
-            lines.append(f"| {name} | {cell(a['final']['target_loss'])} | {cell(a['final']['solution_loss'])} "
+            lines.append(f"| {names[arm]} | {cell(a['final']['target_loss'])} | {cell(a['final']['solution_loss'])} "
                          f"| {cell(a['final']['accuracy'], True)} "
                          f"| {str(a['correct']) + ' / ' + str(a['n_problems']) if a['n_problems'] else ''} |")
     if n > 1:
         lines += ["", "SLM less the arm, paired by seed (95% interval):", "",
                   "| arm | target loss | on solution tokens | few-shot accuracy |", "|---|---|---|---|"]
         for arm, difference in results["slm_minus"].items():
-            name = "reference model alone" if arm == "ref" else ARMS[arm][0]
-            lines.append(f"| {name} | {cell(difference['target_loss'])} | {cell(difference['solution_loss'])} "
+            lines.append(f"| {names[arm]} | {cell(difference['target_loss'])} | {cell(difference['solution_loss'])} "
                          f"| {cell(difference['accuracy'], True)} |")
     lines += ["", "Tokens CLM needs for its final figure, over the tokens the arm needs to reach it and stay there"
               + (" (geometric mean, 95% interval):" if n > 1 else ":"), "",
               "| arm | target loss | on solution tokens | few-shot accuracy |", "|---|---|---|---|"]
     for arm, saving in results["token_saving"].items():
         cells = []
-        for key in ("target_loss", "solution_loss", "accuracy"):
+        for key in MEASURES:
             reached = [x for x in saving[key]["per_seed"] if x]
             if not saving[key]["most"]:
                 cells.append("")  # not measured
@@ -314,11 +314,11 @@ def table(results):
             else:
                 low, high = saving[key]["low"], saving[key]["high"]
                 cells.append(saving_text(saving[key]) + (f" ({low:.1f} to {high:.1f})" if n > 1 and low < high else ""))
-        lines.append(f"| {ARMS[arm][0]} | " + " | ".join(cells) + " |")
+        lines.append(f"| {names[arm]} | " + " | ".join(cells) + " |")
     lines += ["", "Cost (mean over seeds):", "", "| step | tokens | seconds |", "|---|---|---|"]
-    names = {"base": "base model (shared by all arms)", "ref": "reference model", "score": "scoring (forward only)",
+    steps = {"base": "base model (shared by all arms)", "ref": "reference model", "score": "scoring (forward only)",
              "clm": "one CLM run", "slm": "one SLM run"}
-    for name, label in names.items():
+    for name, label in steps.items():
         if name in results["cost"]:
             lines.append(f"| {label} | {results['cost'][name]['tokens']:,.0f} | {results['cost'][name]['seconds']:.0f} |")
     return "\n".join(lines) + "\n"

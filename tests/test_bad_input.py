@@ -30,18 +30,9 @@ import score
 import train_ref
 import train_slm
 
-torch.set_num_threads(1)
 MODEL = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_tokens 64 --device cpu --lr 1e-3".split()
 SHORT = [*MODEL, "--train_tokens", 256]  # four steps
 DEMO = {"noisy_tokens": 3000, "curated_documents": 30, "held_out_documents": 5, "curated_repeats": 1}
-
-
-@pytest.fixture(autouse=True)
-def _signal_handlers_as_before():
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for s, handler in before.items():
-        signal.signal(s, handler)
 
 
 def _exit_code(monkeypatch, module, *options):
