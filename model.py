@@ -57,17 +57,32 @@ class CausalSelfAttention(nn.Module):
         if cache is None:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0)
         else:
-            # Each row writes its keys and values at its own positions, then attends to all positions up to them.
-            # What lies beyond a row's position (padding of a shorter prompt) is masked until it is overwritten.
-            k_cache, v_cache = cache  # (B, H, S, D) each
-            row = torch.arange(B, device=x.device).unsqueeze(1)
-            k_cache[row, :, pos] = k.transpose(1, 2).to(k_cache.dtype)  # (B, T, H, D), as indices around a slice want it
-            v_cache[row, :, pos] = v.transpose(1, 2).to(v_cache.dtype)  # (autocast makes k and v bfloat16)
-            S = k_cache.size(2)
-            mask = torch.arange(S, device=x.device) <= pos[:, None, :, None]  # (B, 1, T, S)
-            y = F.scaled_dot_product_attention(q, k_cache, v_cache, attn_mask=mask)
+            y = cached_attention(q, k, v, pos, *cache)
         y = y.transpose(1, 2).reshape(B, T, C)
         return self.resid_dropout(self.c_proj(y))
+
+
+def cached_attention(q, k, v, pos, k_shared, v_shared, k_own, v_own):
+    """Attention of new tokens to the prefix that all rows share, and to what each row wrote itself.
+
+    q, k, v: (B, H, T, D) of the new tokens. pos: (B, T) their positions. k_shared, v_shared: (H, P, D), positions 0 to
+    P - 1. k_own, v_own: (B, H, S, D), positions from P on; k and v are written there. Returns (B, H, T, D).
+
+    The shared part is one matrix product per head for all rows: the few-shot prefix is read once a step, not once a
+    row, and that is what a batched decoding step spends its time on. What lies beyond a row's own position (padding
+    of a shorter prompt) is masked until it is overwritten.
+    """
+    B, H, T, D = q.shape
+    P, S = k_shared.size(1), k_own.size(2)
+    row, slot = torch.arange(B, device=q.device).unsqueeze(1), pos - P  # (B, 1), (B, T)
+    k_own[row, :, slot] = k.transpose(1, 2).to(k_own.dtype)  # (B, T, H, D), as indices around a slice want it
+    v_own[row, :, slot] = v.transpose(1, 2).to(v_own.dtype)
+    q = q / math.sqrt(D)
+    shared = torch.einsum("bhtd,hpd->bhtp", q, k_shared)
+    own = q @ k_own.transpose(2, 3)  # (B, H, T, S)
+    own = own.masked_fill(torch.arange(S, device=q.device) > slot[:, None, :, None], -math.inf)
+    weights = torch.softmax(torch.cat([shared, own], dim=-1), dim=-1).to(v_own.dtype)
+    return torch.einsum("bhtp,hpd->bhtd", weights[..., :P], v_shared) + weights[..., P:] @ v_own
 
 
 class MLP(nn.Module):
@@ -134,11 +149,33 @@ class GPT(nn.Module):
         """Output layer, tied to the token embedding: (..., C) -> (..., V)."""
         return F.linear(hidden, self.wte.weight)
 
-    def new_cache(self, B, S):
-        """Room for the keys and values of B rows of up to S tokens: per layer a pair of (B, H, S, D)."""
+    def new_cache(self, B, S, shared=None):
+        """Room for the keys and values of B rows of S tokens each, after those of a `shared_prefix`.
+
+        Per layer (k_shared, v_shared, k_own, v_own): two (H, P, D), with P = 0 without a prefix, and two (B, H, S, D).
+        """
         c, w = self.config, self.wte.weight
-        shape = (B, c.n_head, S, c.n_embd // c.n_head)
-        return [(w.new_zeros(shape), w.new_zeros(shape)) for _ in range(c.n_layer)]
+        H, D = c.n_head, c.n_embd // c.n_head
+        dtype = torch.get_autocast_dtype(w.device.type) if torch.is_autocast_enabled(w.device.type) else w.dtype
+        k, v = (lambda *shape: torch.zeros(shape, dtype=dtype, device=w.device),) * 2
+        return [(*(shared[i] if shared else (k(H, 0, D), v(H, 0, D))), k(B, H, S, D), v(B, H, S, D))
+                for i in range(c.n_layer)]
+
+    @torch.no_grad()
+    def shared_prefix(self, rows):
+        """The tokens that all rows (lists of token ids) begin with, run through the model once.
+
+        At least one token of each row is left out, as its hidden state is needed. Returns P, how many tokens the rows
+        share, and their keys and values for `new_cache`.
+        """
+        P = min(map(len, rows)) - 1
+        first, last = min(rows), max(rows)  # in alphabetical order: what these two share, all share
+        P = next((i for i in range(P) if first[i] != last[i]), P)
+        cache = self.new_cache(1, P)
+        if P:
+            device = self.wte.weight.device
+            self(torch.tensor([first[:P]], device=device), torch.arange(P, device=device).unsqueeze(0), cache)
+        return P, [(k_own[0], v_own[0]) for _, _, k_own, v_own in cache]
 
     @torch.no_grad()
     def generate(self, prompts, max_new_tokens, stop=None, temperature=0.0, generator=None):
@@ -149,8 +186,9 @@ class GPT(nn.Module):
         temperature: 0 takes the most likely token, above 0 samples from softmax(logits / temperature).
         Returns the new tokens of each row, a list of lists. Raises ValueError for a prompt of the wrong length.
 
-        Prompts are padded on the right and every row keeps its own length: its next token is written at its
-        own position, over the padding. So positions are what they are without a batch, and no row sees padding.
+        The prefix that all prompts share is computed and kept once. What follows is padded on the right and every row
+        keeps its own length: its next token is written at its own position, over the padding. So positions are what
+        they are without a batch, and no row sees padding.
         """
         lengths = [len(p) for p in prompts]
         if not prompts:
@@ -162,13 +200,19 @@ class GPT(nn.Module):
         self.eval()
         device = self.wte.weight.device
         B, T = len(prompts), max(lengths)
-        idx = torch.tensor([p + [0] * (T - len(p)) for p in prompts], device=device)  # (B, T)
+        P, shared = self.shared_prefix(prompts)
+        cache = self.new_cache(B, T - P + max_new_tokens, shared)
+        idx = torch.tensor([p[P:] + [0] * (T - len(p)) for p in prompts], device=device)  # (B, T - P)
+        pos = torch.arange(P, T, device=device).expand(B, T - P)
         n = torch.tensor(lengths, device=device)                                      # (B,) tokens in each row so far
-        alive = list(range(B))                                                        # prompt number of each row
-        new_tokens = [[] for _ in prompts]
-        cache = self.new_cache(B, T + max_new_tokens)
-        hidden = self(idx, torch.arange(T, device=device).expand(B, T), cache)        # (B, T, C)
-        last = hidden[torch.arange(B, device=device), n - 1]                          # (B, C)
+        last, some = [], max(1, 2048 // (T - P))
+        for r in range(0, B, some):  # a few rows at a time: less padding, and attention scores that fit in memory
+            rows, S = slice(r, r + some), max(lengths[r:r + some]) - P
+            hidden = self(idx[rows, :S], pos[rows, :S], [(*c[:2], c[2][rows, :, :S], c[3][rows, :, :S]) for c in cache])
+            last.append(hidden[torch.arange(len(hidden), device=device), n[rows] - P - 1])
+        last = torch.cat(last)                                                        # (B, C)
+        prompt_of = list(range(B))                                                    # prompt number of each row
+        new_tokens, finished = [[] for _ in prompts], [False] * B
         for i in range(max_new_tokens):
             logits = self.logits(last).float()                                        # (B, V)
             if temperature > 0:
@@ -176,19 +220,21 @@ class GPT(nn.Module):
                 token = torch.multinomial(probs, 1, generator=generator).squeeze(1)   # (B,)
             else:
                 token = logits.argmax(dim=-1)
-            going = []
-            for row, (prompt, t) in enumerate(zip(alive, token.tolist())):
-                new_tokens[prompt].append(t)
-                if not (stop and stop(new_tokens[prompt])):
-                    going.append(row)
+            for p, t in zip(prompt_of, token.tolist()):
+                if not finished[p]:
+                    new_tokens[p].append(t)
+                    finished[p] = bool(stop and stop(new_tokens[p]))
+            going = [row for row, p in enumerate(prompt_of) if not finished[p]]
             if not going or i == max_new_tokens - 1:
                 break
-            if len(going) < len(alive):  # finished rows leave the batch
+            if len(going) <= 0.9 * len(prompt_of):  # finished rows leave; one by one, copying the cache would cost more
                 rows = torch.tensor(going, device=device)
-                alive = [alive[row] for row in going]
+                prompt_of = [prompt_of[row] for row in going]
                 token, n = token[rows], n[rows]
-                cache = [(k[rows], v[rows]) for k, v in cache]
-            last = self(token.unsqueeze(1), n.unsqueeze(1), cache).squeeze(1)         # (B, C)
+                cache = [(k_shared, v_shared, k[rows], v[rows]) for k_shared, v_shared, k, v in cache]
+            S = max(lengths[p] for p in prompt_of) - P + i + 1                        # no row is longer than that yet
+            step = [(k_shared, v_shared, k[:, :, :S], v[:, :, :S]) for k_shared, v_shared, k, v in cache]
+            last = self(token.unsqueeze(1), n.unsqueeze(1), step).squeeze(1)          # (B, C)
             n = n + 1
         self.train(was_training)
         return new_tokens

@@ -8,32 +8,8 @@ import torch
 import eval_math
 import plot
 from data import demo_tokenizer, save_tokenizer, tokenizer_hash
-from eval_math import extract_answer, fit_prompt, is_equal, make_prompt, wilson
+from eval_math import fit_prompt, wilson
 from model import GPT, GPTConfig
-
-
-@pytest.mark.parametrize("text, answer", [
-    (" finds 5: 7 + 5 = 12. The answer is 12.", "12"),
-    ("48 / 2 = <<48/2=24>>24 clips.\n#### 72", "72"),
-    ("#### 1,234", "1234"),
-    ("The answer is -3.", "-3"),
-    ("The answer is: $2,500.50", "2500.50"),
-    ("so 3/4 of it", "3/4"),
-    ("first 5, then 8", "8"),
-    ("The answer is 4.\nQuestion: Ben has 9 pigs. The answer is 7.", "4"),  # ran on into the next question
-    ("The answer is 4. The answer is 5.", "4"),
-    ("4<|endoftext|>9", "4"),
-    ("no number", ""), ("", ""),
-])
-def test_extract_answer(text, answer):
-    assert extract_answer(text) == answer
-
-
-@pytest.mark.parametrize("a, b, equal", [
-    ("12", "12", True), ("12.0", "12", True), ("0.5", "1/2", True), ("-3", "3", False), ("12", "13", False),
-    ("", "12", False), ("", "", False), ("1/0", "1", False), ("120", "12", False), ("0.1", "0.10000001", False)])
-def test_is_equal(a, b, equal):
-    assert is_equal(a, b) is equal is is_equal(b, a)
 
 
 def test_wilson_interval():
@@ -47,14 +23,16 @@ def test_wilson_interval():
 
 
 def test_prompt_form_and_dropping_of_shots():
-    shots = [{"question": "Ava has 2 hens?", "answer": "2. The answer is 2."}, {"question": "Long " * 30, "answer": "1"}]
+    shots = ["Question: Ava has 2 hens?\nAnswer: 2. The answer is 2.", "Question: " + "Long " * 30 + "\nAnswer: 1"]
     enc = demo_tokenizer()
-    assert make_prompt("How many?", shots[:1], "<|endoftext|>") == (
+    question = "Question: How many?\nAnswer:"
+    prompt, ids, n = fit_prompt(question, shots, "<|endoftext|>", enc, 40)
+    assert n == 1 and prompt == (
         "Question: Ava has 2 hens?\nAnswer: 2. The answer is 2.<|endoftext|>Question: How many?\nAnswer:")
-    prompt, ids, n = fit_prompt("How many?", shots, "<|endoftext|>", enc, 40)
-    assert n == 1 and prompt == make_prompt("How many?", shots[:1], "<|endoftext|>")
     assert ids.count(enc.eot_token) == 1 and enc.decode(ids) == prompt
-    assert fit_prompt("How many?", shots, "", enc, 10)[2] == 0 and fit_prompt("How many?", shots, "", enc, 3) == ("", [], 0)
+    assert fit_prompt(question, shots, "\n\n", enc, 10)[2] == 0 and fit_prompt(question, shots, "", enc, 3) == ("", [], 0)
+    # with another separator, what a question says about <|endoftext|> is text
+    assert enc.eot_token not in fit_prompt("<|endoftext|>", [], "\n\n", enc, 40)[1]
 
 
 class Oracle(GPT):
@@ -93,7 +71,8 @@ def test_main_grades_and_reports(tmp_path, monkeypatch, capsys):
     cfg = eval_math.Config(ckpt=[str(tmp_path / "ckpt.pt")], data=str(tmp_path), device="cpu", max_new_tokens=12)
     eval_math.main(cfg)
     assert "10 / 20 correct = 50.0%" in capsys.readouterr().out
-    rows = [json.loads(line) for line in open(tmp_path / "eval" / "ckpt.jsonl")]
+    summary = [json.loads(line) for line in open(tmp_path / "eval" / "summary.jsonl")]
+    rows = [json.loads(line) for line in open(tmp_path / "eval" / summary[0]["rows"])]
     assert [r["correct"] for r in rows] == [n % 2 == 0 for n in range(20)]
     assert rows[3]["prediction"] == "3" and rows[3]["answer"] == "4" and rows[3]["generation"] == " The answer is 3."
     asked = {p["question"] for p in problems}
@@ -101,23 +80,24 @@ def test_main_grades_and_reports(tmp_path, monkeypatch, capsys):
         *shots, last = row["prompt"].split("<|endoftext|>")
         assert last == f"Question: {problem['question']}\nAnswer:" and len(shots) == row["shots"] == 2
         assert not any(q in shot for q in asked for shot in shots)
-    summary = [json.loads(line) for line in open(tmp_path / "eval" / "summary.jsonl")]
     assert summary[0]["correct"] == 10 and summary[0]["tokens"] == 70 and summary[0]["low"] < 0.5 < summary[0]["high"]
     eval_math.main(cfg)  # what is there is not done again
     assert len(open(tmp_path / "eval" / "summary.jsonl").readlines()) == 1
 
 
-def test_generation_equals_the_uncached_model_on_real_prompts(demo):
+def test_generation_equals_the_uncached_model_on_real_prompts(demo, tmp_path):
     """The few-shot loop with a real (random) model: the same text as re-running the whole context for every token."""
     torch.manual_seed(1)
     enc = demo_tokenizer()
     model = GPT(GPTConfig(block_size=192, vocab_size=enc.n_vocab, n_layer=1, n_head=2, n_embd=16)).double().eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
-    problems = eval_math.load_problems(f"{demo}/eval.jsonl")[:5]
-    worked = eval_math.load_problems(f"{demo}/curated.jsonl")
-    cfg = eval_math.Config(ckpt=["x"], max_new_tokens=10, batch_size=2)
-    for row in eval_math.evaluate(model, enc, problems, worked, cfg, eval_math.Ranks("cpu")):
+    problems = eval_math.load_problems("demo", f"{demo}/eval.jsonl")[:5]
+    shots = eval_math.draw_shots(problems, eval_math.load_problems("demo", f"{demo}/curated.jsonl"), 2, seed=0)
+    cfg = eval_math.Config(ckpt=["x"], max_new_tokens=10, batch_size=2, separator="<|endoftext|>")
+    rows = eval_math.evaluate(model, enc, problems, shots, "demo", cfg, eval_math.Ranks("cpu"), str(tmp_path / "rows.jsonl"))
+    assert rows == [json.loads(line) for line in open(tmp_path / "rows.jsonl")]
+    for row in rows:
         ids, new = enc.encode(row["prompt"], allowed_special="all"), []
         while len(new) < 10 and (not new or new[-1] != enc.eot_token):
             new.append(model.logits(model(torch.tensor([ids + new])))[0, -1].argmax().item())

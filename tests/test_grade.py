@@ -1,0 +1,530 @@
+"""
+Grading of math answers: what counts as the answer in a generation, and which answers are the same.
+
+The texts are written for these tests, in the manner of base and chat models. A grader that is too generous is as wrong
+as one that is too strict, so every rule has cases of both outcomes, and every pair is checked in both directions.
+"""
+import builtins
+import gc
+import itertools
+import random
+import signal
+import time
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+
+from grade import extract_answer, is_equal
+
+KINDS = {"number": ["gsm8k", "svamp", "mawps", "demo"], "word": ["asdiv", "tabmwp"], "latex": ["math", "math_oai"],
+         "letter": ["mathqa", "mmlu_stem", "sat_math"]}
+TASKS = [task for tasks in KINDS.values() for task in tasks]
+SECONDS = 0.1  # for one call; a call takes milliseconds
+
+
+def short(value):
+    """A readable test name, also for a long or an unprintable text."""
+    return ascii(value[:50])[1:-1]
+
+
+@pytest.fixture(autouse=True)
+def no_hang_and_no_collection():
+    """
+    A call that hangs fails its test: after 20 s of processor time, by an exception that `except Exception` lets pass.
+    A full garbage collection beside torch takes as long as the limit of a call, hence none falls into one.
+    """
+    def stop(*_):
+        pytest.fail("hangs")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, 20)
+    gc.disable()
+    yield
+    gc.enable()
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
+
+
+# Text, task and the very string expected.
+EXACT = [
+    # numbers after "answer is" or "answer:"
+    ("Mia boils 5 + 6 = 11 eggs.\nSo 20 - 11 = 9 are left.\nThe answer is 9.\n\nQuestion: Tom has 5", "gsm8k", "9"),
+    ("He sells 12 jars for $4 each, so he earns 12 * 4 = 48 dollars. The answer is 48.", "svamp", "48"),
+    ("The rent is 2 * 1,250.25.\nThe answer is $2,500.50.", "gsm8k", "2500.50"),
+    ("The answer is 18 dollars.", "mawps", "18"),
+    ("The answer is 18 dollars", "gsm8k", "18"),
+    ("So the shop gives a discount of 80 / 400. The answer is 20%.", "gsm8k", "20"),
+    ("It was 4 degrees and fell by 7. The answer is -3.", "svamp", "-3"),
+    ("Each child gets 3 of the 4 slices. The answer is 3/4.", "gsm8k", "3/4"),
+    ("The answer is 3/4 of the cake.", "gsm8k", "3/4"),
+    ("There are 7 / 2 kilograms in each bag. The answer is 3.5.", "mawps", "3.5"),
+    ("The answer is 0.25 liters.", "gsm8k", "0.25"),
+    ("The answer is 1,234,567.", "gsm8k", "1234567"),
+    ("The answer is approximately 12.", "gsm8k", "12"),
+    ("THE ANSWER IS 64.", "gsm8k", "64"),
+    ("answer: 64", "demo", "64"),
+    ("The answer is: 64", "gsm8k", "64"),
+    ("The answer is **64**.", "gsm8k", "64"),
+    ("**Answer:** 64", "gsm8k", "64"),
+    ("**Answer: 64 tiles**", "gsm8k", "64"),
+    ("Step 1: 8 rows.\nStep 2: 8 tiles in each.\nAnswer:\n64", "gsm8k", "64"),
+    ("Therefore, the answer is\n64.", "gsm8k", "64"),
+    ("**Answer:**\n\n64 tiles", "gsm8k", "64"),
+    ("The final answer is: $64$", "gsm8k", "64"),
+    ("The answer is \\(64\\).", "gsm8k", "64"),
+    # the answer ends with its sentence or line: the numbers after it are no answer
+    ("The answer is: 64\nTo check: 64 / 8 = 8.", "gsm8k", "64"),
+    ("The answer is 12. This is because 3 people get 4 each.", "svamp", "12"),
+    ("The answer is 2.5. Remember that 1 hour has 60 minutes.", "gsm8k", "2.5"),
+    ("The answer is 5. But that counts Sunday twice, so the correct answer is 4.", "gsm8k", "4"),
+    # a calculation after a cue ends in the answer
+    ("The answer is 5 * 2 = 10.", "gsm8k", "10"),
+    ("So the answer is 36 * 2 = 72 dollars.", "mawps", "72"),
+    ("The answer is 2 + 2 = 4, times 3 = 12.", "gsm8k", "12"),
+    ("The answer is x = 14.", "svamp", "14"),
+    ("The answer is 10-5=5.", "svamp", "5"),
+    ("The answer is 5-10=-5.", "svamp", "-5"),
+    ("The answer is 3 + 4 = <<3+4=7>>7.", "gsm8k", "7"),
+    # GSM8K's mark, and a heading
+    ("May: 48/2 = <<48/2=24>>24 clips.\nBoth: 48+24 = <<48+24=72>>72 clips.\n#### 72", "gsm8k", "72"),
+    ("He pays 2 * 617 = 1234.\n#### 1,234\n\nQuestion: Ann pays 3 * 5 = 15.\n#### 15", "gsm8k", "1234"),
+    ("#### -5", "gsm8k", "-5"),
+    ("#### $75", "gsm8k", "75"),
+    ("3 + 9 = 12\n#### 12 apples", "gsm8k", "12"),
+    ("#### 10\nI forgot the 2 twins.\n#### 12", "gsm8k", "12"),
+    ("The answer is 5.\nWait, I forgot the last day.\n#### 6", "gsm8k", "6"),
+    ("3 * 14 = 42 pages.\n\n# Answer\n\n42", "gsm8k", "42"),
+    ("# Answer\n\n42\n\nThat is 3 weeks of 14 pages each.", "gsm8k", "42"),
+    # a box
+    (r"Thus Mia pays \boxed{45} dollars for 3 shirts.", "gsm8k", "45"),
+    (r"\boxed{1,200}", "gsm8k", "1200"),
+    (r"\[ \boxed{\$18} \]", "gsm8k", "18"),
+    (r"\boxed{18 \text{ dollars}}", "gsm8k", "18"),
+    (r"The discount is \boxed{20\%}, that is 5 dollars.", "gsm8k", "20"),
+    (r"\boxed{x = 14}", "svamp", "14"),
+    ("So \\boxed{8}.\n#### 9", "gsm8k", "8"),
+    # Minerva's form
+    ("Final Answer: The final answer is $64$. I hope it is correct.\n\nProblem:\nFind 5 + 5.", "gsm8k", "64"),
+    # no cue: the last number
+    ("In May 48/2 = <<48/2=24>>24 clips.\nIn both 48+24 = <<48+24=72>>72 clips.", "gsm8k", "72"),
+    ("She earns 9 * 2 = $18 every day.", "gsm8k", "18"),
+    ("4 bottles cost 4 * $2.50 = $10.00", "svamp", "10.00"),
+    ("For 5 walls he needs 1,250 bricks.", "mawps", "1250"),
+    ("From 2 degrees it fell to -8 degrees.", "svamp", "-8"),
+    ("So what is left is 10-5", "svamp", "5"),
+    ("The price rose by 20%.", "gsm8k", "20"),
+    ("The answer to the question of 3 friends is 21.", "gsm8k", "21"),
+    (" 8 - 3 = 5\n\nQ: Sara has 9 pens.\nA: 9", "demo", "5"),
+    # a generation that runs on into the next question
+    ("The answer is 8.\nQuestion: Ann has 3 cats. Bob has 4.\nAnswer: The answer is 7.", "gsm8k", "8"),
+    ("The answer is 8. Question: Ann has 3 cats. The answer is 3.", "gsm8k", "8"),
+    ("The answer is 8.\n\nProblem: Ann has 3 cats.\nThe answer is 3.", "gsm8k", "8"),
+    ("The answer is 8.\n\nQ: Ann has 3 cats.\nA: The answer is 3.", "mawps", "8"),
+    ("The answer is 8.<|endoftext|>The answer is 99.", "gsm8k", "8"),
+    # numbers or words
+    ("More are wanted than sold. The answer is shortage.", "tabmwp", "shortage"),
+    ("The answer is shortage. At this price 900 are wanted and 200 offered.", "tabmwp", "shortage"),
+    ("The table has 12 rows. The answer is clarinet.\n\nQuestion: Look at the 3 rows.", "tabmwp", "clarinet"),
+    ("3 of 10 pets are cats. The answer is 3/10.", "tabmwp", "3/10"),
+    ("They have 7 + 8 = 15 dollars and need 14. The answer is yes.", "asdiv", "yes"),
+    ("Answer: Friday\n\nQuestion: On which day are 3 left?", "asdiv", "Friday"),
+    # option letters
+    ("B", "mmlu_stem", "B"),
+    (" B\n\nQuestion: Which gas has the mass (C) 16?", "mmlu_stem", "B"),
+    ("(B)", "sat_math", "B"),
+    ("B. Because (A) is too small.", "mmlu_stem", "B"),
+    ("B\nA is too small.", "mmlu_stem", "B"),
+    ("C) 12", "sat_math", "C"),
+    ("A", "mmlu_stem", "A"),
+    ("(A) because 3 < 4.", "sat_math", "A"),
+    ("The answer is (B).", "mathqa", "B"),
+    ("The force doubles. The answer is D.", "mmlu_stem", "D"),
+    ("A car goes 60 miles in 2 hours. The answer is A.", "mathqa", "A"),
+    ("the answer is b ) 12", "mathqa", "B"),
+    ("so the train needs 4 hours . the answer is d ) 4\n\nQuestion: a man rows b ) 5", "mathqa", "D"),
+    ("the answer is b .", "mathqa", "B"),
+    ("Answer: C", "mmlu_stem", "C"),
+    ("Answer:\nC", "mmlu_stem", "C"),
+    ("**Answer: D**", "sat_math", "D"),
+    ("**Answer:** (D) $x = 4$", "sat_math", "D"),
+    ("The answer is **(B)**.", "mmlu_stem", "B"),
+    ("The correct answer is option B.", "mmlu_stem", "B"),
+    ("The correct answer is B) 12 cm.", "mathqa", "B"),
+    ("The correct answer is C. A is wrong because the mass cancels.", "mmlu_stem", "C"),
+    ("First I thought that the answer is A. On reflection, the answer is C.", "mmlu_stem", "C"),
+    ("The answer is (E) none of these.", "mathqa", "E"),
+    (r"Therefore, the answer is $\text{B}$.", "sat_math", "B"),
+    ("The answer is $C$.", "sat_math", "C"),
+    (r"Option A gives 3, so we take \boxed{B}.", "sat_math", "B"),
+    (r"\boxed{\text{(C)}}", "sat_math", "C"),
+    (r"The area is $\boxed{\textbf{(D)}\ 24}$.", "mathqa", "D"),
+    ("The final answer is $(A)$. I hope it is correct.\n\nProblem: Is it (B) or (C)?", "sat_math", "A"),
+    ("#### C", "mathqa", "C"),
+    ("(A) is too small and (B) is too large, so it must be (C).", "mathqa", "C"),
+    ("A car needs 2 hours, so we pick E.", "mathqa", "E"),
+    ("The speed is 60 km/h, which matches choice D.", "mathqa", "D"),
+    # cut off right after the cue: what was said before it counts
+    ("She eats 3 + 4 = 7 eggs. So the answer is", "gsm8k", "7"),
+    ("She eats 3 + 4 = 7 eggs.\nThe answer is:\n", "svamp", "7"),
+    ("She eats 3 + 4 = 7 eggs.\n\n**Answer:**", "gsm8k", "7"),
+    ("She pays 3 * 4 = 12 dollars. The answer is $", "gsm8k", "12"),
+    ("3 + 4 = 7. The answer is\n\nQuestion: How many of 9 are left?", "mawps", "7"),
+    ("There are 4 rows in the table. The answer is", "tabmwp", "4"),
+    ("We have $x = 3$ and $y = 4$. The answer is", "math", "y = 4"),
+    # nothing to grade
+    *(("", task, "") for task in TASKS),
+    (" \n\n ", "gsm8k", ""),
+    ("\n\nQuestion: Tom has 5 dogs and buys 2. How many has he?", "gsm8k", ""),
+    ("I am not sure how to solve this.", "gsm8k", ""),
+    ("She has 3 apples. The answer is unknown.", "gsm8k", ""),
+    ("Of the 12 marbles some are red. The answer is impossible to determine.", "mawps", ""),
+    ("I do not know.", "math", ""),
+    (r"\boxed{}", "math_oai", ""),
+    ("A car travels at 60 mph for 2 hours, so it goes 120 miles.", "mathqa", ""),
+    ("The answer is 12.", "mathqa", ""),
+    ("The answer is a prime number.", "mmlu_stem", ""),
+    ("Let us compute 3 * 4 = 12. The answer is", "sat_math", ""),
+]
+
+# Text, task and an answer the extracted one equals: spaces and units are left to the extraction.
+BY_VALUE = [
+    (r"\boxed{\frac{3}{4}}", "gsm8k", "3/4"),
+    ("60 / 10 = 6 buses are needed.", "asdiv", "6"),
+    ("The answer is 6 buses.", "asdiv", "6"),
+    ("The answer is 6 (buses).", "asdiv", "6"),
+    ("1.5 * 3 = 4.50\nThe answer is $4.50.", "asdiv", "4.5"),
+    ("15 + 2 = 17\n#### 17 seats", "asdiv", "17"),
+    ("Boys to girls is 6 to 8. The answer is 3:4.", "asdiv", "3:4"),
+    ("The answer is 1,190.", "tabmwp", "1190"),
+    ("The answer is -5.", "tabmwp", "-5"),
+    ("The bus leaves at 2:35 P.M. The answer is 2:35 P.M.\n\nQuestion: When is lunch?", "tabmwp", "2:35 P.M."),
+    ("The answer is 2 hours and 15 minutes.", "tabmwp", "2 hours and 15 minutes"),
+    (r"\boxed{\text{surplus}}", "tabmwp", "surplus"),
+    (r"We get $x = 3$. Final Answer: The final answer is $24$. I hope it is correct.", "math", "24"),
+    ("First \\boxed{12}. The final answer is $24$. I hope it is correct.\n\nProblem:\nFind $x$.", "math", "24"),
+    ("Final Answer: The final answer is $24$. I hope it is correct. And $25$ is $5^2$.", "math", "24"),
+    (r"Final Answer: The final answer is $\$18.90$. I hope it is correct.", "math", "18.90"),
+    (r"The final answer is $\frac{1}{2}$. I hope it is correct. \boxed{7}", "math", r"\frac{1}{2}"),
+    (r"so the probability is $\boxed{\frac{3}{8}}$.", "math_oai", r"\frac{3}{8}"),
+    (r"\[ \boxed{\frac{\sqrt{3}}{2 + \sqrt{5}}} \] where $\sqrt{5} > 2$.", "math_oai", r"\frac{\sqrt{3}}{2+\sqrt{5}}"),
+    (r"We try \boxed{3}, but $3^2 \ne 10$. Hence \boxed{\sqrt{10}}.", "math", r"\sqrt{10}"),
+    (r"The sum is \fbox{17}, as $8 + 9 = 17$ shows for $n = 2$.", "math", "17"),
+    (r"Then $a + b = \boxed 5$ for $a = 2$.", "math", "5"),
+    (r"\boxed{x = 3}", "math", "3"),
+    (r"Her name is $\boxed{\text{Evelyn}}$.", "math", r"\text{Evelyn}"),
+    (r"$$\boxed{\begin{pmatrix} 1 \\ -2 \end{pmatrix}}$$", "math_oai", r"\begin{pmatrix} 1 \\ -2 \end{pmatrix}"),
+    (r"\boxed{\{1, 2\}}", "math", r"\{2, 1\}"),
+    (r"\boxed{\left(-\infty, \frac{1}{2}\right]}", "math", r"(-\infty, 0.5]"),
+    ("For $n = 4$ we get $6$.\nThe answer is $\\frac{3}{4}$.\n\nQuestion: Find $5 + 5$.", "math", r"\frac{3}{4}"),
+    (r"**Answer:** \(\frac{3}{4}\)", "math", r"\frac{3}{4}"),
+    (r"Therefore, the answer is: \[ x = 4. \]", "math", "4"),
+    ("Therefore, the answer is:\n\\[\nx = 4.\n\\]\nThis uses that 5 is prime.", "math", "4"),
+    ("The answer is $0.5$. It lies between $0$ and $1$.", "math", r"\frac{1}{2}"),
+    ("The answer is 3.5 cm.", "math", "3.5"),
+    ("The line has slope 2. The answer is $y = 2x + 3$.", "math_oai", "y = 2x + 3"),
+    ("The answer is $2x + y = 5$.", "math", "2x + y = 5"),
+    (r"The answer is $(-\infty, 2) \cup (3, \infty)$.", "math", r"(-\infty,2)\cup(3,\infty)"),
+    ("The answer is $2$ and $-3$.", "math", "-3, 2"),
+    ("The answer is Evelyn.", "math", r"\text{Evelyn}"),
+    ("# Answer\n\n$\\sqrt{2}$", "math_oai", r"\sqrt{2}"),
+    (r"Since $a = 3$, the area is $9\pi$ for this circle.", "math", r"9\pi"),
+    (r"Since $a = 3$ we finally have $x = \frac{7}{2}$.", "math", "3.5"),
+    ("So there are 7 ways in all.", "math", "7"),
+    ("The answer is $8$.\n\nProblem:\nWhat is $9 + 9$?\n\nSolution:\n$\\boxed{18}$", "math", "8"),
+    ("The answer is $8$.<|endoftext|>\\boxed{18}", "math_oai", "8"),
+]
+
+# Text, task and answers that would be a guess: more than one was given.
+SEVERAL = [
+    ("The answer is 3 and 4.", "gsm8k", ["3", "4", "34", "7"]),
+    ("The answer is 3, 4.", "svamp", ["3", "4", "34", "3.4"]),
+    ("The answer is 3 or 4.", "mawps", ["3", "4"]),
+    (r"\boxed{3, 4}", "gsm8k", ["3", "4"]),
+    ("The answer is 3 and 4.", "asdiv", ["3", "4"]),
+    ("The answer is $3$ and $4$.", "math", ["3", "4"]),
+    ("The answer is 2 hours and 15 minutes.", "tabmwp", ["2", "15"]),
+    ("The answer is A and C.", "mmlu_stem", ["A", "C"]),
+    ("The answer is (A) or (B).", "mathqa", ["A", "B"]),
+    (r"\boxed{A, D}", "sat_math", ["A", "D"]),
+]
+
+EQUAL = [
+    # plain numbers, currencies, units
+    ("18", "18"), ("3.0", "3"), (".5", "0.5"), ("+7", "7"), ("-5", "-5.0"), ("18 dollars", "18"), ("$18", "18"),
+    (r"\$18.90", "18.9"), ("$18.90", "18.90 dollars"), ("1,234", "1234"), ("1,234,567.50", "1234567.5"),
+    ("5 cm", "5"), ("5 hours", "5"), ("10%", "10"), (r"10\%", "10"), (r"145^\circ", "145"), (r"145^{\circ}", "145"),
+    (r"12 \text{ cm}^2", "12"), (r"15\mbox{ cm}^2", "15"), (r"11,\! 111,\! 100", "11111100"), (r"10,\!080", "10,080"),
+    # fractions, decimals, mixed numbers
+    ("0.5", "1/2"), ("6/8", "3/4"), ("1 1/2", "3/2"), (r"1\frac{1}{2}", "3/2"), (r"137 \frac{1}{2}", "137.5"),
+    (r"-2\frac{1}{3}", r"-\frac{7}{3}"), (r"-\frac{3}{4}", r"\frac{-3}{4}"), ("-3/4", r"\frac{3}{-4}"),
+    ("0.33333", "1/3"), ("3.14159", r"\pi"), ("1.41421", r"\sqrt{2}"),
+    (r"\frac12", "1/2"), (r"\frac1{2}", r"\frac{1}{2}"), (r"\frac 59", "5/9"), (r"\frac9{19}", "9/19"),
+    (r"\dfrac{1}{2}", r"\frac{1}{2}"), (r"\tfrac{1}{2}", "0.5"), (r"\\frac{1}{2}", r"\frac{1}{2}"),
+    # tuples, intervals, matrices
+    (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\pi/2)"), ("( 8, -2 )", "(8,-2)"), ("[-2, 7]", "[-2,7]"),
+    (r"\left(\frac{3}{5},\frac{8}{3}\right]", "(0.6, 8/3]"), (r"(-\infty, 2]", r"\left(-\infty,2\right]"),
+    (r"(-\infty,2]\cup[3,\infty)", r"(-\infty, 2] \cup [3, \infty)"),
+    (r"\begin{pmatrix} 1/2 \\ -3 \end{pmatrix}", r"\begin{pmatrix} \frac{1}{2} \\ -3 \end{pmatrix}"),
+    (r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{bmatrix} 1 \\ 2 \end{bmatrix}"),
+    (r"\begin{pmatrix} x\\y \end{pmatrix}", r"\begin{pmatrix} x \\ y \end{pmatrix}"),  # a row ends; no command "\y"
+    # solutions in any order
+    ("1, 2", "2, 1"), (r"1 \text{ and } 2", "1, 2"), ("1 or 2", "2,1"), (r"\{1,2,3\}", r"\{ 3, 1, 2 \}"),
+    (r"\frac{1}{2}, -3", "-3, 0.5"), (r"\pm 2", "2, -2"), (r"1 \pm \sqrt{2}", r"1-\sqrt{2}, 1+\sqrt{2}"),
+    (r"\{1\pm\sqrt{5},-2\}", r"\{-2, 1-\sqrt{5}, 1+\sqrt{5}\}"), (r"x = 1 \text{ or } x = 2", "1, 2"),
+    # closed forms and expressions
+    (r"\sqrt{8}", r"2\sqrt{2}"), (r"\sqrt2", r"\sqrt{2}"), (r"11\sqrt2", r"11 \sqrt{2}"), ("3^{1/2}", r"\sqrt{3}"),
+    (r"\sqrt[3]{54}", r"3\sqrt[3]{2}"), (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"), (r"18+2\pi", r"2(9+\pi)"),
+    ("2^{10}", "1024"), ("2^{100}", "1267650600228229401496703205376"), (r"2 \cdot 3", "6"), (r"2 \times 3", "6"),
+    (r"1.5 \times 10^3", "1500"), ("5!", "120"), (r"\binom{5}{2}", "10"), (r"\log_2 8", "3"), (r"\log_{2} 8", "3"),
+    (r"\sin \frac{\pi}{6}", r"\frac{1}{2}"), (r"\sin(2x)", r"2\sin(x)\cos(x)"), (r"\cot x", r"\frac{\cos x}{\sin x}"),
+    ("3+4i", "4i + 3"), ("6 - 5i", "6-5i"), ("(x+1)^2", "x^2+2x+1"), ("(a+5)(b+2)", "ab + 2a + 5b + 10"),
+    ("2x+3y", "3y + 2x"), ("x^{-1}", r"\frac{1}{x}"), (r"\frac{x+1}{2}", "0.5x + 0.5"),
+    # labels and equations
+    ("x = 5", "5"), (r"x=\frac{1}{2}", "0.5"), (r"x \in [-2,7]", "[-2,7]"), ("f(x) = x^2", "x^2"),
+    ("y = 2x + 3", "y = 3 + 2x"), ("y = 2x + 3", "3 + 2x = y"), ("2x + y = 5", "y + 2x = 5"),
+    # letters, words, bases, long numbers
+    ("(A)", "A"), (r"\text{A}", "(A)"), (r"\text{(E)}", "E"), (r"\text{Evelyn}", "Evelyn"), ("Evelyn", "evelyn"),
+    ("Yes", "yes."), ("2:35 P.M.", "2:35 pm"), ("the shortage", "shortage"), ("a clarinet", "Clarinet"),
+    (r"\text{even}", "even"), ("3:4", "3:4"), ("1010_2", "1010_{2}"), ("1" * 400, "1" * 400),
+]
+
+UNEQUAL = [
+    # nothing is no answer, not even to nothing
+    ("", "5"), ("", "0"), ("", ""),
+    # plain numbers
+    ("5", "6"), ("5", "-5"), ("12345", "12346"), ("1000000", "1000001"), ("1,234", "234"), ("1,234", "1"),
+    ("1267650600228229401496703205376", "1267650600228229401496703205377"), ("100001/100000", "1"),
+    ("1" * 400, "2" * 400), ("1e400", "1e500"), ("inf", "1e400"), (r"\infty", "1e400"), (r"\infty", r"-\infty"),
+    ("50%", "0.5"), (r"50\%", "0.5"), ("0.5", "50"), (r"50\%", r"\frac{1}{2}"),
+    ("0.333", "1/3"), ("3.14", r"\pi"), ("22/7", r"\pi"), (".0000481", ".0000484"), ("0", "0.00002"), ("0.1", "0.11"),
+    ("1010_2", "1010"), ("12_8", "12_{10}"), ("1_000", "1000"), ("1/0", "1"), ("1/0", "0"), ("1/0", "2/0"),
+    ("1/0", r"\infty"), ("True", "1"), ("False", "0"), ("None", "0"),
+    # fractions
+    (r"\frac{1}{2}", r"\frac{2}{1}"), (r"-\frac{1}{2}", r"\frac{1}{2}"), (r"\frac{12}{3}", r"\frac{1}{23}"),
+    (r"\frac12", "12"), (r"1\frac{1}{2}", r"\frac{11}{2}"), ("1 1/2", "11/2"), ("1 1/2", "1/2"),
+    # lists, tuples, intervals, matrices
+    ("1, 2", "1"), ("1, 2", "2"), ("1, 2", "1, 3"), ("1, 2", "12"), ("3 and 4", "3"), ("3 and 4", "34"),
+    ("1, 2, 3", "1, 2"), (r"\{1,2\}", r"\{1,2,3\}"), (r"\pm 2", "2"), (r"\pm 2", "-2"),
+    ("(1,2)", "(2,1)"), ("(5,5)", "5"), ("(1,2)", "(1,2,3)"), ("[1,2)", "[1,2]"), ("(1,2)", "[1,2]"),
+    ("(1,2)", "(1,2]"), (r"(5,\infty)", r"[5,\infty)"), (r"(5,\infty)", r"(-\infty,5)"), ("(1,2)", "(1,3)"),
+    (r"(0,9) \cup (9,36)", "(0,36)"), (r"(0,9) \cup (9,36)", r"(0,9] \cup (9,36)"), (r"(0,9) \cup (9,36)", "(0,9)"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}"),
+    # closed forms and expressions; some agree at a whole number or two
+    (r"\sqrt{8}", r"2\sqrt{3}"), (r"\sqrt{2}", r"-\sqrt{2}"), ("2^{10}", "210"), ("5!", "5"),
+    (r"\binom{5}{2}", r"\frac{5}{2}"), (r"\log_2 8", r"\log_3 8"), (r"\sin x", r"\cos x"), ("3+4i", "3-4i"),
+    ("3+4i", "7"), ("2", "2x"), ("x", "y"), ("2x", "x^2"), ("x^2", "x^3"), ("(x+1)^2", "x^2+1"), ("a+b", "a-b"),
+    ("10^{10^{10}}", "10^{10^{11}}"), ("1000000!", "1000001!"),
+    # labels and equations
+    ("x = 5", "6"), ("x = 5", "x"), ("5", "2x + y = 5"), ("2x+3", "y = 2x+3"), ("y = 2x + 3", "y = 2x - 3"),
+    ("y = 2x + 3", "x = 2y + 3"), ("f(x) = x^2", "x^3"), (r"x \in [-2,7]", "[-2,7)"),
+    # letters and words
+    ("A", "B"), ("(A)", "(C)"), (r"\text{(E)}", r"\text{(D)}"), ("A and C", "A"), ("yes", "no"),
+    ("shortage", "surplus"), (r"\text{east}", r"\text{west}"), ("2:35 P.M.", "2:35 A.M."), ("2:35 P.M.", "2:53 P.M."),
+    ("2:35 P.M.", "2"), ("5:6", "6:5"),
+]
+
+# Answers as in MATH, all of a different value.
+GOLDS = [
+    "2", "-7", "58,600", "0.17", r"\frac{3}{4}", r"-\frac{7}{9}", r"127 \frac{1}{2}", r"\frac 58", r"3\sqrt{17}",
+    r"11\sqrt2", r"1+2\sqrt{3}", r"\frac{\sqrt{5}}{3}", r"14\pi", r"16+2\pi", r"\frac{3000}{\pi}", "6 - 5i",
+    r"\frac{1}{2} + \frac{\sqrt{3}}{2}i", "(8,-3)", r"\left( 4, \frac{\pi}{2} \right)", r"(5,\infty)", "[-2,7]",
+    "(-2,7]", r"\left(\frac{3}{5},\frac{8}{3}\right]", r"(0,9) \cup (9,25)",
+    r"\begin{pmatrix} -18 \\ -49 \\ 95 \end{pmatrix}", r"\begin{pmatrix} 0 & 1 \\ -1 & 0 \end{pmatrix}",
+    r"\text{Ellen}", r"\text{(E)}", "4342_6", "x^8 + x^4 + 1",
+    "y = -2x + 5", "(a+5)(b+3)", r"135^\circ", r"15\mbox{ cm}^2", r"\$19.80", r"10\%", r"\{1\pm\sqrt{5},-2\}",
+    "3, 5, 7", r"\cot x", r"10,\!090",
+]
+
+
+@pytest.mark.parametrize("text, task, expected", EXACT, ids=short)
+def test_extracted_string(text, task, expected):
+    assert extract_answer(text, task) == expected
+
+
+@pytest.mark.parametrize("text, task, gold", BY_VALUE, ids=short)
+def test_extracted_value(text, task, gold):
+    answer = extract_answer(text, task)
+    assert is_equal(answer, gold), answer
+    if task in KINDS["latex"]:
+        assert "$" not in answer.replace(r"\$", "")
+
+
+@pytest.mark.parametrize("text, task, guesses", SEVERAL, ids=short)
+def test_several_answers_are_not_graded_by_one_of_them(text, task, guesses):
+    answer = extract_answer(text, task)
+    assert answer not in guesses and not any(is_equal(answer, guess) for guess in guesses), answer
+
+
+@pytest.mark.parametrize("a, b", EQUAL, ids=short)
+def test_equal(a, b):
+    assert is_equal(a, b) is True
+    assert is_equal(b, a) is True
+
+
+@pytest.mark.parametrize("a, b", UNEQUAL, ids=short)
+def test_unequal(a, b):
+    assert is_equal(a, b) is False
+    assert is_equal(b, a) is False
+
+
+def test_golds_equal_only_themselves():
+    assert [a for a in GOLDS if not is_equal(a, a)] == []
+    assert [(a, b) for a, b in itertools.combinations(GOLDS, 2) if is_equal(a, b)] == []
+
+
+def spellings(x, times):
+    """The ways to write a fraction, the plain ones not reduced."""
+    n, d = x.numerator * times, x.denominator * times
+    yield from (f"{n}/{d}", rf"\frac{{{n}}}{{{d}}}")
+    if n < 0:
+        yield rf"-\frac{{{-n}}}{{{d}}}"
+    whole, rest = divmod(abs(x), 1)
+    if whole and rest:
+        sign = "-" if n < 0 else ""
+        yield from (f"{sign}{whole} {rest}", rf"{sign}{whole}\frac{{{rest.numerator}}}{{{rest.denominator}}}")
+    decimal = Decimal(x.numerator) / Decimal(x.denominator)
+    if Fraction(decimal) == x:
+        yield f"{decimal:f}"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_spellings_of_a_fraction(seed):
+    rng = random.Random(seed)
+    b = rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 25])
+    x, times = Fraction(rng.randint(-60, 60), b), rng.randint(1, 4)
+    same = list(spellings(x, times))
+    other = list(spellings(x + Fraction(1, b), times))
+    assert [(p, q) for p, q in itertools.combinations(same, 2) if not is_equal(p, q)] == []
+    assert [(p, q) for p, q in zip(same, itertools.cycle(other)) if is_equal(p, q)] == []
+
+
+def nested(opening, middle, closing, depth):
+    return opening * depth + middle + closing * depth
+
+
+# Short enough to be put after a cue too.
+BOMBS = [
+    "9**9**9", "9^9^9^9", "9^{9^{9^9}}", "10^{10^{10}}", "2^{-10^{10}}", "1e999999999", "1e-999999999", "1.7e308*10",
+    "1000000!", "((10!)!)!", "3!!!!!", "(-1)!", "2.5!", r"\binom{10^9}{5*10^8}", r"\binom{1000000000}{500000000}",
+    r"\sqrt[10^{10}]{2}", r"\sqrt[0]{2}", r"\sqrt{-4}", "(-8)^{1/3}", "0^{-1}", "0^0", "1/0", r"\frac{1}{0}", r"\log 0",
+    r"\log_1 5", r"\log_0 0", r"\tan \frac{\pi}{2}", "(1+i)^{1000000}", "(x+y+z)^{1000}", "x^{x^{x^{x^{x}}}}",
+    "e^{e^{e^{e^{e}}}}", r"\infty - \infty", "nan", "-inf", "1_{999999999}", "zz_{36}", "5_1", "5_0", "19_8", "1_x",
+    "0." + "3" * 5000, "9" * 5000, "1/" + "7" * 5000, "1" + "0" * 5000 + r"\%", r"\pm 1" * 40, r"\pm x + " * 40 + "1",
+    "1" + "!" * 500, "2^" * 500 + "2", "-" * 501 + "1", nested("(", "1", ")", 300), nested("{", "1", "}", 300),
+    nested(r"\frac{", "1", "}{2}", 300), nested(r"\sqrt{", "2", "}", 300), nested("2^{", "2", "}", 300),
+    nested(r"\left(", "1", r"\right)", 300), nested("[", "1", "]", 300), nested(r"\{", "1", r"\}", 300),
+    nested("|", "1", "|", 300), nested(r"\text{", "a", "}", 300), nested(r"\sin(", "x", ")", 300),
+    "*".join(["(x+1)"] * 200), "+".join(f"x^{{{n}}}" for n in range(200)), "abcdefghijklmnopqrstuvwxyz", "=" * 50,
+    "\0", "5\0", "\0" * 50, "1\x002", "\ud800", "\udfff5", "\\text{\ud83d}", "\u00b2", "1\u00b2", "\u0663", "\u2460",
+    "\u00bd", "\u22123", "\uff15", "\u200b", "\u202e12", "\r", "\x1b[0m", "\\", r"\1", r"\g<1>", r"\N{DIGIT ONE}",
+    "%s", "{0.__class__}", "__import__('os').getpid()", "(lambda: 0)()", "[][0]", "{}[0]", "()", "[]", "{}", ",", ", ,",
+    "(,)", "[,)", r"\frac", r"\frac{", r"\frac{1", r"\frac{}{}", r"\frac{1}", r"\sqrt", r"\sqrt[3", r"\binom{1}", "^",
+    "2^", "_2", "x_", "!", r"\pm", r"\cup", r"\left(", r"\begin{pmatrix}", r"\begin{pmatrix}\end{pmatrix}", r"\text{",
+    r"\in", "=5", "5=", "$", "$$", r"\(", r"\[", r"\$", "%", r"\%", "-", "+", ".", "-.", "/", "1/", "/2", ":", "&",
+    r"\\",
+]
+
+MEGABYTE = [
+    "(", "{", "9", r"\frac", "a ", "$", "1,", "1 ", "-", "\n", " ", "\\", r"\boxed{", r"\boxed{1}", "#### 1\n", "####",
+    "# Answer\n\n", "answer is ", "The answer is 1. ", "final answer is $", "**", "<<1=1>>", "^{", "2^", "1+", "(1,",
+    "0.", "=", "x", r"\pm 1", r"\text{", r"\begin{pmatrix}", "1 and ", "(A) ", "A. ",
+]
+HUGE = [(unit * 10 ** 6)[:10 ** 6] for unit in MEGABYTE] + [
+    nested("(", "1", ")", 10 ** 5), nested("{", "1", "}", 10 ** 5), nested(r"\frac{", "1", "}{2}", 10 ** 5),
+    nested(r"\sqrt{", "2", "}", 10 ** 5), nested("2^{", "2", "}", 10 ** 5), nested(r"\boxed{", "5", "}", 10 ** 5),
+    nested(r"\left(", "1", r"\right)", 10 ** 5), nested("$", "5", "$", 10 ** 5),
+    # a gap, where a careless pattern tries every split of it
+    "The answer is" + " " * 10 ** 6, "answer:" + "*" * 10 ** 6, "# Answer" + "\n" * 10 ** 6, r"\boxed" + " " * 10 ** 6,
+    " " * 10 ** 6 + "x", "1" + " " * 10 ** 6 + "2", "-" + " " * 10 ** 6 + "2", "final answer is $" + "1 " * 5 * 10 ** 5,
+    *(random.Random(seed).randbytes(size).decode("latin-1") for seed, size in enumerate([10, 100, 1000, 10 ** 5])),
+]
+
+
+def quick(function, *args):
+    """The result of a call, which has to be quick: in processor time, as other programs may run beside."""
+    start = time.process_time()
+    result = function(*args)
+    seconds = time.process_time() - start
+    assert seconds < SECONDS, (function.__name__, [short(a) for a in args], seconds)
+    assert type(result) is (bool if function is is_equal else str), (function.__name__, [short(a) for a in args])
+    return result
+
+
+@pytest.mark.parametrize("text", HUGE, ids=short)
+def test_huge_text(text):
+    for task in TASKS:
+        quick(extract_answer, text, task)
+    quick(is_equal, text, text)
+    assert not quick(is_equal, text, "") and not quick(is_equal, "", text)
+    quick(is_equal, text, "1/2")
+    quick(is_equal, "x + 1", text)
+
+
+@pytest.mark.parametrize("text", BOMBS, ids=short)
+def test_bomb(text):
+    for task in TASKS:
+        quick(extract_answer, text, task)
+    for task in ["gsm8k", "tabmwp", "math", "mathqa"]:
+        for template in ["The answer is *.", r"\boxed{*}"]:
+            quick(extract_answer, template.replace("*", text), task)
+    quick(is_equal, text, text)
+    assert not quick(is_equal, text, "") and not quick(is_equal, "", text)
+    quick(is_equal, text, "1/2")
+    quick(is_equal, "x + 1", text)
+    quick(is_equal, f"({text}, 1)", f"(1, {text})")
+
+
+def test_long_lists():
+    """Unordered, so that a careless comparison tries every order, or every pair."""
+    for numbers in [range(8), range(60), range(3000), [1] * 3000]:
+        forward, backward = (", ".join(map(str, list(numbers)[::step])) for step in (1, -1))
+        quick(is_equal, forward, backward)
+        quick(is_equal, forward, backward + ", 1")
+        quick(is_equal, rf"\{{{forward}\}}", rf"\{{{backward}, x\}}")
+    forward, backward = (", ".join(rf"\sqrt{{{n}}}" for n in range(2, 402)[::step]) for step in (1, -1))
+    quick(is_equal, forward, backward)
+
+
+ALPHABET = r"""
+    \frac \sqrt \sqrt[3] { } ( ) [ ] 1 2 37 0 0.5 x y i e \pi \theta ^ _ + - * / = , . ! % $ \$ \text{ \left \right
+    \left( \right) \pm \cup \cap \infty \binom \log \sin \cdot \times \\ & \begin{pmatrix} \end{pmatrix} \boxed{ answer
+    is answer: #### ** and or A (B) C) : | \ \{ \} \in ^\circ \% \! \, 1,000 {1} {x} ^{2} _{2} f(x) Question: #
+    <|endoftext|>
+""".split()
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_strings(seed):
+    rng = random.Random(seed)
+    last = "x^2 + 1"
+    for _ in range(10):
+        inner = "".join(rng.choice(ALPHABET) + rng.choice(["", "", "", " ", "\n"]) for _ in range(rng.randint(1, 24)))
+        text = rng.choice(["", "So the answer is ", r"\boxed{", "#### ", "$", "final answer is $"]) + inner
+        answers = [quick(extract_answer, text, task) for task in TASKS]
+        quick(is_equal, inner, last)
+        quick(is_equal, inner, inner)
+        quick(is_equal, rng.choice(answers), rng.choice(answers))
+        last = inner
+
+
+def test_generations_cut_anywhere():
+    rng = random.Random(0)
+    for text, task, _ in EXACT + BY_VALUE + SEVERAL:
+        quick(extract_answer, text[:rng.randint(0, len(text))], task)
+
+
+def test_eval_is_never_called(monkeypatch):
+    """Nor by a library behind the scenes. A first pass leaves aside what an import inside a call may run."""
+    calls = []
+    for patched in (False, True):
+        if patched:
+            monkeypatch.setattr(builtins, "eval", lambda *args: calls.append(args))
+        for a, b in EQUAL + [("__import__('os').getpid()", "1"), ("(lambda: 1)()", "1"), ("2**3", "8")]:
+            is_equal(a, b)
+            extract_answer(f"The answer is {a}.", "gsm8k")
+    monkeypatch.undo()
+    assert calls == []
