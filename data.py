@@ -4,6 +4,7 @@ Tokenizers, token files on disk, fixed rows.
     python data.py                                   # the built-in corpus, into data/demo
     python data.py --curated a.jsonl --noisy b.txt c.jsonl --tokenizer gpt2 --out data/mine
     python data.py --curated gsm8k.jsonl --field question answer --noisy web.txt --out data/mine
+    python data.py --check_overlap gsm8k math_oai --out data/mine    # are test questions in the corpus?
 
 A corpus folder holds tokenizer.json and token files, each a flat array NAME.bin with a sidecar NAME.json (how many
 tokens, which tokenizer, a hash of the content) and, for the built-in corpus, NAME.labels.bin (a byte a token):
@@ -21,13 +22,15 @@ on its context, so the reference model and the language model must see each toke
 seeded permutation of the rows, and a batch is a function of (seed, step) alone.
 """
 import base64
+import dataclasses
 import functools
 import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass  # the Config below has an option called field, so dataclasses.field keeps its prefix
 
 import numpy as np
 import tiktoken
@@ -225,13 +228,15 @@ class Config:
     curated_documents: int = 1_000          # built-in: size of the curated side
     held_out_documents: int = 500           # built-in: size of dev, of target, and number of evaluation problems
     curated_repeats: int = 10               # built-in: how often the control corpus noisy+curated repeats the curated side
-    curated: list[str] = field(default_factory=list)  # your own curated .txt / .jsonl files
-    noisy: list[str] = field(default_factory=list)    # your own noisy .txt / .jsonl files
-    field: list[str] = field(default_factory=lambda: ["text"])  # fields of a .jsonl line that make the document
+    curated: list[str] = dataclasses.field(default_factory=list)  # your own curated .txt / .jsonl files
+    noisy: list[str] = dataclasses.field(default_factory=list)    # your own noisy .txt / .jsonl files
+    field: list[str] = dataclasses.field(default_factory=lambda: ["text"])  # fields of a .jsonl line that make the document
     tokenizer: str = "gpt2"                 # a tiktoken name, a .tiktoken or GPT-2 merges file, or a corpus folder
     vocab_size: int = 0                     # keep only the tokenizer's first ids (0: all)
     held_out: float = 0.05                  # share of your curated documents that goes to dev, and to target
     max_tokens: int = 0                     # stop a side of your own after so many tokens (0: no limit)
+    check_overlap: list[str] = dataclasses.field(default_factory=list)  # tasks of eval_math.py to look for in the corpus OUT
+    data_dir: str = "data/tasks"            # folder of their test files, as for eval_math.py
 
     def validate(self):
         if bool(self.curated) != bool(self.noisy):
@@ -391,13 +396,74 @@ def read_documents(paths, fields):
             raise BadInput(f"{path}, line {number}, has no field {e}; name its text fields with --field")
 
 
+# ----------------------------------------------------------------------------------------------- contamination
+
+def check_overlap(cfg):
+    """Print and write to OUT/overlap.json which test questions share 13 words in a row with a side of the corpus OUT
+    (8 words where the question has fewer than 13; questions of fewer than 8 words are not checked). Case and
+    punctuation do not count."""
+    import eval_math  # which imports this file
+    enc, result = load_tokenizer(cfg.out), {}
+    questions = {}  # (task, number of the question) -> its words
+    for task in cfg.check_overlap:
+        if task not in eval_math.TASKS:
+            raise BadInput(f"there is no task {task!r}; there are {', '.join(eval_math.TASKS)}")
+        problems, _ = eval_math.load_task(task, eval_math.Config(data=cfg.out, data_dir=cfg.data_dir))
+        for i, p in enumerate(problems):
+            asked = re.sub(r"^(?:Question|Problem|Table):|\n(?:Question|Answer|Solution):|\nOptions: .*", "\n", p["question"])
+            questions[task, i] = re.findall(r"\w+", asked.lower())
+    where = {}  # n-gram -> the questions it occurs in
+    for key, words in questions.items():
+        for gram in ngrams(words, 13 if len(words) >= 13 else 8):
+            where.setdefault(gram, set()).add(key)
+    for side in ("curated", "noisy"):
+        tokens = Tokens(cfg.out, side, 1)
+        found, progress, done = {}, Progress(side, len(tokens.tokens), "tokens"), 0
+        for ids in documents(tokens.tokens, enc.eot_token):
+            words = re.findall(r"\w+", enc.decode(ids).lower())
+            for gram in itertools.chain(ngrams(words, 13), ngrams(words, 8)):
+                for key in where.get(gram, ()):
+                    found.setdefault(key, " ".join(gram))
+            done += len(ids)
+            progress.show(done, f"{len(found)} found")
+        progress.close()
+        for task in cfg.check_overlap:
+            total = [len(words) for (t, _), words in questions.items() if t == task]
+            hits = {i: gram for (t, i), gram in found.items() if t == task}
+            result.setdefault(task, {})[side] = {"questions": len(total), "too_short": sum(n < 8 for n in total),
+                                                 "found": len(hits), "which": dict(sorted(hits.items()))}
+            print(f"{task}: {len(hits)} of {len(total)} questions in {side}"
+                  + (f", the first as '... {hits[min(hits)]} ...'" if hits else ""))
+    write_json(os.path.join(cfg.out, "overlap.json"), result)
+
+
+def ngrams(words, n):
+    return (tuple(words[i:i + n]) for i in range(len(words) - n + 1))
+
+
+def documents(tokens, end):
+    """The documents of a flat array of tokens, as lists of ids without the `end` token between them."""
+    rest = []
+    for at in range(0, len(tokens), 2**20):
+        piece = np.asarray(tokens[at:at + 2**20])
+        start = 0
+        for stop in np.flatnonzero(piece == end):
+            yield rest + piece[start:stop].tolist()
+            rest, start = [], stop + 1
+        rest += piece[start:].tolist()
+    if rest:
+        yield rest
+
+
 def main(cfg):
+    if cfg.check_overlap:
+        return check_overlap(cfg)
     # Into a folder beside it, and moved when all is well, sidecars last: what fails leaves the old corpus as it was.
     os.makedirs(cfg.out, exist_ok=True)
     new = f"{os.path.normpath(cfg.out)}.tmp{os.getpid()}"
     os.makedirs(new)
     try:
-        (make_own if cfg.curated else make_demo)(replace(cfg, out=new))
+        (make_own if cfg.curated else make_demo)(dataclasses.replace(cfg, out=new))
         for name in sorted(os.listdir(new), key=lambda name: name.endswith(".json")):
             os.replace(os.path.join(new, name), os.path.join(cfg.out, name))
     finally:

@@ -200,3 +200,29 @@ def test_a_long_document_comes_in_pieces_but_stays_one_document(tmp_path):
 def test_tiktoken_names_are_still_tried(monkeypatch):
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: data.demo_tokenizer() if name == "gpt2" else None)
     assert data.load_tokenizer("gpt2").n_vocab == data.demo_tokenizer().n_vocab
+
+
+def test_check_overlap(tmp_path, capsys):
+    """Test questions that the corpus holds, in another case and punctuation, and ones that it nearly holds."""
+    words = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
+    questions = [" ".join(words) + "?", "Short: " + " ".join(words[5:14]), "Ava has few words", "x " + " ".join(words[:12]),
+                 " ".join(words[:6]) + " other " + " ".join(words[6:])]
+    with open(tmp_path / "test.jsonl", "w") as f:
+        f.writelines(json.dumps({"question": q, "answer": "1"}) + "\n" for q in questions)
+    filler = ["A document about something else, number %d." % i for i in range(40)]
+    texts = {"noisy.txt": filler + ["Then. " + ", ".join(words[:13]).upper() + "!", " ".join(words[5:10]), " ".join(words[10:14])],
+             "curated.txt": filler + [f"{i} " + " ".join(words[5:13]) for i in range(9)]}  # most of the nine stay curated
+    for name, docs in texts.items():
+        (tmp_path / name).write_text("\n<|endoftext|>\n".join(docs))
+    merges = tmp_path / "merges.txt"
+    merges.write_text("#version: 0.2\nt h\n")
+    out = str(tmp_path / "corpus")
+    data.main(data.Config(out=out, curated=[str(tmp_path / "curated.txt")], noisy=[str(tmp_path / "noisy.txt")],
+                          tokenizer=str(merges)))
+    (tmp_path / "test.jsonl").rename(tmp_path / "corpus/eval.jsonl")
+    data.main(data.Config(out=out, check_overlap=["demo"]))
+    result = json.load(open(f"{out}/overlap.json"))["demo"]
+    # 0 by 13 words; 1 (10 words) by 8 of them, across no document's end; 3 has 13 words of which the corpus holds 12
+    assert set(result["noisy"]["which"]) == {"0", "1"} and set(result["curated"]["which"]) == {"1"}
+    assert result["noisy"]["too_short"] == 1 and result["noisy"]["questions"] == 5
+    assert "demo: 2 of 5 questions in noisy" in capsys.readouterr().out

@@ -1,4 +1,7 @@
 """Prompts, extraction, grading and the few-shot loop; figures' arithmetic."""
+import dataclasses
+import io
+import itertools
 import json
 import math
 
@@ -8,7 +11,7 @@ import torch
 import eval_math
 import plot
 from data import demo_tokenizer, save_tokenizer, tokenizer_hash
-from eval_math import fit_prompt, wilson
+from eval_math import extract_answer, fit_prompt, is_equal, wilson
 from model import GPT, GPTConfig
 
 
@@ -87,11 +90,8 @@ def test_main_grades_and_reports(tmp_path, monkeypatch, capsys):
 
 def test_generation_equals_the_uncached_model_on_real_prompts(demo, tmp_path):
     """The few-shot loop with a real (random) model: the same text as re-running the whole context for every token."""
-    torch.manual_seed(1)
     enc = demo_tokenizer()
-    model = GPT(GPTConfig(block_size=192, vocab_size=enc.n_vocab, n_layer=1, n_head=2, n_embd=16)).double().eval()
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.3)
+    model = make_model(enc)
     problems = eval_math.load_problems("demo", f"{demo}/eval.jsonl")[:5]
     shots = eval_math.draw_shots(problems, eval_math.load_problems("demo", f"{demo}/curated.jsonl"), 2, seed=0)
     cfg = eval_math.Config(ckpt=["x"], max_new_tokens=10, batch_size=2, separator="<|endoftext|>")
@@ -102,6 +102,193 @@ def test_generation_equals_the_uncached_model_on_real_prompts(demo, tmp_path):
         while len(new) < 10 and (not new or new[-1] != enc.eot_token):
             new.append(model.logits(model(torch.tensor([ids + new])))[0, -1].argmax().item())
         assert row["generation"] == enc.decode([t for t in new if t != enc.eot_token])
+
+
+# One row of each test file as it is published (texts of our own), and what must become of it.
+ROWS = {
+    "gsm8k": ({"question": "Ava has 2 hens and buys 3. How many?", "answer": "She has 2+3=<<2+3=5>>5.\n#### 1,005"},
+              "Question: Ava has 2 hens and buys 3. How many?\nAnswer:", "1005", " She has 2+3=5. The answer is 1005."),
+    "math": ({"problem": "Find $x$.", "solution": "So $x=\\boxed{\\frac{1}{2}}$.", "level": "Level 1"}, "Problem: Find $x$.\nSolution:",
+             "\\frac{1}{2}", " So $x=\\boxed{\\frac{1}{2}}$.\nFinal Answer: The final answer is $\\frac{1}{2}$. I hope it is correct."),
+    "math_oai": ({"problem": "Find $x$.", "solution": "...", "answer": "7"}, "Problem: Find $x$.\nSolution:", "7",
+                 " ...\nFinal Answer: The final answer is $7$. I hope it is correct."),
+    "svamp": ({"Body": "Ben has 3 pigs", "Question": "How many legs?", "Answer": 12.0, "Equation": "( 3 * 4 )"},
+              "Question: Ben has 3 pigs. How many legs?\nAnswer:", "12", " The answer is 12."),
+    "asdiv": ({"body": "Ben has 3 pigs.", "question": "How many legs?", "answer": "12 (legs)"},
+              "Question: Ben has 3 pigs. How many legs?\nAnswer:", "12", " The answer is 12."),
+    "mawps": ({"input": "What is a quarter ?", "target": 0.25}, "Question: What is a quarter ?\nAnswer:", "0.25",
+              " The answer is 0.25."),
+    "tabmwp": ({"question": "Is there a shortage?", "choices": ["yes", "no"], "answer": "no", "unit": None,
+                "table_title": "Hats", "table": "Price | Sold\n$3 | 7"},
+               "Table: Hats\nPrice | Sold\n$3 | 7\nQuestion: Is there a shortage? (yes or no)\nAnswer:", "no", " The answer is no."),
+    "mathqa": ({"problem": "what is 2 + 3 ?", "options": "a ) a ) 4 m , b ) b ) 5 m , c ) c ) 6 , d ) d ) 7 , e ) e ) none",
+                "correct": "b", "rationale": "\"it is 5 . answer : b\""},
+               "Question: what is 2 + 3 ?\nOptions: (A) 4 m (B) 5 m (C) 6 (D) 7 (E) none\nAnswer:", "B",
+               " it is 5 . answer : b The answer is (B)."),
+    "mmlu_stem": ({"question": "What boils at 100 C?", "choices": ["gold", "ice", "lava", "water"], "answer": 3},
+                  "Question: What boils at 100 C?\nOptions: (A) gold (B) ice (C) lava (D) water\nAnswer:", "D",
+                  " The answer is (D)."),
+    "sat_math": ({"question": "Find $x$.", "options": "A) $f(-6)=0$ B) $(3, 4 b)$ C) -10 and 10 D) 2", "Answer": "C"},
+                 "Question: Find $x$.\nOptions: (A) $f(-6)=0$ (B) $(3, 4 b)$ (C) -10 and 10 (D) 2\nAnswer:", "C", " The answer is (C)."),
+}
+
+
+@pytest.mark.parametrize("task", ROWS)
+def test_rows_of_the_public_test_files(task, tmp_path, capsys):
+    row, question, answer, solution = ROWS[task]
+    write_jsonl(tmp_path / f"{task}.jsonl", [row])
+    [p], path = eval_math.load_task(task, eval_math.Config(data_dir=str(tmp_path)))
+    assert (p["question"], p["answer"], p["solution"]) == (question, answer, solution) and path.endswith(f"{task}.jsonl")
+    assert len(p["options"]) == question.count("(", question.rfind("Options:")) - ("$f(" in question) * 2 if p["options"] else True
+    assert f"is not the published test set of {task} (1 problems" in capsys.readouterr().err
+    # the right solution is graded right
+    assert is_equal(extract_answer(p["solution"], task), p["answer"])
+    assert set(ROWS) == set(eval_math.TASKS) - {"demo"}
+
+
+def test_a_task_is_downloaded_once_and_checked(tmp_path, monkeypatch, capsys):
+    row = ROWS["tabmwp"][0]
+    urls = []
+    monkeypatch.setattr(eval_math.urllib.request, "urlopen",
+                        lambda url, timeout: urls.append(url) or io.BytesIO(json.dumps({"16": row, "54": row}).encode()))
+    published = eval_math.checksum([eval_math.table(row)] * 2)
+    monkeypatch.setitem(eval_math.TASKS, "tabmwp", dataclasses.replace(eval_math.TASKS["tabmwp"], checksum=published))
+    cfg = eval_math.Config(data_dir=str(tmp_path / "new"))
+    for _ in range(2):
+        problems, path = eval_math.load_task("tabmwp", cfg)
+        assert len(problems) == 2 and path == str(tmp_path / "new" / "tabmwp.json")
+    assert urls == [eval_math.TABMWP] and "not the published" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("style, task", [("word", "gsm8k"), ("math", "math"), ("table", "tabmwp"), ("choice", "mathqa")])
+def test_demonstrations(style, task):
+    """As many as are used, each in the form of the task, with one answer that the grader finds."""
+    shots = eval_math.demonstrations(style)
+    assert len(shots) == eval_math.STYLES[style].shots
+    answers = []
+    for shot in shots:
+        opening, ending = ("Problem: ", "\nSolution: ") if style == "math" else ("Question: ", "\nAnswer: ")
+        assert shot.startswith("Table: " if style == "table" else opening) and shot.count(ending) == 1
+        assert not any(stop in shot for stop in eval_math.STYLES[style].stop if stop[0] == "\n" and style != "table")
+        answers.append(extract_answer(shot.split(ending)[1], task))
+    assert all(answers) and len(set(answers)) == len(answers)
+
+
+def make_model(enc, **config):
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(**{"block_size": 192, "vocab_size": enc.n_vocab, "n_layer": 1, "n_head": 2, "n_embd": 16} | config))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    return model.double().eval()
+
+
+def test_interrupted_evaluation_goes_on(demo, tmp_path, monkeypatch):
+    """Stopped after its first batch, with a torn last line: the second call does the rest, and the rows are the same."""
+    enc = demo_tokenizer()
+    model = make_model(enc)
+    problems = eval_math.load_problems("demo", f"{demo}/eval.jsonl")[:5]
+    shots = eval_math.draw_shots(problems, eval_math.load_problems("demo", f"{demo}/curated.jsonl"), 1, seed=0)
+    cfg = eval_math.Config(ckpt=["x"], max_new_tokens=6, batch_size=2, separator="<|endoftext|>", samples=2, likelihood=True)
+
+    def evaluate(path):
+        return eval_math.evaluate(model, enc, problems, shots, "demo", cfg, eval_math.Ranks("cpu"), str(tmp_path / path))
+    whole = evaluate("whole.jsonl")
+    calls, answer_batch = [], eval_math.answer_batch
+
+    def counted(model, enc, rows, *rest):
+        calls.append(len(rows))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        answer_batch(model, enc, rows, *rest)
+    monkeypatch.setattr(eval_math, "answer_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("torn.jsonl")
+    with open(tmp_path / "torn.jsonl", "a") as f:
+        f.write('{"index": 1, "generat')
+    assert evaluate("torn.jsonl") == whole and calls == [2, 2, 2, 1]
+    assert (tmp_path / "torn.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_continuation_losses_equal_the_whole_model(demo):
+    """With and without a shared prefix, of different lengths, against one uncached forward pass for each."""
+    enc = demo_tokenizer()
+    model = make_model(enc)
+    g = torch.Generator().manual_seed(0)
+    def draw(*lengths):
+        return [torch.randint(enc.n_vocab, (n,), generator=g).tolist() for n in lengths]
+    shared = draw(20)[0]
+    for prompts, continuations in [([shared + p for p in draw(3, 9, 1)], draw(4, 1, 7)), (draw(3, 9, 1), draw(4, 1, 7)),
+                                   ([shared] * 3, draw(1, 2, 3))]:
+        for p, c, losses in zip(prompts, continuations, eval_math.continuation_losses(model, prompts, continuations)):
+            logits = model.logits(model(torch.tensor([p + c])))[0]
+            expected = [-torch.log_softmax(logits[len(p) + i - 1], 0)[t] for i, t in enumerate(c)]
+            torch.testing.assert_close(losses, torch.stack(expected))
+
+
+def test_choice_by_likelihood(tmp_path):
+    """The option with the lowest loss per byte after the bare question, from the whole model without a cache."""
+    enc = demo_tokenizer()
+    model = make_model(enc)
+    rows = [{"index": 0, **eval_math.choice("How many hens?", ["7 pigs and 2 hens", "5", "no hens at all"], "B")}]
+    prompt = enc.encode_ordinary(rows[0]["question"])
+    cfg = eval_math.Config(max_new_tokens=2, likelihood=True)
+    eval_math.answer_batch(model, enc, rows, [prompt], "sat_math", cfg, ())
+    bare, per_byte = enc.encode_ordinary("Question: How many hens?\nAnswer:"), []
+    for option in rows[0]["options"]:
+        ids = enc.encode_ordinary(" " + option)
+        losses = torch.log_softmax(model.logits(model(torch.tensor([bare + ids])))[0], -1)[len(bare) - 1:-1]
+        per_byte.append(-losses[range(len(ids)), ids].sum().item() / len(option))
+    assert rows[0]["likeliest"] == "ABC"[per_byte.index(min(per_byte))]
+    assert rows[0]["solution_tokens"] == len(enc.encode_ordinary(" The answer is (B)."))
+
+
+def test_majority_and_pass_at_k():
+    assert eval_math.majority(["5", "1/2", "", "0.5", "7", "", ""]) == "1/2" and eval_math.majority(["", ""]) == ""
+    for total, correct, k in [(5, 2, 1), (5, 2, 3), (6, 0, 2), (4, 4, 1), (6, 3, 6)]:
+        draws = list(itertools.combinations([i < correct for i in range(total)], k))
+        assert eval_math.pass_at_k(correct, total, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_samples_and_likelihood_are_reported(tmp_path, monkeypatch, capsys):
+    """Through main: samples of the right number, the vote and pass@k of their rows, and the loss over all solutions."""
+    enc = demo_tokenizer()
+    save_tokenizer(enc, tmp_path)
+    model = make_model(enc).float()
+    write_jsonl(tmp_path / "eval.jsonl", [{"question": f"Ava has {n} hens?", "answer": f"It is {n}."} for n in range(6)])
+    config = {k: getattr(model.config, k) for k in ("block_size", "vocab_size", "n_layer", "n_head", "n_embd")}
+    torch.save({"model": model.state_dict(), "model_config": config, "step": 7, "tokens": 70,
+                "tokenizer_sha256": tokenizer_hash(enc)}, tmp_path / "ckpt.pt")
+    monkeypatch.setattr(eval_math, "is_equal", lambda prediction, gold: len(prediction) % 2 == 0)  # some right, some wrong
+    eval_math.main(eval_math.Config(ckpt=[str(tmp_path / "ckpt.pt")], data=str(tmp_path), device="cpu", shots=0, samples=3,
+                                    likelihood=True, batch_size=4, max_new_tokens=8))
+    [s] = [json.loads(line) for line in open(tmp_path / "eval" / "summary.jsonl")]
+    rows = [json.loads(line) for line in open(tmp_path / "eval" / s["rows"])]
+    assert all(len(r["samples"]) == len(r["sample_correct"]) == 3 for r in rows)
+    assert len({text for r in rows for text in r["samples"]}) > 3
+    right = [sum(r["sample_correct"]) for r in rows]
+    assert s["pass_at_k"] == {"1": pytest.approx(sum(right) / 18), "2": pytest.approx(
+        sum(1 - math.comb(3 - c, 2) / 3 for c in right) / 6)}
+    assert s["majority"] == pytest.approx(sum(len(r["majority"]) % 2 == 0 for r in rows) / 6)
+    tokens = sum(r["solution_tokens"] for r in rows)
+    assert tokens == sum(len(enc.encode_ordinary(r["solution"])) for r in rows)
+    assert s["solution_loss"] == pytest.approx(sum(r["solution_loss"] * r["solution_tokens"] for r in rows) / tokens)
+    out = capsys.readouterr().out
+    assert "majority vote" in out and "pass@2" in out and "loss of the right solutions" in out
+
+
+@pytest.mark.parametrize("task, rows, correct", [
+    ("gsm8k", [("The answer is 1,005.\n\nQuestion: The answer is 3.", "#### 1005"), ("It is 7.", 7), ("no", "7"), ("#### 5", "5.0")], [1, 1, 0, 1]),
+    ("math", [("so \\boxed{\\frac12}", "It is $\\boxed{0.5}$."), ("$(1,2)$", "(1,2]")], [1, 0]),
+    ("mmlu_stem", [("The answer is (B).", 1), ("The answer is (B).", "b"), ("C", 1)], [1, 1, 0]),
+])
+def test_grading_a_file_of_generations(task, rows, correct, tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"id": i, "generation": text, "answer": gold} for i, (text, gold) in enumerate(rows)])
+    eval_math.main(eval_math.Config(grade=str(path), task=[task]))
+    graded = [json.loads(line) for line in open(path)]
+    assert [r["correct"] for r in graded] == [bool(c) for c in correct]
+    assert [(r["id"], r["generation"], r["answer"]) for r in graded] == [(i, *row) for i, row in enumerate(rows)]
+    assert graded[0]["prediction"] and f"{sum(correct)} / {len(rows)} correct = " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("values, goal, higher, expected", [

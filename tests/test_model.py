@@ -89,6 +89,23 @@ def test_cached_batched_generation_equals_uncached_one_at_a_time():
     assert len({len(s) for s in stopped}) > 2
 
 
+def test_generation_after_a_shared_prefix_equals_uncached():
+    """Prompts that begin alike, one of them the whole prefix and two the same; rows leave at different times."""
+    model = make()
+    g = torch.Generator().manual_seed(3)
+    shared = torch.randint(50, (9,), generator=g).tolist()
+    prompts = [shared + torch.randint(50, (n,), generator=g).tolist() for n in (0, 4, 1, 11, 4, 2, 7, 7)]
+    prompts.append(prompts[3])
+    P, _ = model.shared_prefix(prompts)
+    assert P == 8  # the last token of the shortest prompt is needed
+    assert model.shared_prefix([[1, 2, 3, 4], [1, 2, 9, 4, 5]])[0] == 2 and model.shared_prefix([[1, 2], [2, 2]])[0] == 0
+
+    def stop(new):
+        return new[-1] % 4 == 0
+    for condition in (None, stop):
+        assert model.generate(prompts, 12, condition) == [uncached(model, p, 12, condition) for p in prompts]
+
+
 def test_generation_fills_the_context_to_the_last_token_and_keeps_the_mode():
     model = make().train()
     out = model.generate([[1, 2], [3] * 20], 12)
