@@ -114,8 +114,9 @@ class Progress:
             return
         self.shown = now
         rate = (done - self.first) / (now - self.start)
-        left = f" of {self.total:,}, {clock((self.total - done) / max(rate, 1e-9))} left" if self.total else ""
-        line = f"{self.name}: {done:,} {self.unit}{left}, {rate:,.0f}/s {text}"
+        left = f" of {self.total:,}" if self.total else ""
+        left += f", {clock((self.total - done) / rate)} left" if self.total and rate else ""
+        line = f"{self.name}: {done:,} {self.unit}{left}, {rate:,.{0 if rate > 10 else 2}f}/s {text}"
         print(f"\r{line:<78}" if self.tty else line, end="" if self.tty else "\n", file=sys.stderr, flush=True)
 
     def close(self):
@@ -169,7 +170,7 @@ def load_checkpoint(path, device="cpu"):
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         checkpoint["model"], checkpoint["tokenizer_sha256"], GPTConfig(**checkpoint["model_config"])
         return checkpoint
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise BadInput(f"there is no checkpoint {path}: train one with train_ref.py or train_slm.py, or give another")
     except Exception as e:  # truncated archives raise a dozen kinds
         raise BadInput(f"{path} is not a checkpoint of this repository, or is truncated ({type(e).__name__}); "
@@ -255,15 +256,34 @@ def read_json(path):
         raise BadInput(f"{path} is not JSON: {e}")
 
 
+def json_rows(path):
+    """The objects of a user's .jsonl file, as (line number, dict). Raises BadInput."""
+    number = 0
+    try:
+        with open(path, encoding="utf-8") as f:
+            for number, line in enumerate(f, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError(f"found {line.strip()[:40]}")
+                    yield number, row
+    except UnicodeError as e:
+        raise BadInput(f"{path} is not UTF-8 text ({e.reason}); convert it first, with iconv for instance")
+    except OSError as e:
+        raise BadInput(f"cannot read {path}: {e.strerror}")
+    except (ValueError, RecursionError) as e:
+        raise BadInput(f"{path}, line {number}, is not a JSON object: {e}")
+
+
 def read_jsonl(path):
-    """The records of a .jsonl file; none if there is no file; a torn last line is dropped."""
+    """The records of a .jsonl file of our own; none if there is no file; lines torn by an interruption are skipped."""
     records = []
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as f:
+        with open(path, encoding="utf-8", errors="replace") as f:
             for line in f:
                 with contextlib.suppress(ValueError):
                     records.append(json.loads(line))
-    return records
+    return [r for r in records if isinstance(r, dict)]
 
 
 # ---------------------------------------------------------------------------------------------------- training

@@ -37,7 +37,8 @@ import tiktoken
 import torch
 
 import corpus
-from common import BadInput, Progress, run, write_json
+import tasks
+from common import BadInput, Progress, json_rows, run, write_json
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -243,6 +244,8 @@ class Config:
             yield "--curated and --noisy go together: both name files of yours, or neither (the built-in corpus)"
         if not 0 < self.held_out < 0.5:
             yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
+        for name in set(self.check_overlap) - set(tasks.TASKS):
+            yield f"there is no task {name!r}; there are {', '.join(tasks.TASKS)}"
         for name in ("noisy_tokens", "curated_documents", "held_out_documents"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
@@ -363,35 +366,31 @@ def read_documents(paths, fields):
     for path in paths:
         number = 0
         try:
+            if path.endswith(".jsonl"):
+                for number, row in json_rows(path):
+                    text = "\n".join(str(row[name]) for name in fields)
+                    text.encode()  # JSON can hold half a character, which UTF-8 cannot
+                    yield text, True
+                continue
             with open(path, encoding="utf-8") as f:
-                if path.endswith(".jsonl"):
-                    for number, line in enumerate(f, 1):
-                        if line.strip():
-                            row = json.loads(line)
-                            text = "\n".join(str(row[name]) for name in fields)
-                            text.encode()  # JSON can hold half a character, which UTF-8 cannot
-                            yield text, True
-                else:
-                    lines, size = [], 0
-                    for line in f:
-                        if line.strip() == END_OF_TEXT:
-                            if lines:
-                                yield "".join(lines), True
-                            lines, size = [], 0
-                            continue
-                        if size > 2**20:
-                            yield "".join(lines), False
-                            lines, size = [], 0
-                        lines.append(line)
-                        size += len(line)
-                    if lines:
-                        yield "".join(lines), True
+                lines, size = [], 0
+                for line in f:
+                    if line.strip() == END_OF_TEXT:
+                        if lines:
+                            yield "".join(lines), True
+                        lines, size = [], 0
+                        continue
+                    if size > 2**20:
+                        yield "".join(lines), False
+                        lines, size = [], 0
+                    lines.append(line)
+                    size += len(line)
+                if lines:
+                    yield "".join(lines), True
         except UnicodeError as e:
             raise BadInput(f"{path} is not UTF-8 text ({e.reason}); convert it first, with iconv for instance")
         except OSError as e:
             raise BadInput(f"cannot read {path}: {e.strerror}")
-        except (ValueError, TypeError) as e:
-            raise BadInput(f"{path}, line {number}, is not a JSON object: {e}")
         except KeyError as e:
             raise BadInput(f"{path}, line {number}, has no field {e}; name its text fields with --field")
 
@@ -402,13 +401,11 @@ def check_overlap(cfg):
     """Print and write to OUT/overlap.json which test questions share 13 words in a row with a side of the corpus OUT
     (8 words where the question has fewer than 13; questions of fewer than 8 words are not checked). Case and
     punctuation do not count."""
-    import eval_math  # which imports this file
     enc, result = load_tokenizer(cfg.out), {}
     questions = {}  # (task, number of the question) -> its words
     for task in cfg.check_overlap:
-        if task not in eval_math.TASKS:
-            raise BadInput(f"there is no task {task!r}; there are {', '.join(eval_math.TASKS)}")
-        problems, _ = eval_math.load_task(task, eval_math.Config(data=cfg.out, data_dir=cfg.data_dir))
+        own = os.path.join(cfg.out, "eval.jsonl")
+        problems = tasks.load_problems(task, own) if task == "demo" else tasks.load_task(task, cfg.data_dir)
         for i, p in enumerate(problems):
             asked = re.sub(r"^(?:Question|Problem|Table):|\n(?:Question|Answer|Solution):|\nOptions: .*", "\n", p["question"])
             questions[task, i] = re.findall(r"\w+", asked.lower())

@@ -157,8 +157,10 @@ class GPT(nn.Module):
         c, w = self.config, self.wte.weight
         H, D = c.n_head, c.n_embd // c.n_head
         dtype = torch.get_autocast_dtype(w.device.type) if torch.is_autocast_enabled(w.device.type) else w.dtype
-        k, v = (lambda *shape: torch.zeros(shape, dtype=dtype, device=w.device),) * 2
-        return [(*(shared[i] if shared else (k(H, 0, D), v(H, 0, D))), k(B, H, S, D), v(B, H, S, D))
+
+        def zeros(*shape):
+            return torch.zeros(shape, dtype=dtype, device=w.device)
+        return [(*(shared[i] if shared else (zeros(H, 0, D), zeros(H, 0, D))), zeros(B, H, S, D), zeros(B, H, S, D))
                 for i in range(c.n_layer)]
 
     @torch.no_grad()

@@ -286,8 +286,9 @@ def test_scores_that_do_not_fit(damage, options, says, world, tmp_path, refused)
 @pytest.mark.parametrize("content, says", [
     (b"", ["no problems"]),
     (b'{"question": "1 + 1?"}\n', ["line 1", "answer"]),
-    (b'{"question": "1 + 1?", "answer": "2"}\n17\n', ["line 2", "question and answer"]),
-    (b"what is 1 + 1?\n", ["line 1", "question and answer"]),
+    (b'{"question": "1 + 1?", "answer": "2"}\n17\n', ["line 2", "JSON object"]),
+    (b"what is 1 + 1?\n", ["line 1", "JSON object"]),
+    (b'{"question": "1 + 1?", "answer": "two"}\n', ["line 1", "holds no number"]),
     (b'{"question": "caf\xe9", "answer": "2"}\n', ["UTF-8|utf-8"]),
     (None, ["cannot read", "No such file"]),
 ])
@@ -298,6 +299,43 @@ def test_bad_problems(content, says, world, tmp_path, refused):
     command = _users(world, tmp_path, world / "ref/ckpt.pt")["eval"]
     for option in ("--problems", "--shots_from"):
         refused([r"T/a\.jsonl", *says], *command, "--shots", 1, option, path)
+
+
+@pytest.mark.parametrize("options, says", [
+    ("--task gsm9k", ["gsm9k", "gsm8k, math"]),
+    ("--task gsm8k --problems a.jsonl", ["--problems", "task demo", "--data_dir"]),
+    ("--task gsm8k --shots 9 --data_dir T", ["9 shots", r"prompts/word\.txt holds 8"]),
+    ("--task svamp --data_dir T", [r"T/svamp\.jsonl, line 1", "row of svamp", "delete the file to download it again"]),
+    ("--task mawps --data_dir T", ["cannot download https", "no network", r"T/mawps\.jsonl"]),
+    ("--temperature 0", ["temperature", "--samples"]),
+    ("--max_new_tokens 16", ["max_new_tokens 16", "context of 16"]),
+    ("--shots 100", ["100 shots", "--shots_from"]),
+])
+def test_bad_tasks(options, says, world, tmp_path, refused, monkeypatch):
+    def no_network(url, timeout):
+        raise OSError("no network")
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    (tmp_path / "svamp.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    refused(says, eval_math, "--data", world / "demo", "--ckpt", world / "ref/ckpt.pt", "--out", tmp_path / "new", "--device",
+            "cpu", *options.replace("T", str(tmp_path)).split())
+
+
+@pytest.mark.parametrize("content, says", [
+    (None, ["cannot read", "No such file"]),
+    (b"", ["holds no rows"]),
+    (b"\xff\xfe\n", ["UTF-8"]),
+    (b'{"generation": "5", "answer": "5"}\n{"gener', ["line 2", "JSON object"]),
+    (b'{"generation": "5"}\n', ["row 1", "answer"]),
+    (b'{"generation": null, "answer": 5}\n', ["row 1", "generation"]),
+    (b"[" * 10_000, ["line 1", "JSON object"]),
+])
+def test_bad_generations(content, says, tmp_path, refused):
+    path = tmp_path / "rows.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    refused([r"T/rows\.jsonl", *says], eval_math, "--grade", path, "--task", "gsm8k")
+    refused(["--grade takes one --task"], eval_math, "--grade", path)
+    assert content is None or path.read_bytes() == content
 
 
 def test_nothing_to_evaluate_or_to_plot(world, tmp_path, refused):

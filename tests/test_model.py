@@ -106,6 +106,16 @@ def test_generation_after_a_shared_prefix_equals_uncached():
         assert model.generate(prompts, 12, condition) == [uncached(model, p, 12, condition) for p in prompts]
 
 
+def test_generation_in_bfloat16():
+    """What a GPU does by default: the cache takes autocast's type, and the first tokens are those of the whole model."""
+    model = make().float()
+    prompts = [[1, 2, 3, 4], [1, 2, 9], [1, 2, 3, 4, 5, 6]]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert {t.dtype for layer in model.new_cache(2, 3) for t in layer} == {torch.bfloat16}
+        assert [row[:2] for row in model.generate(prompts, 6)] == [uncached(model, p, 2) for p in prompts]
+    assert model.new_cache(2, 3)[0][2].dtype == torch.float32
+
+
 def test_generation_fills_the_context_to_the_last_token_and_keeps_the_mode():
     model = make().train()
     out = model.generate([[1, 2], [3] * 20], 12)

@@ -1,0 +1,166 @@
+"""
+The tasks of eval_math.py: where each test file is published, and how its rows become problems.
+
+A problem is a dict: `question` (the text of the prompt up to where the model goes on), `answer` (the right one),
+`solution` (the text the model should go on with) and `options` (of multiple choice).
+"""
+import hashlib
+import http.client
+import json
+import os
+import re
+import sys
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common import BadInput, json_rows, replacing
+from grade import boxed, extract_answer
+
+
+@dataclass
+class Style:
+    """A form of prompt; its worked problems are in prompts/NAME.txt."""
+    name: str
+    shots: int            # how many are usual
+    max_new_tokens: int   # a right solution is rarely longer
+    stop: tuple           # texts that end a generation
+
+
+DEMO = Style("demo", 2, 40, ("\nQuestion:",))  # whose worked problems are those of the corpus
+WORD = Style("word", 8, 192, ("\nQuestion:",))
+TABLE = Style("table", 4, 160, ("\nTable:", "\nQuestion:"))
+CHOICE = Style("choice", 4, 192, ("\nQuestion:",))
+MATH = Style("math", 4, 320, ("I hope it is correct.", "\nProblem:"))
+
+
+@dataclass
+class Task:
+    """A test set. How an answer is found in text is grade.KIND's."""
+    style: Style
+    source: str      # where the test file is published
+    checksum: str    # of its questions and answers as `read` returns them
+    read: Callable   # row -> problem
+
+
+def problem(question, answer, solution, options=()):
+    return {"question": question, "answer": answer, "solution": re.sub("  +", " ", solution), "options": list(options)}
+
+
+def demo(r):
+    answer = extract_answer(str(r["answer"]), "demo")
+    if not answer:
+        raise ValueError("the answer holds no number")
+    return problem(f"Question: {r['question']}\nAnswer:", answer, f" {r['answer']}")
+
+
+def word(question, answer, solution=""):
+    return problem(f"Question: {question.strip()}\nAnswer:", answer, f" {solution} The answer is {answer}.")
+
+
+def gsm8k(r):
+    solution, answer = re.sub(r"<<.*?>>", "", r["answer"]).split("####")  # without the calculator's annotations
+    return word(r["question"], answer.strip().replace(",", ""), solution.strip())
+
+
+def latex(r):
+    answer = r["answer"] if "answer" in r else boxed(r["solution"])
+    return problem(f"Problem: {r['problem']}\nSolution:", answer,
+                   f" {r['solution']}\nFinal Answer: The final answer is ${answer}$. I hope it is correct.")
+
+
+def table(r):
+    unit = f" (in {r['unit']})" if r["unit"] else ""
+    among = f" ({' or '.join(r['choices'])})" if r["choices"] else ""
+    return problem(f"Table: {r['table_title'] or ''}\n{r['table']}\nQuestion: {r['question']}{unit}{among}\nAnswer:",
+                   r["answer"], f" The answer is {r['answer']}.")
+
+
+def choice(question, options, letter, solution=""):
+    listed = " ".join(f"({a}) {text}" for a, text in zip("ABCDE", options))
+    return problem(f"Question: {question.strip()}\nOptions: {listed}\nAnswer:", letter,
+                   f" {solution} The answer is ({letter}).", options)
+
+
+def listed_options(text):
+    """'a ) 12 , b ) 16' or 'A) 12 B) 16' -> ['12', '16']"""
+    return [o for o in (part.strip(" ,'[]") for part in re.split(r"(?:^|(?<=[\s'\[]))[a-eA-E] ?[).]\s", text)) if o]
+
+
+def decimal(x):
+    """43.0 -> '43', 0.25 -> '0.25'"""
+    return str(int(x)) if float(x).is_integer() else str(x)
+
+
+GSM8K = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data/test.jsonl"
+TABMWP = "https://raw.githubusercontent.com/lupantech/PromptPG/main/data/tabmwp/problems_test1k.json"
+HARNESS = "https://raw.githubusercontent.com/ZubinGou/math-evaluation-harness/main/data/{}/test.jsonl"
+TASKS = {
+    "demo": Task(DEMO, "", "", demo),
+    "gsm8k": Task(WORD, GSM8K, "8b9eddf9b17bc43a", gsm8k),
+    "math": Task(MATH, HARNESS, "d5e5219155e927a3", latex),
+    "math_oai": Task(MATH, HARNESS, "ee02b28f43529d42", latex),
+    "svamp": Task(WORD, HARNESS, "bfbfa6fb742657e3",
+                  lambda r: word(f"{r['Body'].strip().rstrip('.')}. {r['Question']}", decimal(r["Answer"]))),
+    "asdiv": Task(WORD, HARNESS, "2dd0c7407f2016c0",
+                  lambda r: word(f"{r['body']} {r['question']}", re.sub(r"\s*\(.*?\)", "", r["answer"]))),
+    "mawps": Task(WORD, HARNESS, "213368028b45431f", lambda r: word(r["input"], decimal(r["target"]))),
+    "tabmwp": Task(TABLE, TABMWP, "f2b8c588400ee584", table),
+    "mathqa": Task(CHOICE, HARNESS, "5774aabe464d3ac2", lambda r: choice(
+        r["problem"], listed_options(r["options"]), r["correct"].upper(), r["rationale"].strip('"'))),
+    "mmlu_stem": Task(CHOICE, HARNESS, "ecbfde763d7f7162",
+                      lambda r: choice(r["question"], r["choices"], "ABCD"[r["answer"]])),
+    "sat_math": Task(CHOICE, HARNESS, "b95d05c636f65ed6",
+                     lambda r: choice(r["question"], listed_options(r["options"]), r["Answer"])),
+}
+
+
+def load_problems(name, path):
+    """The problems of a .jsonl file (or a .json object of rows, as TabMWP's) of the task `name`. Raises BadInput."""
+    problems, number = [], 0
+    try:
+        if path.endswith(".json"):
+            with open(path, encoding="utf-8") as f:
+                rows = enumerate(json.load(f).values(), 1)
+        else:
+            rows = json_rows(path)
+        for number, row in rows:
+            problems.append(TASKS[name].read(row))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        what = "a question with its answer" if name == "demo" else f"a row of {name}"
+        raise BadInput(f"{path}, line {number}, is not {what}: {e!r}")
+    if not problems:
+        raise BadInput(f"{path} holds no problems")
+    return problems
+
+
+def checksum(problems):
+    """Of the questions and answers in any order, so that the same test set in another format is the same."""
+    return hashlib.sha256(json.dumps(sorted([p["question"], p["answer"]] for p in problems)).encode()).hexdigest()[:16]
+
+
+def load_task(name, folder):
+    """The problems of a public test set, from `folder`, where it is downloaded if it is not there. Raises BadInput."""
+    task = TASKS[name]
+    url = task.source.format(name)
+    path = os.path.join(folder, name + ".jsonl")
+    if not os.path.exists(path):
+        path = os.path.join(folder, name + os.path.splitext(url)[1])
+    if not os.path.exists(path):
+        os.makedirs(folder, exist_ok=True)
+        print(f"downloading {url}")
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                content = answer.read()
+        except (OSError, http.client.HTTPException) as e:
+            raise BadInput(f"cannot download {url} ({e}): fetch it elsewhere, and save it as {path}")
+        with replacing(path, "wb") as f:
+            f.write(content)
+    try:
+        problems = load_problems(name, path)
+    except BadInput as e:
+        raise BadInput(f"{e}; delete the file to download it again")
+    if checksum(problems) != task.checksum:
+        print(f"{path} is not the published test set of {name} ({len(problems)} problems, checksum {checksum(problems)} for "
+              f"{task.checksum}): do not compare it with others' results", file=sys.stderr)
+    return problems
