@@ -164,6 +164,34 @@ EXACT = [
     ("(A) is too small and (B) is too large, so it must be (C).", "mathqa", "C"),
     ("A car needs 2 hours, so we pick E.", "mathqa", "E"),
     ("The speed is 60 km/h, which matches choice D.", "mathqa", "D"),
+    # other forms met in the outputs of chat models
+    (r"Final Answer: The final answer is $\boxed{7}$. I hope it is correct.", "math", "7"),
+    (r"Final Answer: The final answer is $\boxed{7}$. I hope it is correct.", "gsm8k", "7"),
+    ("#### Step 1: x\n3 * 4 = 12\n#### Step 2: total\n12 + 6 = 18\nThe answer is 18.", "gsm8k", "18"),
+    ("#### Final Answer\n\nThe total cost is 18 dollars.", "gsm8k", "18"),
+    ("She has 45 - 12 = 33 left.\n####", "gsm8k", "33"),
+    ("The answer is 18 since 16 - 7 = 9 eggs remain.", "gsm8k", "18"),
+    ("The answer is 18 (16 + 2 = 18, by 9 * 2 = 18).", "svamp", "18"),
+    ("The answer is thus 18.", "gsm8k", "18"),
+    ("The answer is 5, and we are done.", "math", "5"),
+    ("The answer is 5 because $2 + 3 = 5$.", "math", "5"),
+    ("The answer is $4 + 3 = 7$.", "math", "7"),
+    ("**Answer:** The value of $x$ is $5$.", "math", "5"),
+    ("The answer to $x + 3 = 8$ is $5$.", "math", "5"),
+    (r"Hence $x = 5$. $\blacksquare$", "math", "x = 5"),
+    ("The answer is 4.\n\nQuestion 2: The answer is 9.", "gsm8k", "4"),
+    ("The answer is 4.<|im_end|>The answer is 9.", "gsm8k", "4"),
+    ("The answer is 4.\nUser: The answer is 9.", "gsm8k", "4"),
+    ("The answer is no, the relation is not a function.", "tabmwp", "no"),
+    ('The answer is "Friday".', "tabmwp", "Friday"),
+    ("The answer is (A) Friday.", "tabmwp", "Friday"),
+    ("Rs. 500 is paid. The answer is Rs. 500.", "gsm8k", "500"),
+    ("#### - 10", "gsm8k", "-10"),
+    ("the answer is d because 3 is prime .", "mathqa", "D"),
+    ("The answer is 12, which is (C).", "mathqa", "C"),
+    ("The answer is vitamin D, which is option A.", "mmlu_stem", "A"),
+    ("so x is 12 . ans : b", "mathqa", "B"),
+    ("b ) 12", "mathqa", "B"),
     # cut off right after the cue: what was said before it counts
     ("She eats 3 + 4 = 7 eggs. So the answer is", "gsm8k", "7"),
     ("She eats 3 + 4 = 7 eggs.\nThe answer is:\n", "svamp", "7"),
@@ -250,6 +278,15 @@ SEVERAL = [
 ]
 
 EQUAL = [
+    ("sqrt(3)", r"\sqrt{3}"), ("2*sqrt(3)", r"2\sqrt3"), (r"3\sqrt13", r"3\sqrt{13}"),
+    (r"\left(\begin{array}{c}1\\2\end{array}\right)", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    (r"\log_{10} 100", "2"), (r"\log_{12} 144", "2"), ("AB = 5", "5"), (r"\angle ABC = 30^\circ", "30"), ("|z| = 5", "5"),
+    ("x_1 = 5, x_2 = 6", "6, 5"), (r"\cos A = \frac12", "1/2"), (r"\text{Area} = 5", "5"), ("5 = x", "5"),
+    (r"\mathbf{A}^{-1} = \begin{pmatrix}1 & 0\\0 & 2\end{pmatrix}", r"\begin{pmatrix}1 & 0\\0 & 2\end{pmatrix}"),
+    (r"n \approx 5", "5"), (r"2\sqrt3 \approx 3.46", r"2\sqrt{3}"), (r"\lvert -5 \rvert", "5"), (r"{1\over 2}", "0.5"),
+    (r"{5 \choose 2}", "10"), (r"\sin 30^\circ", "1/2"), ("5\\,", "5"), (r"x \ge 5", r"[5, \infty)"), (r"-2 < x \le 7", "(-2,7]"),
+    (r"7 > x", r"(-\infty, 7)"), (r"\underline{5}", "5"), (r"\csc \frac{\pi}{2}", r"\sec 0"), (r"\cot \frac{\pi}{4}", "1"),
+    (r"\arctan 1", r"\frac{\pi}{4}"), (r"\sqrt[3]{-8}", "-2"), ("12 gm", "12"),
     # plain numbers, currencies, units
     ("18", "18"), ("3.0", "3"), (".5", "0.5"), ("+7", "7"), ("-5", "-5.0"), ("18 dollars", "18"), ("$18", "18"),
     (r"\$18.90", "18.9"), ("$18.90", "18.90 dollars"), ("1,234", "1234"), ("1,234,567.50", "1234567.5"),
@@ -291,6 +328,11 @@ EQUAL = [
 ]
 
 UNEQUAL = [
+    (r"2:35 \text{ P.M.}", r"2:35 \text{ A.M.}"), ("5xyz", "5"), ("5 hours and 30 minutes", "5"), ("4 boys and 6 girls", "4"),
+    (r"\sin^{-1} x", r"\frac{1}{\sin x}"), ("x <", "x < 5"),
+    (r"\begin{pmatrix} & 1\end{pmatrix}", r"\begin{pmatrix}2 & 1\end{pmatrix}"),
+    ("AB = x + 2", "x + 2"), (r"x \ge 5", r"(5, \infty)"), ("x > 5", "x < 5"), (r"2\sqrt{5}", r"\frac{161}{36}"),
+    (r"\infty", r"-\infty"), ("(100,200)", "100200"), ("a + b = 7", "7"),
     # nothing is no answer, not even to nothing
     ("", "5"), ("", "0"), ("", ""),
     # plain numbers
@@ -425,7 +467,8 @@ BOMBS = [
     "(,)", "[,)", r"\frac", r"\frac{", r"\frac{1", r"\frac{}{}", r"\frac{1}", r"\sqrt", r"\sqrt[3", r"\binom{1}", "^",
     "2^", "_2", "x_", "!", r"\pm", r"\cup", r"\left(", r"\begin{pmatrix}", r"\begin{pmatrix}\end{pmatrix}", r"\text{",
     r"\in", "=5", "5=", "$", "$$", r"\(", r"\[", r"\$", "%", r"\%", "-", "+", ".", "-.", "/", "1/", "/2", ":", "&",
-    r"\\",
+    r"\\", "x <", r"\begin{pmatrix} & 1\end{pmatrix}", "-" * 990 + "1", r"\ln" * 330 + "2", "\u221a" * 900 + "2",
+    "+".join(f"1/{n}^{{{8000 // n.bit_length() - 1}}}" for n in range(3, 83, 2)), "*".join(["300!"] * 190),
 ]
 
 MEGABYTE = [
