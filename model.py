@@ -207,8 +207,8 @@ class GPT(nn.Module):
         idx = torch.tensor([p[P:] + [0] * (T - len(p)) for p in prompts], device=device)  # (B, T - P)
         pos = torch.arange(P, T, device=device).expand(B, T - P)
         n = torch.tensor(lengths, device=device)                                      # (B,) tokens in each row so far
-        last, some = [], max(1, 2048 // (T - P))
-        for r in range(0, B, some):  # a few rows at a time: less padding, and attention scores that fit in memory
+        last, some = [], max(1, 1024 // (T - P))
+        for r in range(0, B, some):  # a few rows at a time: less padding, and attention scores that fit in the cache
             rows, S = slice(r, r + some), max(lengths[r:r + some]) - P
             hidden = self(idx[rows, :S], pos[rows, :S], [(*c[:2], c[2][rows, :, :S], c[3][rows, :, :S]) for c in cache])
             last.append(hidden[torch.arange(len(hidden), device=device), n[rows] - P - 1])
