@@ -154,6 +154,14 @@ def write_json(path, value):
         f.write("\n")
 
 
+def write_jsonl(path, records):
+    """A record a line; a file that holds the same already is left alone."""
+    text = "".join(json.dumps(r) + "\n" for r in records)
+    if not os.path.exists(path) or open(path, encoding="utf-8", errors="replace").read() != text:
+        with replacing(path) as f:
+            f.write(text)
+
+
 def save_checkpoint(path, checkpoint):
     """Save a dict of tensors and plain values. Raises BadInput when the disk is full; the old file stays."""
     try:

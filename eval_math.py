@@ -23,12 +23,13 @@ import math
 import os
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from common import (BadInput, Progress, Ranks, file_hash, json_rows, load_checkpoint, load_weights, read_jsonl, replacing,
-                    run)
+from common import (BadInput, Progress, Ranks, file_hash, json_rows, load_checkpoint, load_weights, read_jsonl, run,
+                    write_jsonl)
 from data import END_OF_TEXT, load_tokenizer, tokenizer_hash
 from grade import KIND, extract_answer, is_equal
 from model import GPT, GPTConfig, token_losses
@@ -248,6 +249,9 @@ def summarize(rows, cfg):
     text += f", {s['mean_shots']:.2f} shots on average"
     text += f", {s['fewer_shots']} questions with fewer shots to fit the context" if s["fewer_shots"] else ""
     text += f", {s['too_long']} questions too long" if s["too_long"] else ""
+    guess, times = Counter(row["answer"] for row in rows).most_common(1)[0]
+    s["same_guess"] = times / len(rows)
+    text += f"\n  always answering {guess} would get {s['same_guess']:.1%}"
     if cfg.samples:
         right = [sum(row.get("sample_correct", ())) for row in rows]
         s["majority"] = sum(row.get("majority_correct", False) for row in rows) / len(rows)
@@ -278,8 +282,7 @@ def grade_file(path, name):
         grade_row(row, str(gold), name)
     if not rows:
         raise BadInput(f"{path} holds no rows")
-    with replacing(path) as f:
-        f.writelines(json.dumps(row) + "\n" for row in rows)
+    write_jsonl(path, rows)
     print(f"{path}: {tally(rows)[1]}, {sum(not row['prediction'] for row in rows)} without an answer")
 
 
@@ -299,7 +302,8 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
     size = cfg.batch_size or free_batch_size(model, [p for p in prompts if p], cfg.max_new_tokens) if order else 1
     progress = Progress(f"{cfg.task[0]} answers", len(rows), "problems", len(rows) - len(order))
     with open(path, "a", encoding="utf-8") as f, ranks.autocast():
-        f.write("\n")  # after a line that was torn
+        if order:
+            f.write("\n")  # after a line that was torn
         for at in range(0, len(order), size):
             some = order[at:at + size]
             try:
@@ -312,8 +316,7 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
     progress.close()
     for row in rows:  # in a moment, so with today's grader also for what was generated before
         grade_row(row, row["answer"], cfg.task[0])
-    with replacing(path) as f:
-        f.writelines(json.dumps(row) + "\n" for row in rows)
+    write_jsonl(path, rows)
     return rows
 
 
@@ -348,9 +351,8 @@ def main(cfg):
             print(f"{path}, {task_cfg.task[0]}: {text}")
             accuracies.append(result["accuracy"])
             result = about | {"step": ckpt.get("step"), "tokens": ckpt.get("tokens"), "rows": rows_file} | result
-            others = [r for r in read_jsonl(summary) if r.get("rows") != rows_file]
-            with replacing(summary) as f:
-                f.writelines(json.dumps(r) + "\n" for r in others + [result])
+            held = [result if r.get("rows") == rows_file else r for r in read_jsonl(summary)]
+            write_jsonl(summary, held if result in held else held + [result])
         if len(accuracies) > 1:
             print(f"{path}: {sum(accuracies) / len(accuracies):.1%} on average over {len(accuracies)} tasks")
 

@@ -48,3 +48,20 @@ def test_readme_shows_the_committed_results():
     assert f"{real['token_saving']['slm']['target_loss']['mean']:.1f} times fewer tokens" in readme
     for path in re.findall(r"\]\((results/[^)]+)\)", readme):
         assert os.path.exists(os.path.join(ROOT, path)), path
+
+
+def test_readme_shows_the_evaluation_results():
+    """Figures of `bash runs/gsm8k.sh` and `python bench.py`, from the files they wrote."""
+    with open(os.path.join(ROOT, "results", "gsm8k", "summary.jsonl")) as f:
+        [s] = [json.loads(line) for line in f]
+    with open(os.path.join(ROOT, "results", "speed", "generation.json")) as f:
+        speed = json.load(f)
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        readme = " ".join(f.read().split())
+    for figure in (f"{s['correct']} of {s['total']:,} = {s['accuracy']:.1%} (95% interval {s['low']:.1%} to {s['high']:.1%})",
+                   f'always answering "5" gets {s["same_guess"]:.1%}', f"{s['samples']} samples ({s['majority']:.1%})",
+                   f"of the {s['samples']} is right for {s['pass_at_k'][str(s['samples'])]:.1%}",
+                   f"right solutions, {s['solution_loss']:.3f},", f"**{speed['ratio']:.0f} times**",
+                   f"{speed['questions_per_s']:.2f} questions a second", f"against {speed['naive_questions_per_s']:.5f} when"):
+        assert figure in readme, figure
+    assert speed["same_tokens"] == 1
