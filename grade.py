@@ -199,6 +199,7 @@ def normalise(text):
     s = re.sub(r"\\l(?:eq?|eqslant|t)(?![a-z])", lambda m: "<" if m[0] == "\\lt" else "<=", s)
     s = re.sub(r"\\g(?:eq?|eqslant|t)(?![a-z])", lambda m: ">" if m[0] == "\\gt" else ">=", s)
     s = re.sub(r"\\[lr]?vert(?![a-z])", "|", s)
+    s = re.sub(r"(?<![\\A-Za-z])(?:inf|infinity|oo)(?![A-Za-z])", r"\\infty", s)
     s = re.sub(rf"(?<=[\d)}}!])\s*{TEXT_COMMAND}(?!\s*(?:[AaPp]\.?[Mm]|and|or)\b)[^{{}}]*\}}(?:\^\{{?\d\}}?)?$", "", s)
     s = re.sub(TEXT_COMMAND + r"([^{}]*)\}", r" \1 ", s)
     s = re.sub(r"(?<=\d) *\([A-Za-z .]+\)$", "", s.strip())  # 9 (apples)
@@ -219,7 +220,7 @@ def same(a, b, depth=0):
     """is_equal for normalised texts: word for word, else part by part, else by value."""
     if squash(a) == squash(b):
         return squash(a) != ""
-    if a.count("=") != b.count("=") or "\\in " in a + b:
+    if a.count("=") != b.count("=") or re.search(r"\\in(?![a-z])", a + b):
         a, b = unlabel(a), unlabel(b)
     if not a or not b or depth > 4:
         return False
