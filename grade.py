@@ -18,14 +18,18 @@ from fractions import Fraction
 KIND = {"asdiv": "text", "tabmwp": "text", "math": "latex", "math_oai": "latex",
         "mathqa": "letter", "mmlu_stem": "letter", "sat_math": "letter"}  # every other task: "number"
 
+# where an answer is over and the model goes on: the next question, the end of its turn
 RUN_ON = re.compile(r"<\|(?:endoftext|im_end|eot_id|end_of_text)\|>|</s>|I hope it is correct|Question:|"
                     r"\n[ \t#*]*(?:Question|Problem|Exercise|Example|Q|Table|User|USER|Human|Instruction)(?: ?\d{1,3})?[ \t*]*:")
+# "the answer is", "Answer:", "the answer to the second question would be"; and what may stand before the answer itself
 VERB = r"\b(?:is|are|was|would be|should be|must be|will be)\b"
 CUE = re.compile(rf"\banswers?\b(?:(?: (?:to|for|of)\b[^.:\n]{{0,80}}?)? {VERB}|[ \t*]{{0,4}}(?:{VERB}|[:=]))", re.I)
 FILLER = re.compile(r"(?:(?:thus|then|therefore|hence|equal to|given by|approximately|about|simply|just|exactly),? )+", re.I)
+# a full stop, but not that of an initial, a title or "p.m."; and where an answer turns into its explanation
 SENTENCE_END = re.compile(r"(?<!\b[A-Z])(?<!Mr)(?<!Mrs)(?<!Ms)(?<!Dr)(?<!Rs)(?<!\.m)\.(?=\s|\*|$)")
 REASON = re.compile(r",? \(?(?:because|since|given that)\b.*|,? (?:and|so|but) (?:we|it|this|that|the|I) .*| "
                     r"\([^()]*=[^()]*\).*")
+# 1 1/2, 1,234.50 (also 1,00,000), 3/4 or 0.5, .5
 NUMBER = r"(?:\d+ \d+/\d+|\d{1,3}(?:,\d{2,3}){0,9},\d{3}(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?(?:/\d+)?|\.\d+)"
 SIGNED = rf"(?:(?<![\w)\]}}.])[-+])?{NUMBER}"  # a minus after a digit is a subtraction
 TEXT_COMMAND = r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|rm|underline|operatorname)\s*\{"
@@ -113,7 +117,8 @@ def read_answer(span, kind):
         return span.strip()
     if kind == "letter":
         option = re.search(r"\b(?:option|choice) \(?([A-Ea-e])\b", span, re.I)
-        letters = re.search(r"(?<![A-Za-z])([A-E])(?![A-Za-z])(?! (?!and)[a-z]{3})(?:\)?,? ?(?:and|or|&|,) ?\(?([A-E])(?![A-Za-z']))?", span)
+        letters = re.search(r"(?<![A-Za-z])([A-E])(?![A-Za-z])(?! (?!and)[a-z]{3})"  # but not the article of "A car"
+                            r"(?:\)?,? ?(?:and|or|&|,) ?\(?([A-E])(?![A-Za-z']))?", span)
         small = re.match(r"[\"' (]{0,3}(?:([b-e])\b|(a)(?: ?[).:,\"']|$))", span)
         if letters and letters[2]:  # more than one is none
             return ", ".join(letters.groups())
