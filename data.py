@@ -398,8 +398,8 @@ def read_documents(paths, fields):
 # ----------------------------------------------------------------------------------------------- contamination
 
 def check_overlap(cfg):
-    """Print and write to OUT/overlap.json which test questions share 13 words in a row with a side of the corpus OUT
-    (8 words where the question has fewer than 13; questions of fewer than 8 words are not checked). Case and
+    """Print and write to OUT/overlap.json which questions of the tasks named share 13 words in a row with a side of the
+    corpus OUT (8 words where the question has fewer than 13; questions of fewer than 8 words are not checked). Case and
     punctuation do not count."""
     enc, result = load_tokenizer(cfg.out), {}
     questions = {}  # (task, number of the question) -> its words
@@ -427,9 +427,10 @@ def check_overlap(cfg):
         for task in cfg.check_overlap:
             total = [len(words) for (t, _), words in questions.items() if t == task]
             hits = {i: gram for (t, i), gram in found.items() if t == task}
-            result.setdefault(task, {})[side] = {"questions": len(total), "too_short": sum(n < 8 for n in total),
+            short = sum(n < 8 for n in total)
+            result.setdefault(task, {})[side] = {"questions": len(total), "too_short": short,
                                                  "found": len(hits), "which": dict(sorted(hits.items()))}
-            print(f"{task}: {len(hits)} of {len(total)} questions in {side}"
+            print(f"{task}: {len(hits)} of {len(total)} questions in {side}" + (f", {short} too short to check" if short else "")
                   + (f", the first as '... {hits[min(hits)]} ...'" if hits else ""))
     write_json(os.path.join(cfg.out, "overlap.json"), result)
 

@@ -15,7 +15,8 @@ from the curated side, never from the test file. Shots are dropped until prompt 
 
 Prints correct / total and the 95% interval (Wilson's). OUT/CKPT-TASK-KEY.jsonl gets a row per problem (prompt,
 generation, prediction, answer, correct), and OUT/summary.jsonl a row per checkpoint and task; KEY stands for the
-settings. Rows are written batch by batch, and the same command goes on where it was interrupted.
+settings. Rows are written batch by batch, and the same command goes on where it was interrupted. A generation on disk
+ends with the text that stopped it; grading cuts that off.
 """
 import hashlib
 import json
@@ -39,7 +40,7 @@ from tasks import TASKS, load_problems, load_task
 @dataclass
 class Config:
     ckpt: list[str] = field(default_factory=list)   # checkpoints to evaluate
-    task: list[str] = field(default_factory=list)   # what to evaluate on (default: demo)
+    task: list[str] = field(default_factory=list)   # what to evaluate on (none: demo)
     data: str = "data/demo"         # corpus folder, for its tokenizer (and the problems and shots of `demo`)
     data_dir: str = "data/tasks"    # folder of the public test files, TASK.jsonl; what is missing is downloaded into it
     problems: str = ""              # demo: .jsonl of test problems (default: DATA/eval.jsonl)
@@ -50,7 +51,7 @@ class Config:
     max_new_tokens: int = 0         # longest answer, in tokens (0: 40 for demo, 160 to 320 for the others)
     samples: int = 0                # also sample so many answers a problem: majority vote and pass@k
     temperature: float = 0.7        # of the samples; accuracy itself is greedy
-    likelihood: bool = False        # also the loss of the right solutions, and choice by likelihood of the options
+    likelihood: bool = False        # also the loss of the right solutions, and choice by the loss of the options
     batch_size: int = 0             # problems generated together (0: from the free memory; it changes the samples)
     seed: int = 0                   # of the draw of shots, and of sampling
     out: str = ""                   # folder for the results (default: `eval` beside the checkpoint)
@@ -63,6 +64,8 @@ class Config:
         for name in self.task:
             if name not in TASKS:
                 yield f"there is no task {name!r}; there are {', '.join(TASKS)}"
+        if len(set(self.task)) < len(self.task):
+            yield "--task names a task twice"
         if self.grade and len(self.task) != 1:
             yield "--grade takes one --task: it says what an answer looks like"
         if (self.problems or self.shots_from) and set(self.task) - {"demo"}:
@@ -87,7 +90,7 @@ def draw_shots(problems, worked, n, seed):
     tests = {p["question"] for p in problems}
     worked = [w["question"] + w["solution"] for w in worked if w["question"] not in tests]
     if n > len(worked):
-        raise BadInput(f"{n} shots wanted, but --shots_from holds {len(worked)} problems that are no test items")
+        raise BadInput(f"{n} shots wanted, but the worked problems (--shots_from) are {len(worked)} without the test items")
     return [random.Random(f"{seed}-{number}").sample(worked, n) for number in range(len(problems))]
 
 
@@ -109,7 +112,10 @@ def prepare(name, cfg):
                   max_new_tokens=cfg.max_new_tokens or style.max_new_tokens,
                   separator=(cfg.separator or (END_OF_TEXT if name == "demo" else "\n\n")).replace("\\n", "\n"))
     if name == "demo":
-        problems = load_problems(name, cfg.problems or os.path.join(cfg.data, "eval.jsonl"))[:cfg.n or None]
+        path = cfg.problems or os.path.join(cfg.data, "eval.jsonl")
+        if not cfg.problems and not os.path.exists(path):
+            raise BadInput(f"there is no {path}: name your --problems and --shots_from, or a public --task")
+        problems = load_problems(name, path)[:cfg.n or None]
         worked = load_problems(name, cfg.shots_from or os.path.join(cfg.data, "curated.jsonl")) if cfg.shots else []
         return cfg, problems, draw_shots(problems, worked, cfg.shots, cfg.seed)
     shots = demonstrations(style.name)
@@ -206,7 +212,7 @@ def grade_row(row, gold, name):
 
 
 def majority(predictions):
-    """The answer given most often; different spellings of an answer are the same. "" if there is none."""
+    """The answer given most often, of several the first; spellings of one answer count together. "" if there is none."""
     groups = []
     for p in filter(None, predictions):
         group = next((g for g in groups if is_equal(p, g[0])), None)
@@ -247,8 +253,8 @@ def summarize(rows, cfg):
     s["too_long"] = sum(not row["prompt"] for row in rows)
     s["fewer_shots"] = sum(row["shots"] < cfg.shots for row in rows) - (s["too_long"] if cfg.shots else 0)
     text += f", {s['mean_shots']:.2f} shots on average"
-    text += f", {s['fewer_shots']} questions with fewer shots to fit the context" if s["fewer_shots"] else ""
-    text += f", {s['too_long']} questions too long" if s["too_long"] else ""
+    text += f", fewer to fit the context: {s['fewer_shots']}" if s["fewer_shots"] else ""
+    text += f", question too long: {s['too_long']}" if s["too_long"] else ""
     guess, times = Counter(row["answer"] for row in rows).most_common(1)[0]
     s["same_guess"] = times / len(rows)
     text += f"\n  always answering {guess} would get {s['same_guess']:.1%}"
@@ -274,7 +280,7 @@ def grade_file(path, name):
     for number, row in enumerate(rows, 1):
         gold, text = row.get("answer"), row.get("generation")
         if KIND.get(name) == "letter":
-            gold = "ABCDE"[gold] if gold in range(5) else str(gold).upper()
+            gold = "ABCDE"[gold] if type(gold) is int and 0 <= gold < 5 else str(gold).upper()
         elif "####" in str(gold) or "\\boxed" in str(gold):  # a whole solution
             gold = extract_answer(gold, name)
         if not isinstance(text, str) or row.get("answer") is None:
@@ -299,21 +305,22 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
     rows = [done.get(i, row) for i, row in enumerate(rows)]
     # of similar length together: little padding, and the first batch is the largest
     order = sorted((i for i in range(len(rows)) if prompts[i] and i not in done), key=lambda i: -len(prompts[i]))
-    size = cfg.batch_size or free_batch_size(model, [p for p in prompts if p], cfg.max_new_tokens) if order else 1
-    progress = Progress(f"{cfg.task[0]} answers", len(rows), "problems", len(rows) - len(order))
-    with open(path, "a", encoding="utf-8") as f, ranks.autocast():
-        if order:
+    if order:
+        size = cfg.batch_size or free_batch_size(model, [prompts[i] for i in order], cfg.max_new_tokens)
+        progress = Progress(f"{cfg.task[0]} answers", len(rows), "problems", len(rows) - len(order))
+        with open(path, "a", encoding="utf-8") as f, ranks.autocast():
             f.write("\n")  # after a line that was torn
-        for at in range(0, len(order), size):
-            some = order[at:at + size]
-            try:
-                answer_batch(model, enc, [rows[i] for i in some], [prompts[i] for i in some], cfg)
-            except torch.OutOfMemoryError:
-                raise BadInput(f"{size} problems at once do not fit into the device's memory: give a smaller --batch_size")
-            f.writelines(json.dumps(rows[i]) + "\n" for i in some)
-            f.flush()
-            progress.show(progress.first + at + len(some))
-    progress.close()
+            for at in range(0, len(order), size):
+                some = order[at:at + size]
+                try:
+                    answer_batch(model, enc, [rows[i] for i in some], [prompts[i] for i in some], cfg)
+                except torch.OutOfMemoryError:
+                    raise BadInput(f"{size} problems at once do not fit into the device's memory: give a smaller "
+                                   f"--batch_size")
+                f.writelines(json.dumps(rows[i]) + "\n" for i in some)
+                f.flush()
+                progress.show(progress.first + at + len(some))
+        progress.close()
     for row in rows:  # in a moment, so with today's grader also for what was generated before
         grade_row(row, row["answer"], cfg.task[0])
     write_jsonl(path, rows)
@@ -329,18 +336,22 @@ def main(cfg):
     enc = load_tokenizer(cfg.data)
     tasks = [prepare(name, cfg) for name in cfg.task or ["demo"]]
     for path in cfg.ckpt:
+        if not os.path.exists(path):  # said at once, and not after the checkpoints before it
+            raise BadInput(f"there is no checkpoint {path}: train one, or give another")
+    for path in cfg.ckpt:
         ckpt = load_checkpoint(path)
         if ckpt["tokenizer_sha256"] != tokenizer_hash(enc):
             raise BadInput(f"{path} was trained with another tokenizer than that of {cfg.data}: give its own --data")
+        for task_cfg, _, _ in tasks:
+            if task_cfg.max_new_tokens >= ckpt["model_config"]["block_size"]:
+                raise BadInput(f"max_new_tokens {task_cfg.max_new_tokens} for {task_cfg.task[0]} leaves no room in the context "
+                               f"of {ckpt['model_config']['block_size']} tokens of {path}: give a smaller --max_new_tokens")
         model = GPT(GPTConfig(**ckpt["model_config"])).to(ranks.device).eval()
         load_weights(model, ckpt["model"], path)
         name, out = os.path.splitext(os.path.basename(path))[0], cfg.out or os.path.join(os.path.dirname(path), "eval")
         os.makedirs(out, exist_ok=True)
         summary, ckpt_sha256, accuracies = os.path.join(out, "summary.jsonl"), file_hash(path), []
         for task_cfg, problems, shots in tasks:
-            if task_cfg.max_new_tokens >= model.config.block_size:
-                raise BadInput(f"max_new_tokens {task_cfg.max_new_tokens} leaves no room in the context of "
-                               f"{model.config.block_size} tokens")
             about = {"ckpt": name, "ckpt_sha256": ckpt_sha256, "task": task_cfg.task[0]} | {
                 key: getattr(task_cfg, key) for key in ("shots", "separator", "n", "max_new_tokens", "samples", "temperature",
                                                         "likelihood", "seed")}
