@@ -149,7 +149,7 @@ def continuation_losses(model, prompts, continuations):
     device = model.wte.weight.device
     P, shared = model.shared_prefix(prompts)
     sequences = [p + c for p, c in zip(prompts, continuations)]
-    some = max(1, 1024 // (max(map(len, sequences)) - P))  # as many at a time as generate() takes
+    some = max(1, model.tokens_at_once // (max(map(len, sequences)) - P))
     losses = []
     for at in range(0, len(sequences), some):
         part = sequences[at:at + some]

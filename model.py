@@ -163,6 +163,12 @@ class GPT(nn.Module):
         return [(*(shared[i] if shared else (zeros(H, 0, D), zeros(H, 0, D))), zeros(B, H, S, D), zeros(B, H, S, D))
                 for i in range(c.n_layer)]
 
+    @property
+    def tokens_at_once(self):
+        """How many tokens of cached prompts to run at once: attention scores that stay in a processor's cache; on a
+        GPU, ones that fit in its memory."""
+        return 512 if self.wte.weight.device.type == "cpu" else 2**14
+
     @torch.no_grad()
     def shared_prefix(self, rows):
         """The tokens that all rows (lists of token ids) begin with, run through the model once.
@@ -207,8 +213,8 @@ class GPT(nn.Module):
         idx = torch.tensor([p[P:] + [0] * (T - len(p)) for p in prompts], device=device)  # (B, T - P)
         pos = torch.arange(P, T, device=device).expand(B, T - P)
         n = torch.tensor(lengths, device=device)                                      # (B,) tokens in each row so far
-        last, some = [], max(1, 1024 // (T - P))
-        for r in range(0, B, some):  # a few rows at a time: less padding, and attention scores that fit in the cache
+        last, some = [], max(1, self.tokens_at_once // (T - P))
+        for r in range(0, B, some):  # a few rows at a time, which need less padding too
             rows, S = slice(r, r + some), max(lengths[r:r + some]) - P
             hidden = self(idx[rows, :S], pos[rows, :S], [(*c[:2], c[2][rows, :, :S], c[3][rows, :, :S]) for c in cache])
             last.append(hidden[torch.arange(len(hidden), device=device), n[rows] - P - 1])
