@@ -32,7 +32,7 @@ import torch
 from common import (BadInput, Progress, Ranks, file_hash, json_rows, load_checkpoint, load_weights, read_jsonl, run,
                     write_jsonl)
 from data import END_OF_TEXT, load_tokenizer, tokenizer_hash
-from grade import KIND, extract_answer, is_equal
+from grade import KIND, boxed, extract_answer, is_equal
 from model import GPT, GPTConfig, token_losses
 from tasks import TASKS, load_problems, load_task
 
@@ -282,7 +282,7 @@ def grade_file(path, name):
         if KIND.get(name) == "letter":
             gold = "ABCDE"[gold] if type(gold) is int and 0 <= gold < 5 else str(gold).upper()
         elif "####" in str(gold) or "\\boxed" in str(gold):  # a whole solution
-            gold = extract_answer(gold, name)
+            gold = boxed(gold) or extract_answer(gold, name)
         if not isinstance(text, str) or row.get("answer") is None:
             raise BadInput(f"{path}, row {number}, lacks the text `generation` or the `answer`")
         grade_row(row, str(gold), name)
