@@ -157,9 +157,12 @@ def write_json(path, value):
 def write_jsonl(path, records):
     """A record a line; a file that holds the same already is left alone."""
     text = "".join(json.dumps(r) + "\n" for r in records)
-    if not os.path.exists(path) or open(path, encoding="utf-8", errors="replace").read() != text:
-        with replacing(path) as f:
-            f.write(text)
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace") as f:
+            if f.read() == text:
+                return
+    with replacing(path) as f:
+        f.write(text)
 
 
 def save_checkpoint(path, checkpoint):
@@ -246,8 +249,7 @@ class RunFolder:
     def open_log(self, step):
         """Open metrics.jsonl to go on at `step`: what an interrupted run logged after its checkpoint is dropped."""
         records = [r for r in read_jsonl(self.path("metrics.jsonl")) if r["step"] < step]
-        with replacing(self.path("metrics.jsonl")) as f:
-            f.writelines(json.dumps(r) + "\n" for r in records)
+        write_jsonl(self.path("metrics.jsonl"), records)
         self.log_file = open(self.path("metrics.jsonl"), "a", encoding="utf-8", buffering=1)
 
     def log(self, **record):

@@ -33,7 +33,7 @@ from common import (BadInput, Progress, Ranks, file_hash, json_rows, load_checkp
                     write_jsonl)
 from data import END_OF_TEXT, load_tokenizer, tokenizer_hash
 from grade import KIND, boxed, extract_answer, is_equal
-from model import GPT, GPTConfig, token_losses
+from model import GPT, GPTConfig, common_prefix, token_losses
 from tasks import TASKS, load_problems, load_task
 
 
@@ -135,7 +135,7 @@ def free_batch_size(model, prompts, new_tokens):
     else:  # a processor gains nothing from more rows
         known = "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", ())  # not on every system
         free, most = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 4 * 2**30, 256
-    own_tokens = max(map(len, prompts)) - len(os.path.commonprefix(prompts)) + new_tokens
+    own_tokens = max(map(len, prompts)) - common_prefix(prompts) + new_tokens
     row_bytes = own_tokens * 2 * c.n_layer * c.n_embd * w.element_size() + 2 * c.vocab_size * 4
     return max(1, min(most, int(free / 3 / row_bytes)))
 

@@ -173,16 +173,13 @@ class GPT(nn.Module):
     def shared_prefix(self, rows):
         """The tokens that all rows (lists of token ids) begin with, run through the model once.
 
-        At least one token of each row is left out, as its hidden state is needed. Returns P, how many tokens the rows
-        share, and their keys and values for `new_cache`.
+        Returns P, how many tokens that is, and their keys and values for `new_cache`.
         """
-        P = min(map(len, rows)) - 1
-        first, last = min(rows), max(rows)  # in alphabetical order: what these two share, all share
-        P = next((i for i in range(P) if first[i] != last[i]), P)
+        P = common_prefix(rows)
         cache = self.new_cache(1, P)
         if P:
             device = self.wte.weight.device
-            self(torch.tensor([first[:P]], device=device), torch.arange(P, device=device).unsqueeze(0), cache)
+            self(torch.tensor([rows[0][:P]], device=device), torch.arange(P, device=device).unsqueeze(0), cache)
         return P, [(k_own[0], v_own[0]) for _, _, k_own, v_own in cache]
 
     @torch.no_grad()
@@ -246,6 +243,14 @@ class GPT(nn.Module):
             n = n + 1
         self.train(was_training)
         return new_tokens
+
+
+def common_prefix(rows):
+    """How many tokens all rows (lists of token ids) begin with; the last token of each, whose hidden state is needed,
+    is left out."""
+    first, last = min(rows), max(rows)  # in alphabetical order: what these two share, all share
+    P = min(map(len, rows)) - 1
+    return next((i for i in range(P) if first[i] != last[i]), P)
 
 
 def token_losses(logits, targets):
