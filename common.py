@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 import corpus
-from model import GPTConfig, token_losses
+from kept import losses_of
+from model import GPTConfig
 
 
 class BadInput(Exception):
@@ -311,7 +312,7 @@ def adamw(model, cfg, device):
     """AdamW with weight decay on the matrices only, as GPT-2 and nanoGPT have it."""
     groups = [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": cfg.weight_decay},
               {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=device.type == "cuda")
+    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=device.type in ("cuda", "cpu"))
 
 
 @torch.no_grad()
@@ -326,10 +327,9 @@ def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
     n_rows = min(tokens.n_rows, max_rows)
     for r in range(0, n_rows, batch_rows):
         rows = np.arange(r, min(r + batch_rows, n_rows))
-        x, y = tokens.rows(rows)
+        x, y = map(ranks.to_device, tokens.rows(rows))
         with ranks.autocast():
-            logits = model.logits(model(x.to(ranks.device)))
-        losses.append(token_losses(logits, y.to(ranks.device)).cpu().double())
+            losses.append(losses_of(model(x), model.wte.weight, y).cpu().double())
         labels.append(tokens.row_labels(rows))
     model.train(was_training)
     losses = torch.cat(losses)
@@ -376,6 +376,17 @@ class Ranks:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         if self.world > 1:
             torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    def to_device(self, t):
+        """t on this rank's device. A GPU copies it from pinned memory while the host goes on."""
+        return t.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else t.to(self.device)
+
+    def wait(self):
+        """Seconds until the GPU has done all it was given; 0 elsewhere."""
+        start = time.time()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.time() - start
 
     def autocast(self):
         """bfloat16 matrix products on a GPU; float32 on a CPU, where bfloat16 is slower."""

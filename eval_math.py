@@ -33,7 +33,8 @@ from common import (BadInput, Progress, Ranks, file_hash, json_rows, load_checkp
                     write_jsonl)
 from data import END_OF_TEXT, load_tokenizer, tokenizer_hash
 from grade import KIND, boxed, extract_answer, is_equal
-from model import GPT, GPTConfig, common_prefix, token_losses
+from kept import token_losses
+from model import GPT, GPTConfig, common_prefix
 from tasks import TASKS, load_problems, load_task
 
 

@@ -3,10 +3,9 @@ The GPT of this repository, in one file: GPT-2's architecture and batched, cache
 
     hidden = model(idx)              # (B, T) token ids -> (B, T, C) hidden states
     logits = model.logits(hidden)    # (B, T, C) -> (B, T, V)
-    losses = token_losses(logits, y) # (B, T), -log P(y_t | x_<=t) of each token, in float32
 
-Hidden states and logits are two calls because Selective Language Modeling takes its loss on chosen
-positions only: whoever wants fewer logits passes fewer hidden states to `model.logits`.
+Hidden states and logits are two calls because logits are large, and seldom needed for all tokens: what training needs of
+them, the losses of all tokens and the gradients of the kept ones, is in kept.py.
 
 Module names are those of GPT-2 (wte, wpe, h.0.attn.c_attn, ...). Shapes: B rows, T positions, C channels,
 V vocabulary, H heads, D = C / H.
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
+
+from kept import KeptLinear, KeptMLP
 
 
 @dataclass
@@ -50,16 +51,24 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, pos=None, cache=None):
+    def forward(self, x, pos=None, cache=None, kept=None, filter_backward=False):
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).split(C, dim=2)
+        w, b = self.c_attn.weight, self.c_attn.bias
+        if kept is None:
+            q, k, v = self.c_attn(x).split(C, dim=2)
+        elif filter_backward:
+            q, k, v = KeptLinear.apply(x, w, b, kept, C).split(C, dim=2)
+        else:  # kept tokens attend to the keys and values of all, but of the queries only theirs count
+            q = KeptLinear.apply(x, w[:C], None if b is None else b[:C], kept, C)
+            k, v = F.linear(x, w[C:], None if b is None else b[C:]).split(C, dim=2)
         q, k, v = (t.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
         if cache is None:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0)
         else:
             y = cached_attention(q, k, v, pos, *cache)
         y = y.transpose(1, 2).reshape(B, T, C)
-        return self.resid_dropout(self.c_proj(y))
+        y = self.c_proj(y) if kept is None else KeptLinear.apply(y, self.c_proj.weight, self.c_proj.bias, kept, C)
+        return self.resid_dropout(y)
 
 
 def cached_attention(q, k, v, pos, k_shared, v_shared, k_own, v_own):
@@ -92,8 +101,10 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x):
-        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+    def forward(self, x, kept=None):
+        if kept is None:
+            return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+        return self.dropout(KeptMLP.apply(x, self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias, kept))
 
 
 class Block(nn.Module):
@@ -104,9 +115,9 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x, pos=None, cache=None):
-        x = x + self.attn(self.ln_1(x), pos, cache)
-        return x + self.mlp(self.ln_2(x))
+    def forward(self, x, pos=None, cache=None, kept=None, filter_backward=False):
+        x = x + self.attn(self.ln_1(x), pos, cache, kept, filter_backward)
+        return x + self.mlp(self.ln_2(x), kept)
 
 
 class GPT(nn.Module):
@@ -129,11 +140,13 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
-    def forward(self, idx, pos=None, cache=None):
+    def forward(self, idx, pos=None, cache=None, kept=None, filter_backward=False):
         """Hidden states after the final LayerNorm.
 
         idx: (B, T) token ids, T <= block_size. pos: (B, T) their positions, 0..T-1 when None. cache: what
         `new_cache` returned; keys and values are then read from it and written to it in place (needs pos).
+        kept: of how many tokens the loss will be, at most (0: unknown). The backward pass then skips what is zero for
+        all others: most of the last block. filter_backward: it skips them in all blocks, though there they are not zero.
         Returns (B, T, C). Raises ValueError when T exceeds block_size.
         """
         B, T = idx.shape
@@ -142,7 +155,8 @@ class GPT(nn.Module):
         positions = torch.arange(T, device=idx.device) if pos is None else pos
         x = self.drop(self.wte(idx) + self.wpe(positions))
         for i, block in enumerate(self.h):
-            x = block(x, pos, None if cache is None else cache[i])
+            selective = filter_backward or i == len(self.h) - 1
+            x = block(x, pos, None if cache is None else cache[i], kept if selective else None, filter_backward)
         return self.ln_f(x)
 
     def logits(self, hidden):
@@ -251,13 +265,3 @@ def common_prefix(rows):
     first, last = min(rows), max(rows)  # in alphabetical order: what these two share, all share
     P = min(map(len, rows)) - 1
     return next((i for i in range(P) if first[i] != last[i]), P)
-
-
-def token_losses(logits, targets):
-    """Cross-entropy of each token: -log softmax(logits)[target], in float32 (ties in bf16 would decide a ranking).
-
-    logits: (..., V). targets: (...) token ids. Returns (...) float32, or float64 for float64 logits.
-    """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    losses = F.cross_entropy(logits.reshape(-1, logits.size(-1)), targets.reshape(-1), reduction="none")
-    return losses.view(targets.shape)

@@ -16,6 +16,7 @@ solutions in noisy context, and what it selects is useless.
 """
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,8 @@ import torch
 
 from common import BadInput, Progress, Ranks, file_hash, load_checkpoint, load_weights, read_json, run, write_json
 from data import Tokens
-from model import GPT, GPTConfig, token_losses
+from kept import losses_of
+from model import GPT, GPTConfig
 
 
 @dataclass
@@ -50,12 +52,12 @@ def score_rows(model, x, y, entropy=False):
 
     The model must be in eval mode: with dropout on, the scores would be noise.
     """
-    logits = model.logits(model(x))                            # (B, T, V)
-    losses = token_losses(logits, y)                           # (B, T)
+    hidden = model(x)                                          # (B, T, C)
+    losses = losses_of(hidden, model.wte.weight, y)            # (B, T)
     if not entropy:
         return losses, None
-    logp = torch.log_softmax(logits.float(), dim=-1)
-    return losses, -(logp.exp() * logp).sum(dim=-1)
+    logp = (torch.log_softmax(model.logits(row).float(), dim=-1) for row in hidden)  # (T, V) each
+    return losses, torch.stack([-(p.exp() * p).sum(dim=-1) for p in logp])
 
 
 def main(cfg):
@@ -92,22 +94,34 @@ def main(cfg):
         files[name].seek(done * T * 2)
 
     progress, start, saved = Progress("scores", tokens.n_rows * T, "tokens", done * T), time.time(), time.time()
-    while done < tokens.n_rows:
-        rows = np.arange(done, min(done + cfg.batch_rows, tokens.n_rows))
-        x, y = tokens.rows(rows)
-        with ranks.autocast():
-            results = score_rows(model, x.to(ranks.device), y.to(ranks.device), cfg.entropy)
+
+    def write(results, rows_done):
+        """Append the scores of a batch; every 5 seconds make sure that they are on disk, and note how far they are."""
+        nonlocal start, saved
         for name, values in zip(names, results):
             files[name].write(values.half().cpu().numpy().tobytes())
-        done += len(rows)
-        if time.time() - saved > 5 or done == tokens.n_rows:
+        if time.time() - saved > 5 or rows_done == tokens.n_rows:
             for f in files.values():
                 f.flush()
                 os.fsync(f.fileno())
-            state.update(rows_done=done, seconds=state["seconds"] + time.time() - start)
+            state.update(rows_done=rows_done, seconds=state["seconds"] + time.time() - start)
             start = saved = time.time()
             write_json(sidecar, state)
-        progress.show(done * T)
+
+    with ThreadPoolExecutor(max_workers=1) as writer:  # in the background: the model goes on with the next batch
+        written = None
+        while done < tokens.n_rows:
+            rows = np.arange(done, min(done + cfg.batch_rows, tokens.n_rows))
+            x, y = map(ranks.to_device, tokens.rows(rows))
+            with ranks.autocast():
+                results = score_rows(model, x, y, cfg.entropy)
+            done += len(rows)
+            if written:
+                written.result()  # one batch behind at most; raises what went wrong, a full disk for instance
+            written = writer.submit(write, results, done)
+            progress.show(done * T)
+        if written:
+            written.result()
     for f in files.values():
         f.close()
     progress.close()

@@ -24,7 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, held_out_loss, learning_rate,
                     load_checkpoint, load_weights, run, save_checkpoint, write_json)
 from data import Tokens, batch
-from model import GPT, GPTConfig, token_losses
+from kept import kept_loss
+from model import GPT, GPTConfig
 
 
 @dataclass
@@ -133,6 +134,7 @@ def main(cfg):
         print(f"{cfg.out}: finished before, nothing to do")
         return
     optimizer = adamw(raw_model, cfg, device)
+    weight = raw_model.wte.weight  # of the output layer
     step, seconds, best, n_worse = 0, 0.0, float("inf"), 0
     if resuming:
         optimizer.load_state_dict(ckpt["optimizer"])
@@ -156,21 +158,18 @@ def main(cfg):
             raise BadInput(f"the dev loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
         save("ckpt.pt", optimizer=optimizer.state_dict(), seconds=seconds, best=best, n_worse=n_worse)
 
-    def forward(x, y):
-        """Loss of each token, (B, T)."""
-        with ranks.autocast():
-            return token_losses(raw_model.logits(model(x)), y)
-
     if ranks.main:
         folder.open_log(step)
     stop, progress, loss, record = StopSignal(), Progress(os.path.basename(cfg.out), cfg.steps, "steps", step), None, None
     while True:
         # One iteration more than there are steps, so that the last weights are evaluated and saved like all others.
         last = step == cfg.steps
-        stop.received = ranks.any(stop.received)
-        if stop.received or last or (step % cfg.save_every == 0 and loss is not None):
+        stopping = stop.received if ranks.world == 1 else step % cfg.log_every == 0 and ranks.any(stop.received)
+        if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
+            seconds += ranks.wait()
+        if stopping or last or (step % cfg.save_every == 0 and loss is not None):
             save_to_resume()
-        if stop.received:
+        if stopping:
             raise KeyboardInterrupt
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
             save(f"step_{step:06}.pt")
@@ -198,15 +197,16 @@ def main(cfg):
         torch.manual_seed(int(np.random.default_rng([cfg.seed, step, ranks.rank + 1]).integers(2**63)))
         rows = batch(train.n_rows, batch_rows, cfg.seed, step)
         micro_batches = [train.rows(r) for r in np.split(rows[this_rank], rows_here // micro_rows)]
-        micro_batches = [(x.to(device), y.to(device)) for x, y in micro_batches]
+        micro_batches = [(ranks.to_device(x), ranks.to_device(y)) for x, y in micro_batches]
         n_targets = batch_rows * T                            # of all micro-batches and ranks: a mean, not a mean of means
         loss = torch.zeros((), device=device)
         for i, (x, y) in enumerate(micro_batches):
             # gradients are exchanged between the ranks with the last micro-batch only
             last_micro = i == len(micro_batches) - 1
             with contextlib.nullcontext() if last_micro or ranks.world == 1 else model.no_sync():
-                losses = forward(x, y)                        # (B, T)
-                micro_loss = losses.sum() / n_targets
+                with ranks.autocast():
+                    loss_sum, _, _ = kept_loss(model(x), weight, y)
+                micro_loss = loss_sum / n_targets
                 (micro_loss * ranks.world).backward()         # DistributedDataParallel takes the mean over ranks
             loss += micro_loss.detach()
         if cfg.grad_clip:
@@ -215,10 +215,9 @@ def main(cfg):
             group["lr"] = learning_rate(step, cfg)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize()                          # or the clock stops before the GPU does
-        seconds += time.time() - start
+        seconds += time.time() - start                        # without waiting for a GPU, which is still at it
         if step % cfg.log_every == 0:
+            seconds += ranks.wait()
             if ranks.world > 1:
                 torch.distributed.all_reduce(loss)
             if not torch.isfinite(loss):

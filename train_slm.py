@@ -22,7 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, held_out_loss, learning_rate,
                     load_checkpoint, load_weights, run, save_checkpoint, selection_stats, write_json)  # SLM
 from data import Tokens, batch
-from model import GPT, GPTConfig, token_losses
+from kept import kept_loss, losses_of, select  # SLM
+from model import GPT, GPTConfig
 from score import Scores  # SLM: L_ref, read from disk
 
 
@@ -32,6 +33,7 @@ class Config:
     scores: str = "out/scores"      # SLM: folder written by score.py (for excess and low_ref)
     keep: float = 0.3               # fraction of a step's tokens that the loss counts; 1.0 is CLM
     select: str = "excess"          # by what: excess, random, high_loss (no reference model: selects noise), low_ref
+    filter_backward: bool = False   # approximate, faster: no gradient through the tokens that are not kept
     train: str = "noisy"            # which of its token files to train on
     out: str = "out/slm"            # run folder
     resume: bool = False            # go on with the run in this folder, if there is one
@@ -107,16 +109,6 @@ class Config:
 MAY_DIFFER = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "micro_rows")
 
 
-def select(scores, keep):  # SLM: equation 5, the indicator
-    """Mask of the round(keep * n) highest of n scores (at least one); among ties the earlier, so it is exactly as many.
-
-    One ranking over all tokens, not one per row: a row of junk may keep none. Fixed rows hold no padding, and
-    end-of-text tokens are ranked like all others. scores: float, any shape. Returns bool, same shape."""
-    mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    mask[scores.flatten().argsort(descending=True, stable=True)[:max(1, round(keep * scores.numel()))]] = True
-    return mask.view(scores.shape)
-
-
 def main(cfg):
     ranks = Ranks(cfg.device)
     device, T = ranks.device, cfg.block_size
@@ -128,6 +120,8 @@ def main(cfg):
     rows_here = batch_rows // ranks.world
     this_rank = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # its rows of a step
     micro_rows = cfg.micro_rows or rows_here
+    one_pass = cfg.keep == 1 or (ranks.world == 1 and micro_rows == batch_rows)  # SLM: nothing else to rank with
+    n_kept = None if cfg.keep == 1 else max(1, round(cfg.keep * (batch_rows * T))) if one_pass else 0
 
     # Model: fresh, from another run's weights, or where this run stopped.
     torch.manual_seed(cfg.seed)
@@ -151,6 +145,7 @@ def main(cfg):
         print(f"{cfg.out}: finished before, nothing to do")
         return
     optimizer = adamw(raw_model, cfg, device)
+    weight = raw_model.wte.weight  # of the output layer
     step, seconds, best, n_worse = 0, 0.0, float("inf"), 0
     if resuming:
         optimizer.load_state_dict(ckpt["optimizer"])
@@ -174,21 +169,18 @@ def main(cfg):
             raise BadInput(f"the dev loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
         save("ckpt.pt", optimizer=optimizer.state_dict(), seconds=seconds, best=best, n_worse=n_worse)
 
-    def forward(x, y):
-        """Loss of each token, (B, T)."""
-        with ranks.autocast():
-            return token_losses(raw_model.logits(model(x)), y)
-
     if ranks.main:
         folder.open_log(step)
     stop, progress, loss, record = StopSignal(), Progress(os.path.basename(cfg.out), cfg.steps, "steps", step), None, None
     while True:
         # One iteration more than there are steps, so that the last weights are evaluated and saved like all others.
         last = step == cfg.steps
-        stop.received = ranks.any(stop.received)
-        if stop.received or last or (step % cfg.save_every == 0 and loss is not None):
+        stopping = stop.received if ranks.world == 1 else step % cfg.log_every == 0 and ranks.any(stop.received)
+        if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
+            seconds += ranks.wait()
+        if stopping or last or (step % cfg.save_every == 0 and loss is not None):
             save_to_resume()
-        if stop.received:
+        if stopping:
             raise KeyboardInterrupt
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
             save(f"step_{step:06}.pt")
@@ -216,26 +208,36 @@ def main(cfg):
         torch.manual_seed(int(np.random.default_rng([cfg.seed, step, ranks.rank + 1]).integers(2**63)))
         rows = batch(train.n_rows, batch_rows, cfg.seed, step)
         micro_batches = [train.rows(r) for r in np.split(rows[this_rank], rows_here // micro_rows)]
-        micro_batches = [(x.to(device), y.to(device)) for x, y in micro_batches]
-        # SLM: L_ref of the step's tokens, of all ranks (batch_rows, T); a random score; all selected, unless ranked below
-        ref = (scores.rows(rows) if scores else torch.zeros(batch_rows, T)).to(device)
-        random_score = torch.from_numpy(np.random.default_rng([cfg.seed, step]).random((batch_rows, T))).float().to(device)
-        selected = torch.ones(batch_rows, T, dtype=torch.bool, device=device)
+        micro_batches = [(ranks.to_device(x), ranks.to_device(y)) for x, y in micro_batches]
+        # SLM: equation 3, or a control: the score by which n_targets of the step's tokens are kept
         n_targets = max(1, round(cfg.keep * (batch_rows * T)))
+        known = -scores.rows(rows) if scores else torch.zeros(batch_rows, T)
+        if cfg.select == "random":
+            known = torch.from_numpy(np.random.default_rng([cfg.seed, step]).random((batch_rows, T))).float()
+        known = ranks.to_device(known.flatten())
+
+        def score(losses, i):
+            """Of the tokens i, (m,), of the step's batch_rows * T, given their losses: L_theta - L_ref for excess."""
+            return losses + known[i] if cfg.select in ("excess", "high_loss") else known[i]
+
         loss = torch.zeros((), device=device)
         for i, (x, y) in enumerate(micro_batches):
             # gradients are exchanged between the ranks with the last micro-batch only
             last_micro = i == len(micro_batches) - 1
             with contextlib.nullcontext() if last_micro or ranks.world == 1 else model.no_sync():
-                losses = forward(x, y)                        # (B, T)
-                if i == 0 and cfg.keep < 1:  # SLM: rank the whole step; each further micro-batch costs one more forward
-                    with torch.no_grad():
-                        step_losses = ranks.gather(torch.cat([losses] + [forward(*other) for other in micro_batches[1:]]))
-                    score = {"excess": step_losses - ref,     # equation 3: L_theta - L_ref
-                             "random": random_score, "high_loss": step_losses, "low_ref": -ref}[cfg.select]
-                    selected = select(score, cfg.keep)
-                micro_selected = selected[this_rank][i * micro_rows:(i + 1) * micro_rows]  # (B, T)
-                micro_loss = (losses * micro_selected).sum() / n_targets                   # equation 4
+                with ranks.autocast():
+                    hidden = model(x, kept=n_kept, filter_backward=cfg.filter_backward)  # (B, T, C)
+                    if one_pass:  # SLM: equations 4 and 5
+                        loss_sum, step_losses, selected = kept_loss(hidden, weight, y, min(n_targets, y.numel()), score)
+                    else:  # SLM: micro-batches and ranks are ranked together; each further one costs one more forward
+                        if i == 0:
+                            with torch.no_grad():
+                                others = [losses_of(model(x), weight, y) for x, y in micro_batches[1:]]
+                            step_losses = ranks.gather(torch.cat([losses_of(hidden, weight, y), *others]))
+                            selected = select(score(step_losses.flatten(), slice(None)), cfg.keep).view(batch_rows, T)
+                        mine = selected[this_rank][i * micro_rows:(i + 1) * micro_rows]
+                        loss_sum, _, _ = kept_loss(hidden[mine], weight, y[mine])
+                micro_loss = loss_sum / n_targets
                 (micro_loss * ranks.world).backward()         # DistributedDataParallel takes the mean over ranks
             loss += micro_loss.detach()
         if cfg.grad_clip:
@@ -244,10 +246,9 @@ def main(cfg):
             group["lr"] = learning_rate(step, cfg)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize()                          # or the clock stops before the GPU does
-        seconds += time.time() - start
+        seconds += time.time() - start                        # without waiting for a GPU, which is still at it
         if step % cfg.log_every == 0:
+            seconds += ranks.wait()
             if ranks.world > 1:
                 torch.distributed.all_reduce(loss)
             if not torch.isfinite(loss):

@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from model import GPT, GPTConfig, token_losses
+from kept import token_losses
+from model import GPT, GPTConfig
 
 
 def make(bias=True, n_head=2):

@@ -10,8 +10,9 @@ import torch
 import train_slm
 
 from common import selection_stats
-from model import GPT, GPTConfig, token_losses
-from train_slm import select
+from kept import token_losses
+from model import GPT, GPTConfig
+from kept import select
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -116,5 +117,5 @@ def test_the_diff_of_the_two_training_scripts_is_the_method():
 def test_defaults_differ_in_the_marked_options_only():
     import train_ref
     ref, slm = vars(train_ref.Config()), vars(train_slm.Config())
-    assert {k for k in slm if k not in ref} == {"keep", "select", "scores"}
+    assert {k for k in slm if k not in ref} == {"keep", "select", "scores", "filter_backward"}
     assert {k for k in ref if ref[k] != slm[k]} == {"train", "out"}

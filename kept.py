@@ -1,0 +1,209 @@
+"""
+Where selection saves work: only the kept tokens are multiplied back.
+
+    losses = losses_of(hidden, weight, targets)                        # (...) of all tokens, no gradient
+    loss, losses, kept = kept_loss(hidden, weight, targets, k, score)  # sum over the k tokens of highest score
+
+Three autograd functions, each equal to the plain form to rounding (tests/test_kept.py):
+
+    KeptLoss      the output layer and the cross-entropy. Gradients come from the k kept tokens alone, and logits
+                  exist for a chunk of tokens at a time, never for all (B x T x V of them are most of a step's memory).
+    KeptLinear    a linear layer that skips the tokens whose gradient is zero, which in the last block all have that
+    KeptMLP       are not kept; the same for an MLP.
+
+n is the number of tokens of a forward pass (B x T), C channels, V vocabulary.
+"""
+import torch
+from torch.nn import functional as F
+
+
+def token_losses(logits, targets):
+    """Cross-entropy of each token: -log softmax(logits)[target], in float32 (ties in bf16 would decide a ranking).
+
+    logits: (..., V). targets: (...) token ids. Returns (...) float32, or float64 for float64 logits.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    losses = F.cross_entropy(logits.reshape(-1, logits.size(-1)), targets.reshape(-1), reduction="none")
+    return losses.view(targets.shape)
+
+
+def select(scores, keep):
+    """Mask of the round(keep * n) highest of n scores (at least one); among ties the earlier, so it is exactly as many.
+
+    One ranking over all tokens, not one per row: a row of junk may keep none. Fixed rows hold no padding, and
+    end-of-text tokens are ranked like all others. scores: float, any shape. Returns bool, same shape (equation 5).
+    """
+    k = max(1, round(keep * scores.numel()))
+    best = scores.flatten().argsort(descending=True, stable=True)[:k]
+    return torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device).index_fill_(0, best, True).view(scores.shape)
+
+
+def softmax_minus_one_hot(logits, targets):
+    """The gradient of `token_losses` with respect to the logits, (n, V); overwrites logits unless they are bfloat16."""
+    probs = torch.softmax(logits.float(), dim=-1) if logits.dtype == torch.bfloat16 else \
+        torch.softmax(logits, dim=-1, out=logits)
+    probs[torch.arange(len(probs), device=probs.device), targets] -= 1
+    return probs.to(logits.dtype)
+
+
+def compute_dtype(t):
+    """Of matrix products with t: autocast's where it is on, else t's own."""
+    return torch.get_autocast_dtype(t.device.type) if torch.is_autocast_enabled(t.device.type) else t.dtype
+
+
+def chunks(n, weight):
+    """[(0, a), (a, b), ..., (z, n)]: of equal size, with logits enough to keep a matrix product busy, and no more."""
+    most = max(1, (2**25 if weight.device.type == "cpu" else 2**27) // len(weight))
+    rows = -(-n // -(-n // most))
+    return [(a, min(a + rows, n)) for a in range(0, n, rows)]
+
+
+def losses_in_slices(logits, targets):
+    """`token_losses`, in slices whose temporary results a processor finds in its cache (three times as fast there)."""
+    rows = max(1, 2**21 // logits.size(1)) if logits.device.type == "cpu" else len(logits)
+    return torch.cat([token_losses(*slices) for slices in zip(logits.split(rows), targets.split(rows))])
+
+
+@torch.no_grad()
+def losses_of(hidden, weight, targets):
+    """Losses of all tokens. hidden: (..., C), weight: (V, C), targets: (...). Returns (...), float32 or float64."""
+    dtype = compute_dtype(hidden)
+    h, w, y = hidden.flatten(0, -2).to(dtype), weight.to(dtype), targets.flatten()
+    return torch.cat([losses_in_slices(h[a:b] @ w.t(), y[a:b]) for a, b in chunks(len(h), w)]).view(targets.shape)
+
+
+def kept_loss(hidden, weight, targets, k=None, score=None):
+    """Sum of the losses of the k tokens with the highest score; without k of all, which is CLM.
+
+    hidden: (..., C). weight: (V, C), the output layer's. targets: (...). score: a function of (losses, i): of the tokens
+    with indices i, (m,), among all n in order, whose losses are given, the scores (m,); among equals the earlier is kept.
+    Returns the sum (a scalar with gradient), and without gradient the losses of all tokens and which are kept, (...).
+    """
+    k = targets.numel() if k is None else k
+    loss, losses, kept = KeptLoss.apply(hidden.reshape(-1, hidden.size(-1)), weight, targets.flatten(), k, score)
+    return loss, losses.view(targets.shape), kept.view(targets.shape)
+
+
+class KeptLoss(torch.autograd.Function):
+    """The gradients are computed in the forward pass, chunk by chunk, while the logits are there.
+
+    Which tokens are kept is known for certain after the last chunk only. Waiting for that, and computing the logits of
+    the kept ones once more, would cost another keep x n rows of the output layer. But after b of n tokens, the best
+    k - (n - b) are in, whatever follows, and those behind the best k are out: only what lies between has to wait, with
+    its logits, never more than min(k, n - k) tokens. With k = n none waits. All sizes depend on n and k alone, so
+    nothing here makes the host wait for a GPU.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, k, score):
+        n, V, device, dtype = len(hidden), len(weight), hidden.device, compute_dtype(hidden)
+        h, w = hidden.to(dtype), weight.to(dtype)
+        losses = torch.empty(n, dtype=torch.promote_types(dtype, torch.float32), device=device)
+        kept = torch.zeros(n, dtype=torch.bool, device=device)
+        d_hidden, d_weight = torch.zeros_like(h), torch.zeros_like(weight)
+
+        def keep(i, logits):
+            """Add the gradients of the tokens i, (m,), whose logits are (m, V)."""
+            grad = softmax_minus_one_hot(logits, targets[i])
+            d_hidden.index_copy_(0, i, grad @ w)
+            if dtype == d_weight.dtype:
+                d_weight.addmm_(grad.t(), h[i])  # in place: without a V x C temporary
+            else:
+                d_weight.add_(grad.t() @ h[i])
+            kept.index_fill_(0, i, True)
+
+        spans = chunks(n, w)
+        rows = spans[0][1]
+        logits = torch.empty(rows, V, dtype=dtype, device=device)  # memory used again costs less than new memory
+        room = min(k, n - k) + rows if len(spans) > 1 and k < n else 0
+        held = torch.empty(room, V, dtype=dtype, device=device)    # logits of the tokens that wait
+        waiting = slots = torch.empty(0, dtype=torch.long, device=device)  # these tokens, ascending; their rows of `held`
+        for a, b in spans:
+            i = torch.arange(a, b, device=device)
+            torch.mm(h[a:b], w.t(), out=logits[:b - a])
+            losses[a:b] = losses_in_slices(logits[:b - a], targets[a:b])
+            if k == n:
+                keep(i, logits[:b - a])
+                continue
+            sure_before, sure = max(0, k - (n - a)), max(0, k - (n - b))
+            n_in, n_wait = sure - sure_before, min(k, b) - sure
+            waiting = torch.cat([waiting, i])
+            best = score(losses[waiting], waiting).argsort(descending=True, stable=True)
+            if room:
+                used = torch.zeros(room, dtype=torch.uint8, device=device).index_fill_(0, slots, 1)
+                free = used.argsort(stable=True)[:b - a]
+                held.index_copy_(0, free, logits[:b - a])
+                slots = torch.cat([slots, free])
+                torch.index_select(held, 0, slots[best[:n_in]], out=logits[:n_in])
+                keep(waiting[best[:n_in]], logits[:n_in])
+                best = best[n_in:n_in + n_wait].sort().values
+                waiting, slots = waiting[best], slots[best]
+            else:
+                keep(best[:k], logits[best[:k]])
+        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.mark_non_differentiable(losses, kept)
+        return (losses * kept).sum(), losses, kept
+
+    @staticmethod
+    def backward(ctx, grad_loss, *_):
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden.mul_(grad_loss), d_weight.mul_(grad_loss), None, None, None
+
+
+def rows_with_gradient(grad, k):
+    """Indices of the rows of grad (n, C) that are not all zero. k: how many there are at most, which spares a GPU the
+    counting; 0 if unknown."""
+    size = grad.abs().amax(dim=1)
+    return size.topk(k).indices if k else size.nonzero().squeeze(1)
+
+
+class KeptLinear(torch.autograd.Function):
+    """F.linear(x, weight, bias), whose backward skips the tokens whose gradient is zero.
+
+    x: (B, T, C). k: as for `rows_with_gradient`. probe: look for zeros in the first so many columns of the gradient only.
+    In c_attn these are the queries', so that the gradients of the keys and values of all other tokens are dropped:
+    that is `--filter_backward`, and not exact. Everywhere else probe is the whole width, and nothing is lost.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, k, probe):
+        dtype = compute_dtype(x)
+        ctx.save_for_backward(x.to(dtype), weight.to(dtype))
+        ctx.k, ctx.probe, ctx.bias = k, probe, bias is not None
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        shape, x, grad = x.shape, x.flatten(0, 1), grad.flatten(0, 1)
+        i = rows_with_gradient(grad[:, :ctx.probe], ctx.k)
+        grad = grad[i]
+        d_x = torch.zeros_like(x).index_copy_(0, i, grad @ weight)
+        return d_x.view(shape), grad.t() @ x[i], grad.sum(dim=0) if ctx.bias else None, None, None
+
+
+class KeptMLP(torch.autograd.Function):
+    """linear(gelu(linear(x, w1, b1)), w2, b2), whose backward skips the tokens whose gradient is zero.
+
+    Two KeptLinear would do, but between them lie 4 C columns of zeros to write, to multiply and to search.
+    """
+
+    @staticmethod
+    def forward(ctx, x, w1, b1, w2, b2, k):
+        dtype = compute_dtype(x)
+        a = F.linear(x, w1, b1)
+        h = F.gelu(a, approximate="tanh")
+        ctx.save_for_backward(x.to(dtype), w1.to(dtype), w2.to(dtype), a, h)
+        ctx.k, ctx.bias = k, b1 is not None
+        return F.linear(h, w2, b2)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, w1, w2, a, h = ctx.saved_tensors
+        shape, x, a, h, grad = x.shape, x.flatten(0, 1), a.flatten(0, 1), h.flatten(0, 1), grad.flatten(0, 1)
+        i = rows_with_gradient(grad, ctx.k)
+        grad = grad[i]
+        d_a = torch.ops.aten.gelu_backward(grad @ w2, a[i], approximate="tanh")
+        d_x = torch.zeros_like(x).index_copy_(0, i, d_a @ w1)
+        d_b1, d_b2 = (d_a.sum(dim=0), grad.sum(dim=0)) if ctx.bias else (None, None)
+        return d_x.view(shape), d_a.t() @ x[i], d_b1, grad.t() @ h[i], d_b2, None
