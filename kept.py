@@ -4,15 +4,19 @@ Where selection saves work: only the kept tokens are multiplied back.
     losses = losses_of(hidden, weight, targets)                        # (...) of all tokens, no gradient
     loss, losses, kept = kept_loss(hidden, weight, targets, k, score)  # sum over the k tokens of highest score
 
-Three autograd functions, each equal to the plain form to rounding (tests/test_kept.py):
+Autograd functions with a backward of their own, tested against the plain form (tests/test_kept.py):
 
-    KeptLoss      the output layer and the cross-entropy. Gradients come from the k kept tokens alone, and logits
-                  exist for a chunk of tokens at a time, never for all (B x T x V of them are most of a step's memory).
-    KeptLinear    a linear layer that skips the tokens whose gradient is zero, which in the last block all have that
-    KeptMLP       are not kept; the same for an MLP.
+    KeptLoss        the output layer and the cross-entropy. Gradients come from the k kept tokens alone, and logits
+                    exist for a chunk of tokens at a time, never for all (B x T x V of them are most of a step's memory).
+    KeptLinear      a linear layer and an MLP that skip the tokens whose gradient is zero. In the last block these are
+    KeptMLP         all that are not kept, so nothing is lost.
+    FilteredLinear  drops the gradients of these tokens where they are not zero; with it, all blocks can skip them.
+                    Approximate, for `--filter_backward`.
 
 n is the number of tokens of a forward pass (B x T), C channels, V vocabulary.
 """
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -54,8 +58,8 @@ def compute_dtype(t):
 def chunks(n, weight):
     """[(0, a), (a, b), ..., (z, n)]: of equal size, with logits enough to keep a matrix product busy, and no more."""
     most = max(1, (2**25 if weight.device.type == "cpu" else 2**27) // len(weight))
-    rows = -(-n // -(-n // most))
-    return [(a, min(a + rows, n)) for a in range(0, n, rows)]
+    rows = math.ceil(n / math.ceil(n / most)) if n else 1
+    return [(a, min(a + rows, n)) for a in range(0, n, rows)] or [(0, 0)]
 
 
 def losses_in_slices(logits, targets):
@@ -157,29 +161,53 @@ def rows_with_gradient(grad, k):
     return size.topk(k).indices if k else size.nonzero().squeeze(1)
 
 
+def linear_backward(x, weight, bias, grad, i):
+    """Gradients of F.linear(x, weight, bias), x (..., C), from the rows i of the gradient grad (..., C') of its output."""
+    grad, rows = grad.flatten(0, -2)[i], x.flatten(0, -2)
+    d_x = torch.zeros_like(rows).index_copy_(0, i, grad @ weight).view(x.shape)
+    return d_x, grad.t() @ rows[i], grad.sum(dim=0) if bias else None
+
+
 class KeptLinear(torch.autograd.Function):
     """F.linear(x, weight, bias), whose backward skips the tokens whose gradient is zero.
 
-    x: (B, T, C). k: as for `rows_with_gradient`. probe: look for zeros in the first so many columns of the gradient only.
-    In c_attn these are the queries', so that the gradients of the keys and values of all other tokens are dropped:
-    that is `--filter_backward`, and not exact. Everywhere else probe is the whole width, and nothing is lost.
+    x: (B, T, C). k: as for `rows_with_gradient`. which: None, or what FilteredLinear returned.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, k, probe):
+    def forward(ctx, x, weight, bias, k, which=None):
         dtype = compute_dtype(x)
         ctx.save_for_backward(x.to(dtype), weight.to(dtype))
-        ctx.k, ctx.probe, ctx.bias = k, probe, bias is not None
+        ctx.k, ctx.bias, ctx.tell = k, bias is not None, which is not None
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
-        shape, x, grad = x.shape, x.flatten(0, 1), grad.flatten(0, 1)
-        i = rows_with_gradient(grad[:, :ctx.probe], ctx.k)
-        grad = grad[i]
-        d_x = torch.zeros_like(x).index_copy_(0, i, grad @ weight)
-        return d_x.view(shape), grad.t() @ x[i], grad.sum(dim=0) if ctx.bias else None, None, None
+        i = rows_with_gradient(grad.flatten(0, 1), ctx.k)
+        which = torch.zeros(x.size(0) * x.size(1), 1, device=x.device).index_fill_(0, i, 1) if ctx.tell else None
+        return *linear_backward(x, weight, ctx.bias, grad, i), None, which
+
+
+class FilteredLinear(torch.autograd.Function):
+    """F.linear(x, weight, bias), whose backward drops the tokens that a later KeptLinear has skipped.
+
+    For queries, keys and values. Those of a token that is not kept may well have a gradient, as kept tokens look at its
+    key and value; dropping it is the approximation of --filter_backward. Returns the output and `which`, (n, 1) zeros to
+    give to that KeptLinear: its gradient is 1 for the tokens not skipped, which is how they are known here.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, k):
+        dtype = compute_dtype(x)
+        ctx.save_for_backward(x.to(dtype), weight.to(dtype))
+        ctx.k, ctx.bias = k, bias is not None
+        return F.linear(x, weight, bias), torch.zeros(x.size(0) * x.size(1), 1, device=x.device)
+
+    @staticmethod
+    def backward(ctx, grad, which):
+        x, weight = ctx.saved_tensors
+        return *linear_backward(x, weight, ctx.bias, grad, rows_with_gradient(which, ctx.k)), None
 
 
 class KeptMLP(torch.autograd.Function):
@@ -200,10 +228,10 @@ class KeptMLP(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, w1, w2, a, h = ctx.saved_tensors
-        shape, x, a, h, grad = x.shape, x.flatten(0, 1), a.flatten(0, 1), h.flatten(0, 1), grad.flatten(0, 1)
+        rows, a, h, grad = x.flatten(0, 1), a.flatten(0, 1), h.flatten(0, 1), grad.flatten(0, 1)
         i = rows_with_gradient(grad, ctx.k)
         grad = grad[i]
         d_a = torch.ops.aten.gelu_backward(grad @ w2, a[i], approximate="tanh")
-        d_x = torch.zeros_like(x).index_copy_(0, i, d_a @ w1)
+        d_x = torch.zeros_like(rows).index_copy_(0, i, d_a @ w1).view(x.shape)
         d_b1, d_b2 = (d_a.sum(dim=0), grad.sum(dim=0)) if ctx.bias else (None, None)
-        return d_x.view(shape), d_a.t() @ x[i], d_b1, grad.t() @ h[i], d_b2, None
+        return d_x, d_a.t() @ rows[i], d_b1, grad.t() @ h[i], d_b2, None

@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
-from kept import KeptLinear, KeptMLP
+from kept import FilteredLinear, KeptLinear, KeptMLP
 
 
 @dataclass
@@ -53,13 +53,14 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x, pos=None, cache=None, kept=None, filter_backward=False):
         B, T, C = x.shape
-        w, b = self.c_attn.weight, self.c_attn.bias
+        w, b, which = self.c_attn.weight, self.c_attn.bias, None
         if kept is None:
             q, k, v = self.c_attn(x).split(C, dim=2)
         elif filter_backward:
-            q, k, v = KeptLinear.apply(x, w, b, kept, C).split(C, dim=2)
+            qkv, which = FilteredLinear.apply(x, w, b, kept)
+            q, k, v = qkv.split(C, dim=2)
         else:  # kept tokens attend to the keys and values of all, but of the queries only theirs count
-            q = KeptLinear.apply(x, w[:C], None if b is None else b[:C], kept, C)
+            q = KeptLinear.apply(x, w[:C], None if b is None else b[:C], kept)
             k, v = F.linear(x, w[C:], None if b is None else b[C:]).split(C, dim=2)
         q, k, v = (t.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
         if cache is None:
@@ -67,7 +68,7 @@ class CausalSelfAttention(nn.Module):
         else:
             y = cached_attention(q, k, v, pos, *cache)
         y = y.transpose(1, 2).reshape(B, T, C)
-        y = self.c_proj(y) if kept is None else KeptLinear.apply(y, self.c_proj.weight, self.c_proj.bias, kept, C)
+        y = self.c_proj(y) if kept is None else KeptLinear.apply(y, self.c_proj.weight, self.c_proj.bias, kept, which)
         return self.resid_dropout(y)
 
 
