@@ -1,48 +1,270 @@
 """
-How fast, as ratios measured in one run.
+How fast, and how much memory: ratios measured in one run.
 
-    python bench.py                      # few-shot generation at GPT-2's size, against nanoGPT's way; about 6 minutes
-    python bench.py --device cuda
+    python bench.py                                   # the training step, scoring and loading, at three shapes
+    python bench.py --part demo                       # one of them, in a minute
+    python bench.py --part generation                 # few-shot generation, against nanoGPT's way; 6 minutes
+    python bench.py --device cuda --compile
 
-Generation: an 8-shot prompt as long as GSM8K's (600 tokens, then questions of 30 to 110 tokens) and 100 new tokens,
-from a model with random weights. nanoGPT's way runs the whole context again for every new token, one question after
-the other. Both must write the same tokens. Prints a table and writes OUT.
+Parts: `gpt2` (GPT-2's 124M parameters), `vocab` (a small body under GPT-2's vocabulary) and `demo` (the built-in corpus's
+model, on one thread) each measure, on random tokens,
+
+    clm_nanogpt     a training step as nanoGPT takes it: all logits in float32, one cross-entropy
+    clm             ours (keep 1.0)
+    slm_naive_0.6   the reference model runs beside the model, all logits, masked mean
+    slm_0.6, _0.3   ours, reference losses given; _filtered with --filter_backward
+    forward         a bare forward pass, logits included, without gradient
+    score           score.py's inner loop: the same, losses, and writing them
+
+one after the other, again and again, so that what changes with time changes all. Times are medians, ratios medians of the
+ratios within a round, both with their quartiles. Memory is the peak of a process that takes one step. MFU is the
+share of the measured speed of a large matrix product that the model's own operations reach. `batches` is the time to
+load the tokens and scores of a step. Every part writes OUT/PART.json.
 """
+import dataclasses
+import multiprocessing
 import os
 import random
+import resource
+import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
-from common import Progress, Ranks, run, source_revision, write_json
+import train_slm
+from common import Progress, Ranks, adamw, run, source_revision, write_json
+from data import Tokens, batch
+from kept import compile_passes, kept_loss
 from model import GPT, GPTConfig
+from score import Scores, score_rows
+
+SHAPES = {"gpt2": GPTConfig(1024, 50304), "vocab": GPTConfig(256, 50304, 4, 4, 256), "demo": GPTConfig(192, 419, 2, 2, 64)}
+ROWS = {"gpt2": 4, "vocab": 8, "demo": 8}         # of a training step, on a processor
+SCORE_ROWS = {"gpt2": 4, "vocab": 32, "demo": 64}  # of a forward pass
+STEPS = ("clm_nanogpt", "clm", "slm_naive_0.6", "slm_0.6", "slm_0.3", "slm_0.6_filtered", "slm_0.3_filtered")
 
 
 @dataclass
 class Config:
-    n_layer: int = 12
-    n_head: int = 12
-    n_embd: int = 768
-    vocab_size: int = 50257
+    part: list[str] = dataclasses.field(default_factory=lambda: ["gpt2", "vocab", "demo"])  # of these, and generation
+    rows: int = 0                # rows of a step (0: 4, 8 and 8; on a GPU four times as many)
+    rounds: int = 5              # how often each step is measured at least
+    seconds: float = 60          # and for how long at least
+    compile: bool = False        # torch.compile the models
+    out: str = "out/bench"       # folder for PART.json
+    device: str = "auto"         # auto, cpu, cuda, cuda:1, mps
+    seed: int = 0
+    # generation
     prefix: int = 600            # tokens of the shots, the same for all questions
     question: int = 57           # median length of a question, in tokens
     new_tokens: int = 100        # length of an answer
     questions: int = 256         # how many our way answers
     naive_questions: int = 2     # how many nanoGPT's way answers
     batch_size: int = 256        # eval_math.py takes as many if the memory allows it
-    seed: int = 0
-    out: str = "out/bench.json"
-    device: str = "auto"         # auto, cpu, cuda, cuda:1, mps
+    n_layer: int = 12            # the model that generates
+    n_head: int = 12
+    n_embd: int = 768
+    vocab_size: int = 50257
 
     def validate(self):
-        for name in ("prefix", "question", "new_tokens", "questions", "naive_questions", "batch_size"):
+        for name in ("rounds", "prefix", "question", "new_tokens", "questions", "naive_questions", "batch_size", "n_layer",
+                     "n_head"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
-        if self.n_layer < 1 or self.n_head < 1 or self.n_embd % self.n_head:
-            yield f"n_layer and n_head must be at least 1, and n_embd ({self.n_embd}) a multiple of n_head ({self.n_head})"
+                return
+        if self.rows < 0 or self.seconds < 0:
+            yield "rows and seconds must not be negative"
+        for part in self.part:
+            if part not in (*SHAPES, "generation"):
+                yield f"part must be of {', '.join(SHAPES)} and generation, not {part!r}"
+        if self.n_embd % self.n_head:
+            yield f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})"
         if self.naive_questions > self.questions:
             yield "naive_questions must not exceed questions"
+
+
+def training_steps(shape, rows, ranks, compiled):
+    """The model, and functions that take a step each: {name: step()}. Only slm_naive makes a second model."""
+    torch.manual_seed(0)
+    device, n = ranks.device, rows * shape.block_size
+    model = GPT(shape).to(device)
+    optimizer = adamw(model, train_slm.Config(), device)
+    x, y = (torch.randint(shape.vocab_size, (rows, shape.block_size), device=device) for _ in range(2))
+    ref = 20 * torch.rand(n, device=device)
+    reference_model = []
+
+    def nanogpt_losses(model, reduction):
+        with ranks.autocast():
+            logits = model.logits(model(x))
+            return logits, F.cross_entropy(logits.view(n, -1).float(), y.flatten(), reduction=reduction)
+    body = model
+    if compiled:
+        compile_passes()
+        body, nanogpt_losses = torch.compile(model), torch.compile(nanogpt_losses)
+
+    def update(loss):
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def clm_nanogpt():
+        logits, loss = nanogpt_losses(model, "mean")  # it returns the logits too, so they are there all the time
+        update(loss)
+
+    def slm_naive(keep):
+        if not reference_model:
+            reference_model.append(GPT(shape).to(device).eval())
+        with torch.no_grad():
+            ref_losses = nanogpt_losses(reference_model[0], "none")[1]
+        logits, losses = nanogpt_losses(model, "none")
+        k = round(keep * n)
+        mask = torch.zeros(n, device=device)
+        mask[(losses.detach() - ref_losses).argsort(descending=True)[:k]] = 1
+        update((losses * mask).sum() / k)
+
+    def ours(keep, filter_backward=False):
+        k = round(keep * n)
+        with ranks.autocast():
+            hidden = body(x, kept=None if k == n else k, filter_backward=filter_backward)
+            loss_sum, _, _ = kept_loss(hidden, model.wte.weight, y, k, lambda losses, i: losses - ref[i])
+        update(loss_sum / k)
+
+    def take(name):
+        keep = float(name.split("_")[-1 if name[-1].isdigit() else -2]) if "slm" in name else 1.0
+        how = clm_nanogpt if name == "clm_nanogpt" else (lambda: slm_naive(keep)) if "naive" in name else \
+            (lambda: ours(keep, "filtered" in name))
+        return how
+    return model, x, y, optimizer, {name: take(name) for name in STEPS}
+
+
+def peak_memory(name, shape, rows, device, threads):
+    """Bytes that a process needs at the most which takes this step, weights and optimizer included."""
+    torch.set_num_threads(threads)
+    ranks = Ranks(device)
+    model, _, _, optimizer, steps = training_steps(shape, rows, ranks, False)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()  # its state is made in the first step
+    optimizer.zero_grad(set_to_none=True)
+    steps[name]()
+    if ranks.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def in_a_process_of_its_own(f, *args):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(f, args)
+
+
+def matmul_flops(ranks):
+    """Operations per second of a large matrix product, in the dtype that training uses."""
+    n = 8192 if ranks.device.type == "cuda" else 2048
+    a = torch.randn(n, n, device=ranks.device, dtype=torch.bfloat16 if ranks.device.type == "cuda" else torch.float32)
+    seconds = []
+    for _ in range(10):
+        ranks.wait()
+        start = time.perf_counter()
+        a @ a
+        ranks.wait()
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / min(seconds)
+
+
+def step_flops(shape, rows):
+    """Operations of the matrix products of a CLM step: 2 per weight and token forward, 4 backward; causal attention."""
+    weights = 12 * shape.n_layer * shape.n_embd**2 + shape.vocab_size * shape.n_embd
+    return rows * shape.block_size * (6 * weights + 6 * shape.n_layer * shape.block_size * shape.n_embd)
+
+
+def quartiles(values):
+    return [float(np.quantile(values, q)) for q in (0.25, 0.5, 0.75)]
+
+
+def loading(shape, rows):
+    """Seconds to read the tokens and the scores of a step from disk files, (median)."""
+    T, n = shape.block_size, 2_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        np.random.default_rng(0).integers(shape.vocab_size, size=n, dtype=np.uint16).tofile(f"{folder}/noisy.bin")
+        write_json(f"{folder}/noisy.json", {"dtype": "uint16", "n_tokens": n, "sha256": "", "labels": None,
+                                            "vocab_size": shape.vocab_size, "tokenizer_sha256": ""})
+        tokens = Tokens(folder, "noisy", T)
+        np.zeros((tokens.n_rows, T), dtype=np.float16).tofile(f"{folder}/loss.bin")
+        write_json(f"{folder}/scores.json", {"corpus_sha256": "", "block_size": T, "rows_done": tokens.n_rows,
+                                             "ckpt_sha256": ""})
+        scores, seconds = Scores(folder, tokens), []
+        for step in range(200):
+            start = time.perf_counter()
+            r = batch(tokens.n_rows, rows, 0, step)
+            tokens.rows(r), scores.rows(r)
+            seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def bench_shape(part, cfg, ranks):
+    shape, rows = SHAPES[part], cfg.rows or ROWS[part] * (4 if ranks.device.type == "cuda" else 1)
+    threads = 1 if part == "demo" else torch.get_num_threads()
+    memory = {name: in_a_process_of_its_own(peak_memory, name, shape, rows, cfg.device, threads) for name in STEPS}
+    default_threads = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    model, x, y, _, steps = training_steps(shape, rows, ranks, cfg.compile)
+
+    many = SCORE_ROWS[part] // ROWS[part]
+    many_x, many_y = x.repeat(many, 1), y.repeat(many, 1)
+
+    def forward():
+        with torch.no_grad(), ranks.autocast():
+            model.logits(model(many_x))
+
+    def score():
+        with ranks.autocast():
+            scores = score_rows(model, many_x, many_y)[0]
+        scores_file.write(scores.half().cpu().numpy().tobytes())
+    steps |= {"forward": forward, "score": score}
+
+    seconds, start, progress = {name: [] for name in steps}, time.time(), Progress(part, 0, "rounds")
+    with tempfile.TemporaryFile() as scores_file:
+        while len(seconds["clm"]) < cfg.rounds + 1 or time.time() - start < cfg.seconds:
+            for name, step in steps.items():
+                ranks.wait()
+                at = time.perf_counter()
+                step()
+                ranks.wait()
+                seconds[name].append(time.perf_counter() - at)
+            progress.show(len(seconds["clm"]))
+    progress.close()
+    seconds = {name: np.array(s[1:]) for name, s in seconds.items()}  # the first round warms up
+    peak, flops, n = matmul_flops(ranks), step_flops(shape, rows), rows * shape.block_size
+    result = {"shape": asdict(shape), "rows": rows, "rounds": len(seconds["clm"]), "threads": threads, "matmul_flops": peak,
+              "batches": {"seconds": loading(shape, rows)}, "steps": {}}
+    print(f"{part}: {rows} x {shape.block_size} tokens a step, {sum(p.numel() for p in model.parameters()):,} parameters, "
+          f"{result['rounds']} rounds, {threads} threads\n"
+          f"  {'':18}{'ms':>9}{'(quartiles)':>20}{'tokens/s':>10}{'ratio':>7}{'(quartiles)':>16}{'memory':>10}{'ratio':>7}{'MFU':>7}")
+    for name, s in seconds.items():
+        against = "forward" if name in ("forward", "score") else "clm_nanogpt"
+        low, mid, high = quartiles(s)
+        r_low, ratio, r_high = quartiles(s / seconds[against])
+        tokens_per_s = n * (many if against == "forward" else 1) / mid
+        result["steps"][name] = record = {
+            "seconds": mid, "seconds_quartiles": [low, high], "tokens_per_s": tokens_per_s, "ratio": ratio,
+            "ratio_quartiles": [r_low, r_high], "ratio_to": against}
+        line = f"  {name:18}{mid * 1e3:9.1f}{f'({low * 1e3:.1f} to {high * 1e3:.1f})':>20}{tokens_per_s:10,.0f}{ratio:7.3f}" \
+               f"{f'({r_low:.3f} to {r_high:.3f})':>16}"
+        if name in memory:
+            record |= {"memory": memory[name], "memory_ratio": memory[name] / memory["clm_nanogpt"]}
+            line += f"{memory[name] / 2**20:7,.0f} MB{record['memory_ratio']:7.2f}"
+        if name.startswith("clm"):
+            record["mfu"] = flops / mid / peak
+            line += f"{record['mfu']:7.1%}"
+        print(line)
+    print(f"  {'batches':18}{result['batches']['seconds'] * 1e3:9.3f}")
+    torch.set_num_threads(default_threads)
+    return result
 
 
 @torch.no_grad()
@@ -55,8 +277,9 @@ def generate_naively(model, prompt, new_tokens):
     return idx[0, len(prompt):].tolist()
 
 
-def main(cfg):
-    ranks = Ranks(cfg.device)
+def bench_generation(cfg, ranks):
+    """An 8-shot prompt as long as GSM8K's (600 tokens, then questions of 30 to 110 tokens) and 100 new tokens, from random
+    weights. nanoGPT's way runs the whole context again for every new token, one question after the other."""
     torch.manual_seed(cfg.seed)
     draw = random.Random(cfg.seed)
     lengths = [round(cfg.question * draw.triangular(0.5, 1.9, 0.75)) for _ in range(cfg.questions)]
@@ -66,8 +289,7 @@ def main(cfg):
     prompts = [shots + [draw.randrange(cfg.vocab_size) for _ in range(n)] for n in lengths]
 
     def now():
-        if ranks.device.type == "cuda":
-            torch.cuda.synchronize()
+        ranks.wait()
         return time.perf_counter()
 
     with ranks.autocast():
@@ -88,14 +310,21 @@ def main(cfg):
         naive = cfg.naive_questions / (now() - start)
         progress.close()
     same /= cfg.naive_questions * cfg.new_tokens
-    os.makedirs(os.path.dirname(cfg.out) or ".", exist_ok=True)
-    write_json(cfg.out, {
-        "config": asdict(cfg), "device": str(ranks.device), "threads": torch.get_num_threads(), "torch": torch.__version__,
-        "source": source_revision(), "questions_per_s": ours, "naive_questions_per_s": naive, "ratio": ours / naive,
-        "same_tokens": same})
     print(f"ours           {ours:8.3f} questions/s, {ours * cfg.new_tokens:8.1f} new tokens/s\n"
           f"nanoGPT's way  {naive:8.4f} questions/s\n"
           f"ratio          {ours / naive:8.1f}, {same:.1%} of the tokens the same")
+    return {"questions_per_s": ours, "naive_questions_per_s": naive, "ratio": ours / naive, "same_tokens": same}
+
+
+def main(cfg):
+    ranks = Ranks(cfg.device)
+    os.makedirs(cfg.out, exist_ok=True)
+    for part in cfg.part:
+        result = bench_generation(cfg, ranks) if part == "generation" else bench_shape(part, cfg, ranks)
+        device = torch.cuda.get_device_name() if ranks.device.type == "cuda" else str(ranks.device)
+        write_json(os.path.join(cfg.out, f"{part}.json"), {
+            "config": asdict(cfg), "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "source": source_revision(), **result})
 
 
 if __name__ == "__main__":

@@ -190,18 +190,20 @@ class Tokens:
         self.path, self.T, self.n_rows = path, T, (n - 1) // T
         self.tokens = np.memmap(path + ".bin", dtype=self.dtype, mode="r")
         self.labels = np.memmap(path + ".labels.bin", dtype=np.uint8, mode="r") if self.label_names else None
+        # The files as overlapping rows, (n_rows, T + 1), without copying: the last target of a row is the next one's input.
+        self.token_rows, self.label_rows = (None if flat is None else np.lib.stride_tricks.sliding_window_view(
+            flat, T + 1)[::T] for flat in (self.tokens, self.labels))
 
     def rows(self, rows):
         """Inputs and targets of the rows: two (len(rows), T) int64 tensors, y[t] = x[t + 1]."""
-        at = np.asarray(rows)[:, None] * self.T + np.arange(self.T + 1)  # (n, T + 1)
-        tokens = torch.from_numpy(self.tokens[at].astype(np.int64))
+        tokens = torch.from_numpy(self.token_rows[rows].astype(np.int64))
         return tokens[:, :-1], tokens[:, 1:]
 
     def row_labels(self, rows):
         """True labels of the targets, (len(rows), T) uint8, or None where the corpus has none."""
         if self.labels is None:
             return None
-        return torch.from_numpy(self.labels[np.asarray(rows)[:, None] * self.T + np.arange(1, self.T + 1)])
+        return torch.from_numpy(self.label_rows[rows][:, 1:])
 
 
 def batch(n_rows, batch_rows, seed, step):

@@ -50,6 +50,13 @@ def softmax_minus_one_hot(logits, targets):
     return probs.to(logits.dtype)
 
 
+def compile_passes(backend="inductor"):
+    """Let torch.compile make one kernel of each pass over the logits (for --compile)."""
+    global token_losses, softmax_minus_one_hot
+    token_losses = torch.compile(token_losses, dynamic=True, backend=backend)
+    softmax_minus_one_hot = torch.compile(softmax_minus_one_hot, dynamic=True, backend=backend)
+
+
 def compute_dtype(t):
     """Of matrix products with t: autocast's where it is on, else t's own."""
     return torch.get_autocast_dtype(t.device.type) if torch.is_autocast_enabled(t.device.type) else t.dtype

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, held_out_loss, learning_rate,
                     load_checkpoint, load_weights, run, save_checkpoint, write_json)
 from data import Tokens, batch
-from kept import kept_loss
+from kept import compile_passes, kept_loss
 from model import GPT, GPTConfig
 
 
@@ -142,6 +142,8 @@ def main(cfg):
     elif ranks.main:
         print(f"{cfg.out}: {sum(p.numel() for p in raw_model.parameters()):,} parameters")
     model = torch.compile(raw_model) if cfg.compile else raw_model
+    if cfg.compile:
+        compile_passes()
     if ranks.world > 1:
         model = DistributedDataParallel(model)
 

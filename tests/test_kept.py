@@ -203,3 +203,18 @@ def test_torch_compile_without_graph_breaks_or_recompilation(how):
             loss.backward()
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, expected[name], rtol=1e-10, atol=1e-13, msg=name)
+
+
+def test_compiled_passes_equal_the_plain_ones(monkeypatch):
+    monkeypatch.setattr(kept, "token_losses", kept.token_losses)  # so that the test puts them back
+    monkeypatch.setattr(kept, "softmax_minus_one_hot", kept.softmax_minus_one_hot)
+    in_chunks_of(monkeypatch, 16)
+    hidden, weight, targets, ref = example()
+    expected = kept_loss(hidden, weight, targets, 18, lambda losses, i: losses - ref[i])
+    torch._dynamo.reset()
+    kept.compile_passes(backend="aot_eager")
+    loss, losses, mask = kept_loss(hidden, weight, targets, 18, lambda losses, i: losses - ref[i])
+    assert mask.equal(expected[2])
+    torch.testing.assert_close(losses, expected[1])
+    for ours, plain in zip(gradients(loss, hidden, weight), gradients(expected[0], hidden, weight)):
+        torch.testing.assert_close(ours, plain)
