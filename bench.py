@@ -88,11 +88,11 @@ class Config:
 
 
 def training_steps(shape, rows, ranks, compiled):
-    """The model, and functions that take a step each: {name: step()}. Only slm_naive makes a second model."""
+    """The model, the same compiled or not, inputs, targets, the optimizer, and {name: function that takes a step}."""
     torch.manual_seed(0)
     device, n = ranks.device, rows * shape.block_size
     model = GPT(shape).to(device)
-    optimizer = adamw(model, train_slm.Config(), device)
+    optimizer = adamw(model, train_slm.Config(lr=0.0), device)  # lr 0: all rounds do the same work
     x, y = (torch.randint(shape.vocab_size, (rows, shape.block_size), device=device) for _ in range(2))
     ref = 20 * torch.rand(n, device=device)
     reference_model = []
@@ -130,23 +130,20 @@ def training_steps(shape, rows, ranks, compiled):
     def ours(keep, filter_backward=False):
         k = round(keep * n)
         with ranks.autocast():
-            hidden = body(x, kept=None if k == n else k, filter_backward=filter_backward)
+            hidden = body(x, n_kept=None if k == n else k, filter_backward=filter_backward)
             loss_sum, _, _ = kept_loss(hidden, model.wte.weight, y, k, lambda losses, i: losses - ref[i])
         update(loss_sum / k)
 
-    def take(name):
-        keep = float(name.split("_")[-1 if name[-1].isdigit() else -2]) if "slm" in name else 1.0
-        how = clm_nanogpt if name == "clm_nanogpt" else (lambda: slm_naive(keep)) if "naive" in name else \
-            (lambda: ours(keep, "filtered" in name))
-        return how
-    return model, x, y, optimizer, {name: take(name) for name in STEPS}
+    return model, body, x, y, optimizer, dict(zip(STEPS, (
+        clm_nanogpt, lambda: ours(1.0), lambda: slm_naive(0.6), lambda: ours(0.6), lambda: ours(0.3), lambda: ours(0.6, True),
+        lambda: ours(0.3, True))))
 
 
 def peak_memory(name, shape, rows, device, threads):
     """Bytes that a process needs at the most which takes this step, weights and optimizer included."""
     torch.set_num_threads(threads)
     ranks = Ranks(device)
-    model, _, _, optimizer, steps = training_steps(shape, rows, ranks, False)
+    model, _, _, _, optimizer, steps = training_steps(shape, rows, ranks, False)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()  # its state is made in the first step
@@ -154,6 +151,9 @@ def peak_memory(name, shape, rows, device, threads):
     steps[name]()
     if ranks.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    if os.path.exists("/proc/self/status"):
+        with open("/proc/self/status") as f:  # ru_maxrss would start from that of the parent
+            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -187,7 +187,7 @@ def quartiles(values):
 
 
 def loading(shape, rows):
-    """Seconds to read the tokens and the scores of a step from disk files, (median)."""
+    """Seconds to read the tokens and the scores of a step from memory-mapped files that are in memory, a median."""
     T, n = shape.block_size, 2_000_000
     with tempfile.TemporaryDirectory() as folder:
         np.random.default_rng(0).integers(shape.vocab_size, size=n, dtype=np.uint16).tofile(f"{folder}/noisy.bin")
@@ -212,22 +212,22 @@ def bench_shape(part, cfg, ranks):
     memory = {name: in_a_process_of_its_own(peak_memory, name, shape, rows, cfg.device, threads) for name in STEPS}
     default_threads = torch.get_num_threads()
     torch.set_num_threads(threads)
-    model, x, y, _, steps = training_steps(shape, rows, ranks, cfg.compile)
+    model, body, x, y, _, steps = training_steps(shape, rows, ranks, cfg.compile)
 
-    many = SCORE_ROWS[part] // ROWS[part]
+    many = max(1, SCORE_ROWS[part] // rows)
     many_x, many_y = x.repeat(many, 1), y.repeat(many, 1)
 
     def forward():
         with torch.no_grad(), ranks.autocast():
-            model.logits(model(many_x))
+            body.logits(body(many_x))
 
     def score():
         with ranks.autocast():
-            scores = score_rows(model, many_x, many_y)[0]
+            scores = score_rows(body, many_x, many_y)[0]
         scores_file.write(scores.half().cpu().numpy().tobytes())
     steps |= {"forward": forward, "score": score}
 
-    seconds, start, progress = {name: [] for name in steps}, time.time(), Progress(part, 0, "rounds")
+    seconds, start, progress = {name: [] for name in steps}, time.time(), Progress(part, 0, "steps")
     with tempfile.TemporaryFile() as scores_file:
         while len(seconds["clm"]) < cfg.rounds + 1 or time.time() - start < cfg.seconds:
             for name, step in steps.items():
@@ -236,35 +236,37 @@ def bench_shape(part, cfg, ranks):
                 step()
                 ranks.wait()
                 seconds[name].append(time.perf_counter() - at)
-            progress.show(len(seconds["clm"]))
+            progress.show(len(seconds["clm"]) * len(steps))
     progress.close()
     seconds = {name: np.array(s[1:]) for name, s in seconds.items()}  # the first round warms up
     peak, flops, n = matmul_flops(ranks), step_flops(shape, rows), rows * shape.block_size
     result = {"shape": asdict(shape), "rows": rows, "rounds": len(seconds["clm"]), "threads": threads, "matmul_flops": peak,
-              "batches": {"seconds": loading(shape, rows)}, "steps": {}}
-    print(f"{part}: {rows} x {shape.block_size} tokens a step, {sum(p.numel() for p in model.parameters()):,} parameters, "
-          f"{result['rounds']} rounds, {threads} threads\n"
-          f"  {'':18}{'ms':>9}{'(quartiles)':>20}{'tokens/s':>10}{'ratio':>7}{'(quartiles)':>16}{'memory':>10}{'ratio':>7}{'MFU':>7}")
+              "parameters": sum(p.numel() for p in model.parameters()), "loading_seconds": loading(shape, rows), "steps": {}}
     for name, s in seconds.items():
         against = "forward" if name in ("forward", "score") else "clm_nanogpt"
         low, mid, high = quartiles(s)
         r_low, ratio, r_high = quartiles(s / seconds[against])
-        tokens_per_s = n * (many if against == "forward" else 1) / mid
         result["steps"][name] = record = {
-            "seconds": mid, "seconds_quartiles": [low, high], "tokens_per_s": tokens_per_s, "ratio": ratio,
-            "ratio_quartiles": [r_low, r_high], "ratio_to": against}
-        line = f"  {name:18}{mid * 1e3:9.1f}{f'({low * 1e3:.1f} to {high * 1e3:.1f})':>20}{tokens_per_s:10,.0f}{ratio:7.3f}" \
-               f"{f'({r_low:.3f} to {r_high:.3f})':>16}"
+            "seconds": mid, "seconds_quartiles": [low, high], "tokens_per_s": n * (many if against == "forward" else 1) / mid,
+            "ratio": ratio, "ratio_quartiles": [r_low, r_high]}
         if name in memory:
             record |= {"memory": memory[name], "memory_ratio": memory[name] / memory["clm_nanogpt"]}
-            line += f"{memory[name] / 2**20:7,.0f} MB{record['memory_ratio']:7.2f}"
         if name.startswith("clm"):
             record["mfu"] = flops / mid / peak
-            line += f"{record['mfu']:7.1%}"
-        print(line)
-    print(f"  {'batches':18}{result['batches']['seconds'] * 1e3:9.3f}")
     torch.set_num_threads(default_threads)
     return result
+
+
+def table(result):
+    """What bench_shape measured, as a table in markdown."""
+    lines = ["| | ms (quartiles) | tokens/s | time, ratio (quartiles) | peak memory, MB | ratio | MFU |", "|---|---|---|---|---|---|---|"]
+    for name, r in result["steps"].items():
+        low, high = (q * 1e3 for q in r["seconds_quartiles"])
+        memory = f"{r['memory'] / 2**20:,.0f} | {r['memory_ratio']:.2f}" if "memory" in r else " | "
+        lines.append(f"| {name} | {r['seconds'] * 1e3:,.1f} ({low:,.1f} to {high:,.1f}) | {r['tokens_per_s']:,.0f} | {r['ratio']:.3f} "
+                     f"({r['ratio_quartiles'][0]:.3f} to {r['ratio_quartiles'][1]:.3f}) | {memory} | "
+                     f"{format(r['mfu'], '.0%') if 'mfu' in r else ''} |")
+    return "\n".join(lines)
 
 
 @torch.no_grad()
@@ -321,6 +323,10 @@ def main(cfg):
     os.makedirs(cfg.out, exist_ok=True)
     for part in cfg.part:
         result = bench_generation(cfg, ranks) if part == "generation" else bench_shape(part, cfg, ranks)
+        if part != "generation":
+            print(f"{part}: {result['rows']} x {result['shape']['block_size']} tokens a step, {result['parameters']:,} parameters, "
+                  f"{result['rounds']} rounds; loading a step's tokens and scores takes {result['loading_seconds'] * 1e3:.3f} ms\n"
+                  + table(result))
         device = torch.cuda.get_device_name() if ranks.device.type == "cuda" else str(ranks.device)
         write_json(os.path.join(cfg.out, f"{part}.json"), {
             "config": asdict(cfg), "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__,

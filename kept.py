@@ -7,7 +7,7 @@ Where selection saves work: only the kept tokens are multiplied back.
 Autograd functions with a backward of their own, tested against the plain form (tests/test_kept.py):
 
     KeptLoss        the output layer and the cross-entropy. Gradients come from the k kept tokens alone, and logits
-                    exist for a chunk of tokens at a time, never for all (B x T x V of them are most of a step's memory).
+                    exist for one chunk of tokens, and for those still undecided: at most min(k, n - k) of n.
     KeptLinear      a linear layer and an MLP that skip the tokens whose gradient is zero. In the last block these are
     KeptMLP         all that are not kept, so nothing is lost.
     FilteredLinear  drops the gradients of these tokens where they are not zero; with it, all blocks can skip them.
@@ -51,7 +51,7 @@ def softmax_minus_one_hot(logits, targets):
 
 
 def compile_passes(backend="inductor"):
-    """Let torch.compile make one kernel of each pass over the logits (for --compile)."""
+    """Let torch.compile fuse the element-wise passes over the logits (for --compile)."""
     global token_losses, softmax_minus_one_hot
     token_losses = torch.compile(token_losses, dynamic=True, backend=backend)
     softmax_minus_one_hot = torch.compile(softmax_minus_one_hot, dynamic=True, backend=backend)
@@ -98,11 +98,10 @@ def kept_loss(hidden, weight, targets, k=None, score=None):
 class KeptLoss(torch.autograd.Function):
     """The gradients are computed in the forward pass, chunk by chunk, while the logits are there.
 
-    Which tokens are kept is known for certain after the last chunk only. Waiting for that, and computing the logits of
-    the kept ones once more, would cost another keep x n rows of the output layer. But after b of n tokens, the best
-    k - (n - b) are in, whatever follows, and those behind the best k are out: only what lies between has to wait, with
-    its logits, never more than min(k, n - k) tokens. With k = n none waits. All sizes depend on n and k alone, so
-    nothing here makes the host wait for a GPU.
+    Which tokens are kept is certain after the last chunk only. But after b of n tokens, the best k - (n - b) so far are
+    in whatever follows, and those behind the best k are out. Only the rest wait, with their logits; with k = n none.
+    (Computing the logits of the kept tokens once more instead is half the code, and took 4% more of GPT-2's step at keep
+    0.6.) All sizes depend on n and k alone, so nothing here makes the host wait for a GPU.
     """
 
     @staticmethod
@@ -113,8 +112,8 @@ class KeptLoss(torch.autograd.Function):
         kept = torch.zeros(n, dtype=torch.bool, device=device)
         d_hidden, d_weight = torch.zeros_like(h), torch.zeros_like(weight)
 
-        def keep(i, logits):
-            """Add the gradients of the tokens i, (m,), whose logits are (m, V)."""
+        def add_gradients(i, logits):
+            """Those of the tokens i, (m,), which are kept and whose logits are (m, V)."""
             grad = softmax_minus_one_hot(logits, targets[i])
             d_hidden.index_copy_(0, i, grad @ w)
             if dtype == d_weight.dtype:
@@ -127,14 +126,16 @@ class KeptLoss(torch.autograd.Function):
         rows = spans[0][1]
         logits = torch.empty(rows, V, dtype=dtype, device=device)  # memory used again costs less than new memory
         room = min(k, n - k) + rows if len(spans) > 1 and k < n else 0
-        held = torch.empty(room, V, dtype=dtype, device=device)    # logits of the tokens that wait
-        waiting = slots = torch.empty(0, dtype=torch.long, device=device)  # these tokens, ascending; their rows of `held`
+        # The tokens that wait, ascending, and which row of `held` has the logits of each. They stay there while they wait:
+        # putting old and new ones together chunk by chunk would copy all of them each time.
+        held = torch.empty(room, V, dtype=dtype, device=device)
+        waiting = slots = torch.empty(0, dtype=torch.long, device=device)
         for a, b in spans:
             i = torch.arange(a, b, device=device)
             torch.mm(h[a:b], w.t(), out=logits[:b - a])
             losses[a:b] = losses_in_slices(logits[:b - a], targets[a:b])
             if k == n:
-                keep(i, logits[:b - a])
+                add_gradients(i, logits[:b - a])
                 continue
             sure_before, sure = max(0, k - (n - a)), max(0, k - (n - b))
             n_in, n_wait = sure - sure_before, min(k, b) - sure
@@ -145,12 +146,13 @@ class KeptLoss(torch.autograd.Function):
                 free = used.argsort(stable=True)[:b - a]
                 held.index_copy_(0, free, logits[:b - a])
                 slots = torch.cat([slots, free])
-                torch.index_select(held, 0, slots[best[:n_in]], out=logits[:n_in])
-                keep(waiting[best[:n_in]], logits[:n_in])
+                if n_in:
+                    torch.index_select(held, 0, slots[best[:n_in]], out=logits[:n_in])
+                    add_gradients(waiting[best[:n_in]], logits[:n_in])
                 best = best[n_in:n_in + n_wait].sort().values
                 waiting, slots = waiting[best], slots[best]
             else:
-                keep(best[:k], logits[best[:k]])
+                add_gradients(best[:k], logits[best[:k]])
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.mark_non_differentiable(losses, kept)
         return (losses * kept).sum(), losses, kept
@@ -168,53 +170,54 @@ def rows_with_gradient(grad, k):
     return size.topk(k).indices if k else size.nonzero().squeeze(1)
 
 
-def linear_backward(x, weight, bias, grad, i):
+def linear_backward(x, weight, has_bias, grad, i):
     """Gradients of F.linear(x, weight, bias), x (..., C), from the rows i of the gradient grad (..., C') of its output."""
     grad, rows = grad.flatten(0, -2)[i], x.flatten(0, -2)
     d_x = torch.zeros_like(rows).index_copy_(0, i, grad @ weight).view(x.shape)
-    return d_x, grad.t() @ rows[i], grad.sum(dim=0) if bias else None
+    return d_x, grad.t() @ rows[i], grad.sum(dim=0) if has_bias else None
 
 
 class KeptLinear(torch.autograd.Function):
     """F.linear(x, weight, bias), whose backward skips the tokens whose gradient is zero.
 
-    x: (B, T, C). k: as for `rows_with_gradient`. which: None, or what FilteredLinear returned.
+    x: (B, T, C). k: as for `rows_with_gradient`. not_skipped: None, or what FilteredLinear returned.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, k, which=None):
-        dtype = compute_dtype(x)
-        ctx.save_for_backward(x.to(dtype), weight.to(dtype))
-        ctx.k, ctx.bias, ctx.tell = k, bias is not None, which is not None
+    def forward(ctx, x, weight, bias, k, not_skipped=None):
+        x, weight = x.to(compute_dtype(x)), weight.to(compute_dtype(x))
+        ctx.save_for_backward(x, weight)
+        ctx.k, ctx.has_bias, ctx.report = k, bias is not None, not_skipped is not None
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         i = rows_with_gradient(grad.flatten(0, 1), ctx.k)
-        which = torch.zeros(x.size(0) * x.size(1), 1, device=x.device).index_fill_(0, i, 1) if ctx.tell else None
-        return *linear_backward(x, weight, ctx.bias, grad, i), None, which
+        not_skipped = torch.zeros(x.size(0) * x.size(1), 1, device=x.device).index_fill_(0, i, 1) if ctx.report else None
+        return *linear_backward(x, weight, ctx.has_bias, grad, i), None, not_skipped
 
 
 class FilteredLinear(torch.autograd.Function):
     """F.linear(x, weight, bias), whose backward drops the tokens that a later KeptLinear has skipped.
 
     For queries, keys and values. Those of a token that is not kept may well have a gradient, as kept tokens look at its
-    key and value; dropping it is the approximation of --filter_backward. Returns the output and `which`, (n, 1) zeros to
-    give to that KeptLinear: its gradient is 1 for the tokens not skipped, which is how they are known here.
+    key and value; dropping it is the approximation of --filter_backward. Returns the output and `not_skipped`, (n, 1)
+    zeros to give to that KeptLinear: its gradient is 1 for the tokens not skipped, which is how they are known here. (A
+    query gradient of zero would not tell: the first token of a row has none even if it is kept.)
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, k):
-        dtype = compute_dtype(x)
-        ctx.save_for_backward(x.to(dtype), weight.to(dtype))
-        ctx.k, ctx.bias = k, bias is not None
+        x, weight = x.to(compute_dtype(x)), weight.to(compute_dtype(x))
+        ctx.save_for_backward(x, weight)
+        ctx.k, ctx.has_bias = k, bias is not None
         return F.linear(x, weight, bias), torch.zeros(x.size(0) * x.size(1), 1, device=x.device)
 
     @staticmethod
-    def backward(ctx, grad, which):
+    def backward(ctx, grad, not_skipped):
         x, weight = ctx.saved_tensors
-        return *linear_backward(x, weight, ctx.bias, grad, rows_with_gradient(which, ctx.k)), None
+        return *linear_backward(x, weight, ctx.has_bias, grad, rows_with_gradient(not_skipped, ctx.k)), None
 
 
 class KeptMLP(torch.autograd.Function):
@@ -225,11 +228,11 @@ class KeptMLP(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, w1, b1, w2, b2, k):
-        dtype = compute_dtype(x)
+        x, w1, w2 = (t.to(compute_dtype(x)) for t in (x, w1, w2))
         a = F.linear(x, w1, b1)
         h = F.gelu(a, approximate="tanh")
-        ctx.save_for_backward(x.to(dtype), w1.to(dtype), w2.to(dtype), a, h)
-        ctx.k, ctx.bias = k, b1 is not None
+        ctx.save_for_backward(x, w1, w2, a, h)
+        ctx.k, ctx.has_bias = k, b1 is not None
         return F.linear(h, w2, b2)
 
     @staticmethod
@@ -240,5 +243,5 @@ class KeptMLP(torch.autograd.Function):
         grad = grad[i]
         d_a = torch.ops.aten.gelu_backward(grad @ w2, a[i], approximate="tanh")
         d_x = torch.zeros_like(rows).index_copy_(0, i, d_a @ w1).view(x.shape)
-        d_b1, d_b2 = (d_a.sum(dim=0), grad.sum(dim=0)) if ctx.bias else (None, None)
+        d_b1, d_b2 = (d_a.sum(dim=0), grad.sum(dim=0)) if ctx.has_bias else (None, None)
         return d_x, d_a.t() @ rows[i], d_b1, grad.t() @ h[i], d_b2, None

@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
-from kept import FilteredLinear, KeptLinear, KeptMLP
+from kept import FilteredLinear, KeptLinear, KeptMLP, compute_dtype
 
 
 @dataclass
@@ -51,16 +51,16 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, pos=None, cache=None, kept=None, filter_backward=False):
+    def forward(self, x, pos=None, cache=None, n_kept=None, filter_backward=False):
         B, T, C = x.shape
-        w, b, which = self.c_attn.weight, self.c_attn.bias, None
-        if kept is None:
+        w, b, not_skipped = self.c_attn.weight, self.c_attn.bias, None
+        if n_kept is None:
             q, k, v = self.c_attn(x).split(C, dim=2)
         elif filter_backward:
-            qkv, which = FilteredLinear.apply(x, w, b, kept)
+            qkv, not_skipped = FilteredLinear.apply(x, w, b, n_kept)
             q, k, v = qkv.split(C, dim=2)
         else:  # kept tokens attend to the keys and values of all, but of the queries only theirs count
-            q = KeptLinear.apply(x, w[:C], None if b is None else b[:C], kept)
+            q = KeptLinear.apply(x, w[:C], None if b is None else b[:C], n_kept)
             k, v = F.linear(x, w[C:], None if b is None else b[C:]).split(C, dim=2)
         q, k, v = (t.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
         if cache is None:
@@ -68,7 +68,7 @@ class CausalSelfAttention(nn.Module):
         else:
             y = cached_attention(q, k, v, pos, *cache)
         y = y.transpose(1, 2).reshape(B, T, C)
-        y = self.c_proj(y) if kept is None else KeptLinear.apply(y, self.c_proj.weight, self.c_proj.bias, kept, which)
+        y = self.c_proj(y) if n_kept is None else KeptLinear.apply(y, self.c_proj.weight, self.c_proj.bias, n_kept, not_skipped)
         return self.resid_dropout(y)
 
 
@@ -102,10 +102,10 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, kept=None):
-        if kept is None:
+    def forward(self, x, n_kept=None):
+        if n_kept is None:
             return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
-        return self.dropout(KeptMLP.apply(x, self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias, kept))
+        return self.dropout(KeptMLP.apply(x, self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias, n_kept))
 
 
 class Block(nn.Module):
@@ -116,9 +116,9 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x, pos=None, cache=None, kept=None, filter_backward=False):
-        x = x + self.attn(self.ln_1(x), pos, cache, kept, filter_backward)
-        return x + self.mlp(self.ln_2(x), kept)
+    def forward(self, x, pos=None, cache=None, n_kept=None, filter_backward=False):
+        x = x + self.attn(self.ln_1(x), pos, cache, n_kept, filter_backward)
+        return x + self.mlp(self.ln_2(x), n_kept)
 
 
 class GPT(nn.Module):
@@ -141,13 +141,14 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
-    def forward(self, idx, pos=None, cache=None, kept=None, filter_backward=False):
+    def forward(self, idx, pos=None, cache=None, n_kept=None, filter_backward=False):
         """Hidden states after the final LayerNorm.
 
         idx: (B, T) token ids, T <= block_size. pos: (B, T) their positions, 0..T-1 when None. cache: what
         `new_cache` returned; keys and values are then read from it and written to it in place (needs pos).
-        kept: of how many tokens the loss will be, at most (0: unknown). The backward pass then skips what is zero for
-        all others: most of the last block. filter_backward: it skips them in all blocks, though there they are not zero.
+        n_kept: of how many tokens the loss will be, at most (0: unknown, counting makes a GPU wait). The backward pass
+        then skips what is zero for all others, most of the last block. None: it skips nothing. filter_backward: it skips
+        the others in all blocks, though there they are not zero (needs n_kept).
         Returns (B, T, C). Raises ValueError when T exceeds block_size.
         """
         B, T = idx.shape
@@ -157,7 +158,7 @@ class GPT(nn.Module):
         x = self.drop(self.wte(idx) + self.wpe(positions))
         for i, block in enumerate(self.h):
             selective = filter_backward or i == len(self.h) - 1
-            x = block(x, pos, None if cache is None else cache[i], kept if selective else None, filter_backward)
+            x = block(x, pos, None if cache is None else cache[i], n_kept if selective else None, filter_backward)
         return self.ln_f(x)
 
     def logits(self, hidden):
@@ -171,7 +172,7 @@ class GPT(nn.Module):
         """
         c, w = self.config, self.wte.weight
         H, D = c.n_head, c.n_embd // c.n_head
-        dtype = torch.get_autocast_dtype(w.device.type) if torch.is_autocast_enabled(w.device.type) else w.dtype
+        dtype = compute_dtype(w)
 
         def zeros(*shape):
             return torch.zeros(shape, dtype=dtype, device=w.device)

@@ -22,6 +22,7 @@ ARMS = {  # run folder: (name in figures and tables, colour)
     "low_ref": ("lowest reference loss", "tab:purple"),
     "clm_lr3": ("CLM, learning rate x 3", "tab:pink"),
     "slm": ("SLM (excess loss)", "tab:blue"),
+    "slm_filtered": ("SLM, filtered backward", "tab:green"),
     "clm_tuned": ("CLM, then fine-tuned on curated", "tab:orange"),
     "slm_tuned": ("SLM, then fine-tuned on curated", "tab:cyan"),
 }

@@ -112,6 +112,7 @@ def main(cfg):
     rows_here = batch_rows // ranks.world
     this_rank = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # its rows of a step
     micro_rows = cfg.micro_rows or rows_here
+    n_targets = batch_rows * T  # of all micro-batches and ranks: a mean, not a mean of means
 
     # Model: fresh, from another run's weights, or where this run stopped.
     torch.manual_seed(cfg.seed)
@@ -200,7 +201,6 @@ def main(cfg):
         rows = batch(train.n_rows, batch_rows, cfg.seed, step)
         micro_batches = [train.rows(r) for r in np.split(rows[this_rank], rows_here // micro_rows)]
         micro_batches = [(ranks.to_device(x), ranks.to_device(y)) for x, y in micro_batches]
-        n_targets = batch_rows * T                            # of all micro-batches and ranks: a mean, not a mean of means
         loss = torch.zeros((), device=device)
         for i, (x, y) in enumerate(micro_batches):
             # gradients are exchanged between the ranks with the last micro-batch only

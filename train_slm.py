@@ -120,8 +120,10 @@ def main(cfg):
     rows_here = batch_rows // ranks.world
     this_rank = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # its rows of a step
     micro_rows = cfg.micro_rows or rows_here
-    one_pass = cfg.keep == 1 or (ranks.world == 1 and micro_rows == batch_rows)  # SLM: nothing else to rank with
-    n_kept = None if cfg.keep == 1 else max(1, round(cfg.keep * (batch_rows * T))) if one_pass else 0
+    # SLM: n_targets tokens of a step count, and n_kept of a forward pass (0: to be counted; None: the backward skips none)
+    n_targets = max(1, round(cfg.keep * (batch_rows * T)))
+    one_pass = cfg.keep == 1 or (ranks.world == 1 and micro_rows == batch_rows)  # all that is ranked is in one forward pass
+    n_kept = None if cfg.keep == 1 else n_targets if one_pass else 0 if cfg.filter_backward else None
 
     # Model: fresh, from another run's weights, or where this run stopped.
     torch.manual_seed(cfg.seed)
@@ -211,15 +213,14 @@ def main(cfg):
         rows = batch(train.n_rows, batch_rows, cfg.seed, step)
         micro_batches = [train.rows(r) for r in np.split(rows[this_rank], rows_here // micro_rows)]
         micro_batches = [(ranks.to_device(x), ranks.to_device(y)) for x, y in micro_batches]
-        # SLM: equation 3, or a control: the score by which n_targets of the step's tokens are kept
-        n_targets = max(1, round(cfg.keep * (batch_rows * T)))
+        # SLM: what is known of the scores before the forward pass: -L_ref, or a random number
         known = -scores.rows(rows) if scores else torch.zeros(batch_rows, T)
         if cfg.select == "random":
             known = torch.from_numpy(np.random.default_rng([cfg.seed, step]).random((batch_rows, T))).float()
         known = ranks.to_device(known.flatten())
 
         def score(losses, i):
-            """Of the tokens i, (m,), of the step's batch_rows * T, given their losses: L_theta - L_ref for excess."""
+            """Equation 3, L_theta - L_ref, or a control: of the tokens i (m,) of the step, whose losses are given (m,)."""
             return losses + known[i] if cfg.select in ("excess", "high_loss") else known[i]
 
         loss = torch.zeros((), device=device)
@@ -228,17 +229,17 @@ def main(cfg):
             last_micro = i == len(micro_batches) - 1
             with contextlib.nullcontext() if last_micro or ranks.world == 1 else model.no_sync():
                 with ranks.autocast():
-                    hidden = model(x, kept=n_kept, filter_backward=cfg.filter_backward)  # (B, T, C)
+                    hidden = model(x, n_kept=n_kept, filter_backward=cfg.filter_backward)  # (B, T, C)
                     if one_pass:  # SLM: equations 4 and 5
-                        loss_sum, step_losses, selected = kept_loss(hidden, weight, y, min(n_targets, y.numel()), score)
-                    else:  # SLM: micro-batches and ranks are ranked together; each further one costs one more forward
+                        loss_sum, step_losses, selected = kept_loss(hidden, weight, y, n_kept, score)
+                    else:  # SLM: all are ranked together; micro-batches after the first are run forward twice
                         if i == 0:
                             with torch.no_grad():
                                 others = [losses_of(model(x), weight, y) for x, y in micro_batches[1:]]
                             step_losses = ranks.gather(torch.cat([losses_of(hidden, weight, y), *others]))
                             selected = select(score(step_losses.flatten(), slice(None)), cfg.keep).view(batch_rows, T)
-                        mine = selected[this_rank][i * micro_rows:(i + 1) * micro_rows]
-                        loss_sum, _, _ = kept_loss(hidden[mine], weight, y[mine])
+                            mine = [m.flatten().nonzero().squeeze(1) for m in selected[this_rank].split(micro_rows)]
+                        loss_sum, _, _ = kept_loss(hidden.flatten(0, 1)[mine[i]], weight, y.flatten()[mine[i]])
                 micro_loss = loss_sum / n_targets
                 (micro_loss * ranks.world).backward()         # DistributedDataParallel takes the mean over ranks
             loss += micro_loss.detach()

@@ -37,6 +37,7 @@ arm() {  # step 3: same start, rows, order, learning rate and tokens; only what 
   case $2 in
     clm)       how="--keep 1.0" ;;
     slm)       how="--keep 0.3" ;;
+    slm_filtered) how="--keep 0.3 --filter_backward" ;;
     clm_mixed) how="--keep 1.0 --train noisy+curated" ;;   # a control: all the text there is
     clm_lr3)   how="--keep 1.0 --lr 3e-3" ;;               # a control: is CLM's learning rate too low?
     *)         how="--keep 0.3 --select $2" ;;             # random, high_loss, low_ref

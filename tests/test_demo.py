@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import bench
 import plot
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -65,3 +66,18 @@ def test_readme_shows_the_evaluation_results():
                    f"{speed['questions_per_s']:.2f} questions a second", f"against {speed['naive_questions_per_s']:.5f} when"):
         assert figure in readme, figure
     assert speed["same_tokens"] == 1
+
+
+def test_readme_shows_the_speed():
+    """The tables of `python bench.py`, and what --filter_backward does to the losses."""
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        readme = f.read()
+    for part in bench.SHAPES:
+        with open(os.path.join(ROOT, "results", "speed", f"{part}.json")) as f:
+            result = json.load(f)
+        assert set(result["steps"]) == {*bench.STEPS, "forward", "score"} and bench.table(result) in readme, part
+    with open(os.path.join(ROOT, "results", "speed", "filter_backward.json")) as f:
+        arms = json.load(f)
+    for measure in ("target_loss", "solution_loss"):
+        for arm in ("slm", "slm_filtered"):
+            assert f"{arms[arm][measure]['mean']:.4f}" in readme

@@ -8,7 +8,7 @@ import kept
 from kept import KeptLinear, KeptMLP, chunks, kept_loss, losses_of, select, token_losses
 from model import GPT, GPTConfig
 
-N, C, V = 60, 8, 21
+N, C, V = 60, 4, 101
 
 
 def in_chunks_of(monkeypatch, rows):
@@ -25,7 +25,7 @@ def example(dtype=torch.float64):
 
 
 def gradients(loss, *tensors):
-    return torch.autograd.grad(loss, tensors, retain_graph=False)
+    return torch.autograd.grad(loss, tensors)
 
 
 @pytest.mark.parametrize("k", [1, 7, 18, 30, 36, 42, 59, 60])
@@ -124,13 +124,47 @@ def test_linear_and_mlp_of_kept_tokens_equal_the_dense_ones(bias, k):
     h = tensor(2, 10, 4 * C)
     some = [t for t in (h, w2, b2) if t is not None]
     dense, ours = F.linear(h, w2, b2), KeptLinear.apply(h, w2, b2, k)
+    torch.testing.assert_close(ours, dense)
     for a, b in zip(torch.autograd.grad(ours, some, grad), torch.autograd.grad(dense, some, grad)):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
-def model_and_batch(bias=True):
+def test_tokens_beyond_k_are_skipped_indeed():
+    """With a k that is too small, the smallest gradients are left out: else the tests above would pass without skipping."""
+    g = torch.Generator().manual_seed(1)
+    x, w, grad = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((1, 9, C), (C, C), (1, 9, C)))
+    x.requires_grad_()
+    [ours] = torch.autograd.grad(KeptLinear.apply(x, w, None, 6), x, grad)
+    smallest = grad[0].abs().amax(dim=1).argsort()[:3]
+    [expected] = torch.autograd.grad(F.linear(x, w), x, grad.index_fill(1, smallest, 0))
+    torch.testing.assert_close(ours, expected)
+    [ours] = torch.autograd.grad(KeptMLP.apply(x, w, None, w, None, 6), x, grad)
+    assert (ours[0].abs().amax(dim=1) == 0).nonzero().flatten().tolist() == sorted(smallest.tolist())
+
+
+class HostMustNotWait(TorchDispatchMode):
+    """Refuses the operations that make the host wait for a GPU: reading a value, counting."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(name in str(func) for name in ("nonzero", "_local_scalar_dense", "masked_select", "unique")), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("filter_backward", [False, True])
+def test_a_step_does_not_wait_for_the_device(monkeypatch, filter_backward):
+    in_chunks_of(monkeypatch, 4)
+    model, x, y, ref = model_and_batch()
+    with HostMustNotWait():
+        loss, _, _ = kept_loss(model(x, n_kept=6, filter_backward=filter_backward), model.wte.weight, y, 6,
+                               lambda losses, i: losses - ref[i])
+        loss.backward()
+    with pytest.raises(AssertionError), HostMustNotWait():
+        loss.item()  # the instrument works
+
+
+def model_and_batch(bias=True, dropout=0.0):
     torch.manual_seed(3)
-    model = GPT(GPTConfig(block_size=10, vocab_size=V, n_layer=3, n_head=2, n_embd=C, bias=bias)).double()
+    model = GPT(GPTConfig(block_size=10, vocab_size=V, n_layer=3, n_head=2, n_embd=8, bias=bias, dropout=dropout)).double()
     return model, torch.randint(V, (2, 10)), torch.randint(V, (2, 10)), torch.rand(20, dtype=torch.float64)
 
 
@@ -142,12 +176,14 @@ def step(model, x, y, ref, k, **how):
     return {name: p.grad.clone() for name, p in model.named_parameters()}, mask
 
 
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bias, dropout", [(True, 0.0), (False, 0.0), (True, 0.2)])
 @pytest.mark.parametrize("known", [True, False])
-def test_the_last_block_skips_only_zeros(bias, known):
-    model, x, y, ref = model_and_batch(bias)
+def test_the_last_block_skips_only_zeros(bias, dropout, known):
+    model, x, y, ref = model_and_batch(bias, dropout)
+    torch.manual_seed(5)  # of dropout
     expected, _ = step(model, x, y, ref, 6)
-    ours, mask = step(model, x, y, ref, 6, kept=6 if known else 0)
+    torch.manual_seed(5)
+    ours, mask = step(model, x, y, ref, 6, n_kept=6 if known else 0)
     assert mask.sum() == 6
     for name in expected:
         torch.testing.assert_close(ours[name], expected[name], rtol=1e-10, atol=1e-13, msg=name)
@@ -158,7 +194,7 @@ def test_filter_backward_stops_gradients_at_tokens_that_are_not_kept(known):
     """The same as zeroing, by hooks, the gradient of every linear layer's output at those tokens."""
     model, x, y, ref = model_and_batch()
     exact, mask = step(model, x, y, ref, 6)
-    ours, _ = step(model, x, y, ref, 6, kept=6 if known else 0, filter_backward=True)
+    ours, _ = step(model, x, y, ref, 6, n_kept=6 if known else 0, filter_backward=True)
 
     def zero_elsewhere(module, args, out):
         out.register_hook(lambda grad: grad * mask.unsqueeze(2))
@@ -173,13 +209,15 @@ def test_filter_backward_stops_gradients_at_tokens_that_are_not_kept(known):
 
 
 @pytest.mark.parametrize("filter_backward", [False, True])
-def test_autocast_to_bfloat16(filter_backward):
+@pytest.mark.parametrize("rows", [4, 20])
+def test_autocast_to_bfloat16(monkeypatch, filter_backward, rows):
     """What a GPU does, tried on the processor: losses in float32, gradients in the dtype of the weights, to rounding."""
+    in_chunks_of(monkeypatch, rows)
     model, x, y, ref = model_and_batch()
     model, ref = model.float(), torch.randn(20)
-    expected, mask = step(model, x, y, ref, 12, kept=12, filter_backward=filter_backward)
+    expected, mask = step(model, x, y, ref, 12, n_kept=12, filter_backward=filter_backward)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model(x, kept=12, filter_backward=filter_backward)
+        hidden = model(x, n_kept=12, filter_backward=filter_backward)
         loss, losses, same = kept_loss(hidden, model.wte.weight, y, 12, lambda losses, i: mask.flatten()[i].float())
         assert losses_of(hidden, model.wte.weight, y).equal(losses)
     assert losses.dtype == torch.float32 and same.equal(mask)
@@ -190,7 +228,7 @@ def test_autocast_to_bfloat16(filter_backward):
         assert (p.grad - expected[name]).norm() <= 0.03 * expected[name].norm() + 1e-3, name
 
 
-@pytest.mark.parametrize("how", [{}, {"kept": 6}, {"kept": 6, "filter_backward": True}])
+@pytest.mark.parametrize("how", [{}, {"n_kept": 6}, {"n_kept": 6, "filter_backward": True}])
 def test_torch_compile_without_graph_breaks_or_recompilation(how):
     model, x, y, ref = model_and_batch()
     expected, _ = step(model, x, y, ref, 6, **how)

@@ -134,10 +134,10 @@ def test_kill_9_and_resume_is_bit_identical(demo, scores, tmp_path):
     assert os.path.getmtime(cut / "ckpt.pt") == before
 
 
-@pytest.mark.parametrize("how", ["excess", "random"])
+@pytest.mark.parametrize("how", ["excess", "random", "filtered"])
 def test_accumulation_and_two_processes_equal_one_batch(demo, scores, tmp_path, how):
     """8 rows at once, 4 micro-batches of 2, and 2 processes of 4 (and of 2 x 2): the ranking is over the whole step."""
-    options = dict(scores=scores, keep=0.3, select=how)
+    options = dict(scores=scores, keep=0.3, **({"filter_backward": True} if how == "filtered" else {"select": how}))
     one = train(train_slm, tmp_path / "one", demo, **options)
     micro = train(train_slm, tmp_path / "micro", demo, micro_rows=2, **options)
     trace = records(one)
