@@ -105,7 +105,7 @@ class Config:
             yield f"train_tokens ({self.train_tokens}) is less than one batch of {self.batch_tokens}"
 
 
-# What may differ when a run is resumed: what changes the weights by rounding at the most.
+# What may differ when a run is resumed: where it runs and what it records, not what it computes.
 MAY_DIFFER = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "micro_rows")
 
 
