@@ -67,8 +67,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(reference, demo,
     with pytest.raises(score.BadInput, match="not complete"):
         score.Scores(str(tmp_path / "cut"), Tokens(demo, "noisy", 32))
     assert run_score(reference, demo, tmp_path / "cut") == whole
-    done_again = os.path.getmtime(tmp_path / "cut" / "loss.bin")
-    assert run_score(reference, demo, tmp_path / "cut") == whole and done_again <= os.path.getmtime(tmp_path / "cut" / "loss.bin")
+    monkeypatch.setattr(score, "score_rows", None)  # nothing is scored a second time
+    assert run_score(reference, demo, tmp_path / "cut") == whole
 
 
 def test_mean_scores_by_true_label_are_printed(reference, demo, tmp_path, capsys):
