@@ -16,7 +16,6 @@ export REF_TOKENS=${REF_TOKENS:-600000}  # of the reference model at most: 12 ep
 export PROBLEMS=${PROBLEMS:-0}           # evaluate on the first so many problems; 0: all 500
 export JOBS=${JOBS:-2}                   # cores: so many processes at a time, or threads of a single one
 export DEVICE=${DEVICE:-cpu}
-export MALLOC_TRIM_THRESHOLD_=1073741824  # glibc: keep freed memory; a step asks for the same again (900 page faults less)
 
 corpus() {  # the built-in corpus of this seed
   [ -f "$DATA/seed$1/noisy+curated.json" ] || $PYTHON data.py --out "$DATA/seed$1" --seed "$1" --noisy_tokens "$NOISY"
