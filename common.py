@@ -60,7 +60,8 @@ class OneLineParser(argparse.ArgumentParser):
 
 def parse(Config, doc, argv=None):
     """A checked `Config` (a dataclass) from the command line: a flag for each field, its comment as the help text."""
-    comments = dict(re.findall(r"^ +(\w+):[^#\n]*#\s*(.*)$", inspect.getsource(Config), re.M))
+    source = "".join(inspect.getsource(c) for c in Config.__mro__ if dataclasses.is_dataclass(c))
+    comments = dict(re.findall(r"^ +(\w+):[^#\n]*#\s*(.*)$", source, re.M))
     hints = typing.get_type_hints(Config)
     parser = OneLineParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     defaults = Config()
@@ -346,7 +347,7 @@ def selection_stats(losses, selected, labels=None, names=None):
     """
     losses, selected = losses.cpu().double(), selected.cpu()
     stats = {"corpus_loss": losses.mean().item(), "selected_loss": losses[selected].mean().item(),
-             "unselected_loss": losses[~selected].mean().item(), "ratio": selected.double().mean().item()}
+             "unselected_loss": None if selected.all() else losses[~selected].mean().item(), "ratio": selected.double().mean().item()}
     if labels is not None:
         useful = torch.isin(labels, torch.tensor(corpus.USEFUL))
         stats["precision"] = useful[selected].double().mean().item()

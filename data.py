@@ -4,10 +4,11 @@ Tokenizers, token files on disk, fixed rows.
     python data.py                                   # the built-in corpus, into data/demo
     python data.py --curated a.jsonl --noisy b.txt c.jsonl --tokenizer gpt2 --out data/mine
     python data.py --curated gsm8k.jsonl --field question answer --noisy web.txt --out data/mine
+    python data.py --curated good.jsonl --noisy all.jsonl --field prompt reply --answer_field reply --out data/chat
     python data.py --check_overlap gsm8k math_oai --out data/mine    # are test questions in the corpus?
 
 A corpus folder holds tokenizer.json and token files, each a flat array NAME.bin with a sidecar NAME.json (how many
-tokens, which tokenizer, a hash of the content) and, for the built-in corpus, NAME.labels.bin (a byte a token):
+tokens, which tokenizer, a hash of the content) and, where tokens are labelled, NAME.labels.bin (a byte a token):
 
     curated   what the reference model is trained on
     noisy     what the language model is trained on
@@ -145,7 +146,7 @@ class TokenWriter:
         """A document, or a piece of one with end=False. The end-of-text token takes the last token's label."""
         if end:
             tokens = tokens + [self.enc.eot_token]
-            labels = labels + labels[-1:] if labels else labels
+            labels = labels + (labels[-1:] or [0]) if labels is not None else None
         data = np.asarray(tokens, dtype=self.dtype).tobytes()
         self.file.write(data)
         self.hash.update(data)
@@ -234,6 +235,7 @@ class Config:
     curated: list[str] = dataclasses.field(default_factory=list)  # your own curated .txt / .jsonl files
     noisy: list[str] = dataclasses.field(default_factory=list)    # your own noisy .txt / .jsonl files
     field: list[str] = dataclasses.field(default_factory=lambda: ["text"])  # fields of a .jsonl line that make the document
+    answer_field: str = ""                  # label the tokens of this field `solution`, all others `question`
     tokenizer: str = "gpt2"                 # a tiktoken name, a .tiktoken or GPT-2 merges file, or a corpus folder
     vocab_size: int = 0                     # keep only the tokenizer's first ids (0: all)
     held_out: float = 0.05                  # share of your curated documents that goes to dev, and to target
@@ -244,6 +246,8 @@ class Config:
     def validate(self):
         if bool(self.curated) != bool(self.noisy):
             yield "--curated and --noisy go together: both name files of yours, or neither (the built-in corpus)"
+        if self.answer_field and self.answer_field not in self.field:
+            yield f"answer_field {self.answer_field!r} must be one of --field: {' '.join(self.field)}"
         if not 0 < self.held_out < 0.5:
             yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
         for name in set(self.check_overlap) - set(tasks.TASKS):
@@ -329,12 +333,14 @@ def make_own(cfg):
     copies of it go the same way; copies of held-out documents on the noisy side are dropped."""
     enc = load_tokenizer(cfg.tokenizer, cfg.vocab_size)
     save_tokenizer(enc, cfg.out)
-    writers = {name: TokenWriter(cfg.out, name, enc) for name in ("curated", "dev", "target", "noisy")}
+    labelled = corpus.LABELS if cfg.answer_field else None
+    writers = {name: TokenWriter(cfg.out, name, enc, labelled) for name in ("curated", "dev", "target", "noisy")}
     held_out, dropped = set(), 0
     for side, paths in (("curated", cfg.curated), ("noisy", cfg.noisy)):
         progress, written, name = Progress(side, cfg.max_tokens, "tokens"), 0, None
-        for text, ends_document in read_documents(paths, cfg.field):
+        for segments, ends_document in read_documents(paths, cfg.field, cfg.answer_field):
             if name is None:  # the first piece of a document
+                text = "".join(text for text, _ in segments)
                 key = hashlib.sha256(text.strip().encode()).digest()
                 place = int.from_bytes(key[:8], "big") / 2**64  # uniform in [0, 1)
                 if side == "curated":
@@ -345,8 +351,12 @@ def make_own(cfg):
                     name = "dropped" if key in held_out else "noisy"
                     dropped += name == "dropped"
             if name != "dropped":
-                tokens = enc.encode_ordinary(text)
-                writers[name].add(tokens, end=ends_document)
+                tokens, labels = [], []
+                for text, label in segments:
+                    ids = enc.encode_ordinary(text)
+                    tokens += ids
+                    labels += [label] * len(ids)
+                writers[name].add(tokens, labels if labelled else None, ends_document)
                 written += len(tokens)
             if ends_document:
                 name = None
@@ -362,33 +372,37 @@ def make_own(cfg):
         print(f"dropped {dropped:,} noisy documents that are copies of held-out ones")
 
 
-def read_documents(paths, fields):
-    """The documents of .txt and .jsonl files as a stream of (text, whether the document ends here): a long .txt
-    document comes in pieces of about a megabyte, cut at ends of lines. Raises BadInput."""
+def read_documents(paths, fields, answer_field=""):
+    """The documents of .txt and .jsonl files as a stream of (segments, whether the document ends here): a long .txt
+    document comes in pieces of about a megabyte, cut at ends of lines. Segments are [(text, label), ...]; with
+    answer_field, what stands before, in and after that field of a .jsonl line. Raises BadInput."""
     for path in paths:
         number = 0
         try:
             if path.endswith(".jsonl"):
                 for number, row in json_rows(path):
-                    text = "\n".join(str(row[name]) for name in fields)
-                    text.encode()  # JSON can hold half a character, which UTF-8 cannot
-                    yield text, True
+                    parts = [str(row[name]) + "\n" for name in fields]
+                    parts[-1] = parts[-1][:-1]
+                    "".join(parts).encode()  # JSON can hold half a character, which UTF-8 cannot
+                    at = fields.index(answer_field) if answer_field else len(fields)
+                    yield [("".join(parts[:at]), corpus.QUESTION), ("".join(parts[at:at + 1]), corpus.SOLUTION),
+                           ("".join(parts[at + 1:]), corpus.QUESTION)], True
                 continue
             with open(path, encoding="utf-8") as f:
                 lines, size = [], 0
                 for line in f:
                     if line.strip() == END_OF_TEXT:
                         if lines:
-                            yield "".join(lines), True
+                            yield [("".join(lines), corpus.QUESTION)], True
                         lines, size = [], 0
                         continue
                     if size > 2**20:
-                        yield "".join(lines), False
+                        yield [("".join(lines), corpus.QUESTION)], False
                         lines, size = [], 0
                     lines.append(line)
                     size += len(line)
                 if lines:
-                    yield "".join(lines), True
+                    yield [("".join(lines), corpus.QUESTION)], True
         except UnicodeError as e:
             raise BadInput(f"{path} is not UTF-8 text ({e.reason}); convert it first, with iconv for instance")
         except OSError as e:

@@ -81,7 +81,7 @@ def read_run(folder):
     records = read_jsonl(os.path.join(folder, "metrics.jsonl"))
     evals = [r for r in records if r["kind"] == "eval"]
     summary = [r for r in read_jsonl(os.path.join(folder, "eval", "summary.jsonl")) if r.get("task", "demo") == "demo"]
-    accuracy = sorted({r["step"]: r for r in summary if r["ckpt"].startswith("step_")}.values(), key=lambda r: r["step"])
+    accuracy = sorted({r["step"]: r for r in summary if r["ckpt"].startswith(("step_", "ckpt"))}.values(), key=lambda r: r["step"])
     if read_json(os.path.join(folder, "config.json"))["config"]["train"] == "curated":
         end, graded = min(evals, key=lambda r: r["dev_loss"]), [r for r in summary if r["ckpt"] == "best"]
     else:

@@ -3,6 +3,7 @@ Step 2: the reference model's loss of every token of a corpus, one forward pass 
 
     python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores
     python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores_entropy --entropy
+    python score.py --from_logprobs api.jsonl --block_size 192 --data data/demo --out out/scores_api  # see logprobs.py
 
 Writes OUT/loss.bin, float16, one number per target: number r*T + t is L_ref of the t-th target of row r,
 
@@ -22,7 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from common import BadInput, Progress, Ranks, file_hash, load_checkpoint, load_weights, read_json, run, write_json
+import logprobs
+from common import (BadInput, Progress, Ranks, file_hash, load_checkpoint, load_weights, read_json, replacing, run,
+                    write_json)
 from data import Tokens
 from kept import losses_of
 from model import GPT, GPTConfig
@@ -38,12 +41,18 @@ class Config:
     batch_rows: int = 64            # rows per forward pass
     entropy: bool = False           # also write the entropy of each prediction
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
+    write_texts: str = ""           # no scores: write the text of each row to this .jsonl, for another program to score
+    from_logprobs: str = ""         # no checkpoint: the log-probabilities in this .jsonl (logprobs.py says how it looks)
 
     def validate(self):
         if self.batch_rows < 1:
             yield f"batch_rows must be at least 1, not {self.batch_rows}"
         if self.block_size < 0:
             yield f"block_size must not be negative, but is {self.block_size}"
+        if (self.from_logprobs or self.write_texts) and not self.block_size:
+            yield "from_logprobs and write_texts need --block_size, that of the training run"
+        if self.from_logprobs and self.entropy:
+            yield "from_logprobs has no entropy to write"
 
 
 @torch.no_grad()
@@ -61,6 +70,8 @@ def score_rows(model, x, y, entropy=False):
 
 
 def main(cfg):
+    if cfg.write_texts or cfg.from_logprobs:
+        return with_texts(cfg)
     ranks = Ranks(cfg.device)
     ckpt = load_checkpoint(cfg.ckpt, ranks.device)
     model = GPT(GPTConfig(**ckpt["model_config"])).to(ranks.device)
@@ -125,14 +136,42 @@ def main(cfg):
     for f in files.values():
         f.close()
     progress.close()
+    report(cfg.out, tokens, state["seconds"])
 
-    losses = np.memmap(os.path.join(cfg.out, "loss.bin"), dtype=np.float16, mode="r")
-    print(f"{cfg.out}: {losses.size:,} tokens of {tokens.path}.bin, mean reference loss "
-          f"{losses.mean(dtype=np.float64):.3f}, {state['seconds']:.0f} s")
+
+def with_texts(cfg):
+    """--write_texts: the text of each row; --from_logprobs: scores from what another program made of these."""
+    tokens = Tokens(cfg.data, cfg.corpus, cfg.block_size)
+    if cfg.write_texts:
+        logprobs.write_texts(cfg.write_texts, tokens, cfg.data)
+        print(f"{cfg.write_texts}: the texts of {tokens.n_rows:,} rows of {tokens.T} targets")
+        return
+    start, progress = time.time(), Progress("scores", tokens.n_rows, "rows")
+    losses = logprobs.losses_from(cfg.from_logprobs, tokens, cfg.data, progress)
+    progress.close()
+    os.makedirs(cfg.out, exist_ok=True)
+    if os.path.exists(os.path.join(cfg.out, "scores.json")):
+        raise BadInput(f"{cfg.out} already holds scores: choose another --out, or delete the folder")
+    with replacing(os.path.join(cfg.out, "loss.bin"), "wb") as f:
+        f.write(losses.tobytes())
+    write_json(os.path.join(cfg.out, "scores.json"), {
+        "corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(cfg.from_logprobs),
+        "block_size": tokens.T, "tokenizer_sha256": tokens.tokenizer_sha256, "files": ["loss"], "n_rows": tokens.n_rows,
+        "rows_done": tokens.n_rows, "seconds": time.time() - start})
+    report(cfg.out, tokens, time.time() - start)
+
+
+def report(folder, tokens, seconds):
+    """Print the mean reference loss, and that of each true label (of tokens whose loss is known)."""
+    losses = np.memmap(os.path.join(folder, "loss.bin"), dtype=np.float16, mode="r")
+    known = np.isfinite(losses)
+    print(f"{folder}: {losses.size:,} tokens of {tokens.path}.bin, mean reference loss "
+          f"{losses[known].mean(dtype=np.float64):.3f}, {seconds:.0f} s"
+          + (f"; of {losses.size - known.sum():,} it is not known" if not known.all() else ""))
     if tokens.labels is not None:
         labels = tokens.labels[1:losses.size + 1]
         for label, name in enumerate(tokens.label_names):
-            of_label = losses[labels == label].astype(np.float64)
+            of_label = losses[(labels == label) & known].astype(np.float64)
             if of_label.size:
                 print(f"  {name:<10} {of_label.size / losses.size:6.1%} of the tokens, mean reference loss {of_label.mean():.3f}")
 

@@ -25,14 +25,15 @@ from data import Tokens, batch
 from kept import compile_passes, kept_loss, losses_of, select  # SLM
 from model import GPT, GPTConfig
 from score import Scores  # SLM: L_ref, read from disk
+from variants import Options, Variants  # SLM: controls and extensions; without them it is the paper's method
 
 
 @dataclass
-class Config:
+class Config(Options):  # SLM: the options of variants.py too
     data: str = "data/demo"         # corpus folder, made by data.py
     scores: str = "out/scores"      # SLM: folder written by score.py (for excess and low_ref)
     keep: float = 0.3               # fraction of a step's tokens that the loss counts; 1.0 is CLM
-    select: str = "excess"          # by what: excess, random, high_loss (no reference model: selects noise), low_ref
+    select: str = "excess"          # by what: excess, random, high_loss (no reference model: selects noise), low_ref, ...
     filter_backward: bool = False   # approximate, faster: no gradient through the tokens that are not kept
     train: str = "noisy"            # which of its token files to train on
     out: str = "out/slm"            # run folder
@@ -92,8 +93,7 @@ class Config:
             yield f"beta2 must lie in [0, 1), not {self.beta2}"
         if not 0 < self.keep <= 1:  # SLM
             yield f"keep must lie in (0, 1], not {self.keep}"
-        if self.select not in ("excess", "random", "high_loss", "low_ref"):
-            yield f"select must be excess, random, high_loss or low_ref, not {self.select!r}"
+        yield from self.problems()
         if self.lr <= 0:
             yield f"lr must be above 0, not {self.lr}"
         world = int(os.environ.get("WORLD_SIZE", 1))
@@ -115,15 +115,14 @@ def main(cfg):
 
     # Data: what is trained on, and two held-out files of the target distribution.
     train, dev, target = (Tokens(cfg.data, name, T) for name in (cfg.train, "dev", "target"))
-    scores = Scores(cfg.scores, train) if cfg.keep < 1 and cfg.select in ("excess", "low_ref") else None  # SLM
+    clm = cfg.keep == 1 and not cfg.softmax_tau and not cfg.labels  # SLM: no selection
+    scores = Scores(cfg.scores, train) if not clm and cfg.select in ("excess", "low_ref") else None
+    variants = Variants(cfg, train, scores)
     batch_rows = cfg.batch_tokens // T
     rows_here = batch_rows // ranks.world
     this_rank = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # its rows of a step
     micro_rows = cfg.micro_rows or rows_here
-    # SLM: n_targets tokens of a step count, and n_kept of a forward pass (0: to be counted; None: the backward skips none)
-    n_targets = max(1, round(cfg.keep * (batch_rows * T)))
-    one_pass = cfg.keep == 1 or (ranks.world == 1 and micro_rows == batch_rows)  # all that is ranked is in one forward pass
-    n_kept = None if cfg.keep == 1 else n_targets if one_pass else 0 if cfg.filter_backward else None
+    one_pass = clm or (ranks.world == 1 and micro_rows == batch_rows and not cfg.softmax_tau)  # SLM: ranked in one go
 
     # Model: fresh, from another run's weights, or where this run stopped.
     torch.manual_seed(cfg.seed)
@@ -213,14 +212,13 @@ def main(cfg):
         rows = batch(train.n_rows, batch_rows, cfg.seed, step)
         micro_batches = [train.rows(r) for r in np.split(rows[this_rank], rows_here // micro_rows)]
         micro_batches = [(ranks.to_device(x), ranks.to_device(y)) for x, y in micro_batches]
-        # SLM: what is known of the scores before the forward pass: -L_ref, or a random number
-        known = -scores.rows(rows) if scores else torch.zeros(batch_rows, T)
-        if cfg.select == "random":
-            known = torch.from_numpy(np.random.default_rng([cfg.seed, step]).random((batch_rows, T))).float()
+        # SLM: what is known of the scores before the forward pass, -L_ref, and how many tokens of the step count: keep B T
+        known = variants.known(-scores.rows(rows) if scores else torch.zeros(batch_rows, T), rows, step)
+        n_targets = variants.n_targets(known, step)
+        n_kept = None if clm else n_targets if one_pass else 0 if cfg.filter_backward else None  # of a forward pass
         known = ranks.to_device(known.flatten())
 
-        def score(losses, i):
-            """Equation 3, L_theta - L_ref, or a control: of the tokens i (m,) of the step, whose losses are given (m,)."""
+        def score(losses, i):  # equation 3, L_theta - L_ref, or a control: of the tokens i (m,) with these losses (m,)
             return losses + known[i] if cfg.select in ("excess", "high_loss") else known[i]
 
         loss = torch.zeros((), device=device)
@@ -237,9 +235,12 @@ def main(cfg):
                             with torch.no_grad():
                                 others = [losses_of(model(x), weight, y) for x, y in micro_batches[1:]]
                             step_losses = ranks.gather(torch.cat([losses_of(hidden, weight, y), *others]))
-                            selected = select(score(step_losses.flatten(), slice(None)), cfg.keep).view(batch_rows, T)
-                            mine = [m.flatten().nonzero().squeeze(1) for m in selected[this_rank].split(micro_rows)]
-                        loss_sum, _, _ = kept_loss(hidden.flatten(0, 1)[mine[i]], weight, y.flatten()[mine[i]])
+                            step_scores = score(step_losses.flatten(), slice(None))
+                            selected = select(step_scores, n_targets).view(batch_rows, T)
+                            weights = variants.weights(step_scores, selected)[this_rank].split(micro_rows)
+                        w = weights[i].flatten()
+                        kept = w.nonzero().squeeze(1)
+                        loss_sum, _, _ = kept_loss(hidden.flatten(0, 1)[kept], weight, y.flatten()[kept], weights=w[kept])
                 micro_loss = loss_sum / n_targets
                 (micro_loss * ranks.world).backward()         # DistributedDataParallel takes the mean over ranks
             loss += micro_loss.detach()
@@ -258,7 +259,7 @@ def main(cfg):
                 raise BadInput(f"the loss is {loss.item()} at step {step}: lower --lr; {cfg.out} keeps what was saved before")
             if ranks.main:
                 folder.log(kind="train", step=step, tokens=step * cfg.batch_tokens, lr=learning_rate(step, cfg),
-                           loss=loss.item(), **({} if cfg.keep == 1 else selection_stats(  # SLM
+                           loss=loss.item(), **({} if clm else selection_stats(  # SLM
                                step_losses, selected, train.row_labels(rows), train.label_names)))
         step += 1
         progress.show(step, f"target loss {record['target_loss']:.3f}" if record else "")

@@ -11,7 +11,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0} ARMS=${ARMS:-clm slm} TUNED=${TUNED:-} OUT=${OUT:-out/demo} PYTHON=${PYTHON:-python}
 export DATA=${DATA:-data/demo} NOISY=${NOISY:-4000000}   # corpus folder, tokens of its noisy side
-export TOKENS=${TOKENS:-3993600}         # tokens of the base run and of each arm: 2,600 steps
+export TOKENS=${TOKENS:-3993600}         # tokens of each arm: 2,600 steps
+export BASE_TOKENS=${BASE_TOKENS:-$TOKENS}  # of the base run
+export SNAPSHOT=${SNAPSHOT:-260}          # steps between the weights of an arm that are kept and evaluated
 export REF_TOKENS=${REF_TOKENS:-600000}  # of the reference model at most: 12 epochs, it stops before it overfits
 export PROBLEMS=${PROBLEMS:-0}           # evaluate on the first so many problems; 0: all 500
 export JOBS=${JOBS:-2}                   # cores: so many processes at a time, or threads of a single one
@@ -22,7 +24,7 @@ corpus() {  # the built-in corpus of this seed
 }
 base() {  # a model that has seen the noisy corpus: the reference model and all arms start from it, as in the paper
   $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train noisy --out "$OUT/seed$1/base" --device "$DEVICE" \
-    --train_tokens "$TOKENS" --lr 5e-3 --seed $((1000 + $1)) --eval_every 650
+    --train_tokens "$BASE_TOKENS" --lr 5e-3 --seed $((1000 + $1)) --eval_every 650
 }
 curated() {  # train on the curated side, stop where the loss on held-out `dev` is lowest: seed, run, run to start from
   $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$OUT/seed$1/$2" --device "$DEVICE" \
@@ -43,7 +45,7 @@ arm() {  # step 3: same start, rows, order, learning rate and tokens; only what 
   esac
   $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
     --device "$DEVICE" --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$TOKENS" --lr 1e-3 --seed "$1" \
-    --eval_every 65 --snapshot_every 260 $how
+    --eval_every 65 --snapshot_every "$SNAPSHOT" $how
 }
 accuracy() {  # step 4: few-shot accuracy: seed, run, checkpoints
   $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" --ckpt "$OUT/seed$1/$2"/$3

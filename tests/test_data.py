@@ -1,4 +1,5 @@
 """Tokenizers, token files, fixed rows, and the built-in corpus."""
+import dataclasses
 import json
 import os
 import re
@@ -189,12 +190,31 @@ def test_own_files_become_a_corpus(tmp_path):
     assert Tokens(out, "noisy", 16).labels is None
 
 
+def test_the_answer_field_is_labelled(tmp_path):
+    rows = [{"q": f"What is {i} plus {i}?", "a": f"It is {2 * i}." if i % 7 else "", "source": "x y"} for i in range(300)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "n.jsonl").write_text("".join(json.dumps(r | {"q": "Again: " + r["q"]}) + "\n" for r in rows + rows))
+    (tmp_path / "vocabulary").mkdir()
+    data.save_tokenizer(data.demo_tokenizer(), str(tmp_path / "vocabulary"))
+    for fields in (["q", "a"], ["q", "a", "source"]):
+        out = str(tmp_path / str(len(fields)))
+        cfg = data.Config(curated=[str(tmp_path / "c.jsonl")], noisy=[str(tmp_path / "n.jsonl")], field=fields, answer_field="a",
+                          out=out, tokenizer=str(tmp_path / "vocabulary"))
+        assert list(cfg.validate()) == []
+        data.main(cfg)
+        tokens, enc = Tokens(out, "noisy", 16), data.load_tokenizer(out)
+        marked = enc.decode(tokens.tokens[tokens.labels == corpus.SOLUTION].tolist()).replace("<|endoftext|>", "")
+        assert marked == "".join(r["a"] + "\n" * (len(fields) > 2) for r in rows + rows)
+        assert enc.decode(tokens.tokens.tolist()).count("Again: ") == 600
+    assert list(dataclasses.replace(cfg, answer_field="b").validate())
+
+
 def test_a_long_document_comes_in_pieces_but_stays_one_document(tmp_path):
     path = tmp_path / "long.txt"
     path.write_text("a line of text\n" * 200_000 + "<|endoftext|>\nshort\n")
     pieces = list(data.read_documents([str(path)], ["text"]))
     assert len(pieces) > 3 and [end for _, end in pieces] == [False] * (len(pieces) - 2) + [True, True]
-    assert "".join(text for text, _ in pieces) == "a line of text\n" * 200_000 + "short\n"
+    assert "".join(text for [(text, _)], _ in pieces) == "a line of text\n" * 200_000 + "short\n"
 
 
 def test_tiktoken_names_are_still_tried(monkeypatch):

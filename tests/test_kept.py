@@ -39,7 +39,7 @@ def test_kept_loss_equals_the_plain_form(monkeypatch, k, rows, what):
         return {"excess": losses - ref[i], "low_ref": -ref[i], "high_loss": losses}[what]
     loss, losses, mask = kept_loss(hidden, weight, targets, k, score)
     plain_losses = token_losses(F.linear(hidden, weight), targets)
-    plain_mask = select(score(plain_losses.detach(), torch.arange(N)), k / N)
+    plain_mask = select(score(plain_losses.detach(), torch.arange(N)), k)
     assert mask.equal(plain_mask) and mask.sum() == k
     torch.testing.assert_close(losses, plain_losses.detach(), rtol=1e-12, atol=1e-12)
     assert not losses.requires_grad and not mask.requires_grad

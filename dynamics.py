@@ -1,0 +1,183 @@
+"""
+What happens to single tokens during training: the losses of held-out noisy text at every checkpoint of a run.
+
+    python dynamics.py --runs out/paper/seed0 --data data/paper/held_out
+
+RUNS is a seed's folder of runs/paper.sh: `ref` (the reference model) and the runs `clm` and `slm`, with weights kept
+along the way (step_*.pt) and their accuracy. --data is a corpus that none of them trained on. Writes RUNS/dynamics.json:
+
+    categories  figures 3 and 10: tokens whose loss falls, rises, stays low or stays high during CLM, by the paper's rule
+    losses      figure 6: loss of the tokens that SLM selects, and of the others, under SLM and under CLM
+    accuracy    figure 7: accuracy against the loss on selected and on unselected tokens
+    sets        figure 8: losses over training of the tokens that SLM selects at five of its checkpoints
+
+plot_paper.py draws them.
+"""
+import glob
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from common import BadInput, Progress, Ranks, load_checkpoint, load_weights, read_jsonl, run, write_json
+from data import Tokens, load_tokenizer
+from kept import select
+from model import GPT, GPTConfig
+from score import score_rows
+
+CATEGORIES = ("H->L", "L->H", "L->L", "H->H")  # high to low: learned; low to high: forgotten; low all along; high all along
+
+
+@dataclass
+class Config:
+    runs: str = "out/paper/seed0"       # folder with ref, clm and slm
+    data: str = "data/paper/held_out"   # corpus folder
+    corpus: str = "noisy"               # which of its token files
+    keep: float = 0.3                   # of the selections looked at
+    max_rows: int = 0                   # only the first so many rows (0: all)
+    device: str = "auto"                # auto, cpu, cuda, cuda:1, mps
+
+    def validate(self):
+        if not 0 < self.keep < 1:
+            yield f"keep must lie between 0 and 1, not {self.keep}"
+        if self.max_rows < 0:
+            yield f"max_rows must not be negative, but is {self.max_rows}"
+
+
+def categories(losses):
+    """The paper's four categories of tokens. losses: (n_checkpoints, n_tokens). Returns (n_tokens,), indices into CATEGORIES.
+
+    A line l = a x + b is fitted to the losses of a token at checkpoints x = 0, 1, ..., n. If it falls by more than 0.2 over
+    all of them (a n < -0.2), H->L; if it rises by more, L->H; else by the last loss: L->L up to the mean of all tokens'
+    last losses, H->H above.
+    """
+    x = np.arange(len(losses)) - (len(losses) - 1) / 2           # centred: the slope is then x . l / x . x
+    change = (x @ losses) / (x @ x) * (len(losses) - 1)
+    return np.where(change < -0.2, 0, np.where(change > 0.2, 1, np.where(losses[-1] <= losses[-1].mean(), 2, 3)))
+
+
+def top(scores, keep):
+    """Mask of the top `keep` of the scores, (n,) bool. One ranking over the whole held-out text."""
+    return select(torch.from_numpy(scores), max(1, round(keep * len(scores)))).numpy()
+
+
+def token_losses_of(path, tokens, rows, ranks, batch_rows=64):
+    """Loss of every target of the rows under the checkpoint at path, (len(rows) * T,) float32."""
+    ckpt = load_checkpoint(path, ranks.device)
+    if ckpt["tokenizer_sha256"] != tokens.tokenizer_sha256:
+        raise BadInput(f"{path} was trained with another tokenizer than that of {tokens.path}.bin: give a corpus of the "
+                       f"same tokenizer")
+    model = GPT(GPTConfig(**ckpt["model_config"])).to(ranks.device).eval()
+    load_weights(model, ckpt["model"], path)
+    losses = []
+    for r in range(0, len(rows), batch_rows):
+        x, y = map(ranks.to_device, tokens.rows(rows[r:r + batch_rows]))
+        with ranks.autocast():
+            losses.append(score_rows(model, x, y)[0].float().cpu().numpy().ravel())
+    return np.concatenate(losses)
+
+
+def checkpoints(folder):
+    """[(step, path)] of the weights kept along a run, and {step: few-shot accuracy} where it was evaluated."""
+    paths = sorted(glob.glob(os.path.join(folder, "step_*.pt")))
+    if len(paths) < 3:
+        raise BadInput(f"{folder} has {len(paths)} step_*.pt where a line needs at least 3: train it with --snapshot_every")
+    accuracy = {f"{r['ckpt']}.pt": r["accuracy"] for r in read_jsonl(os.path.join(folder, "eval", "summary.jsonl"))
+                if r.get("task") == "demo"}
+    steps = [int(os.path.basename(p)[5:-3]) for p in paths]
+    return list(zip(steps, paths)), {s: accuracy[os.path.basename(p)] for s, p in zip(steps, paths) if os.path.basename(p) in accuracy}
+
+
+def examples(tokens, rows, category, losses, enc, n=3, context=12):
+    """Of each category the n tokens, far apart, nearest to its mean curve, with the text before them and their losses."""
+    flat = tokens.tokens
+    found = {}
+    for c, name in enumerate(CATEGORIES):
+        members = np.flatnonzero(category == c)
+        if not members.size:
+            continue
+        distance = ((losses[:, members] - losses[:, members].mean(axis=1, keepdims=True)) ** 2).sum(axis=0)
+        chosen = []
+        for i in members[np.argsort(distance, kind="stable")]:
+            token = int(flat[at(i, rows, tokens.T) + 1])
+            if all(token != t for t, _ in chosen):
+                chosen.append((token, i))
+            if len(chosen) == n:
+                break
+        found[name] = [{"before": enc.decode([int(t) for t in flat[max(0, at(i, rows, tokens.T) + 1 - context):at(i, rows, tokens.T) + 1]]),
+                        "token": enc.decode([token]), "losses": losses[:, i].tolist()} for token, i in chosen]
+    return found
+
+
+def at(i, rows, T):
+    """Where the input is, in the flat token file, whose target is the i-th of the rows' targets."""
+    return int(rows[i // T]) * T + i % T
+
+
+def main(cfg):
+    out = os.path.join(cfg.runs, "dynamics.json")
+    if os.path.exists(out):
+        print(f"{out}: made before; delete it to make it again")
+        return
+    ranks, runs = Ranks(cfg.device), {}
+    for arm in ("clm", "slm"):
+        runs[arm] = checkpoints(os.path.join(cfg.runs, arm))
+    if [s for s, _ in runs["clm"][0]] != [s for s, _ in runs["slm"][0]]:
+        raise BadInput(f"clm and slm in {cfg.runs} keep weights at different steps: train them with the same --snapshot_every")
+    ref_path = os.path.join(cfg.runs, "ref", "best.pt")
+    T = load_checkpoint(ref_path)["model_config"]["block_size"]
+    tokens = Tokens(cfg.data, cfg.corpus, T)
+    rows = np.arange(min(tokens.n_rows, cfg.max_rows or tokens.n_rows))
+    n_passes, done = 1 + sum(len(c) for c, _ in runs.values()), 1
+    progress = Progress(cfg.runs, n_passes, "checkpoints")
+    ref, losses = token_losses_of(ref_path, tokens, rows, ranks), {}
+    for arm, (steps, _) in runs.items():
+        curves = []
+        for _, path in steps:
+            curves.append(token_losses_of(path, tokens, rows, ranks))
+            done += 1
+            progress.show(done)
+        losses[arm] = np.stack(curves)                            # (n_checkpoints, n_tokens)
+    progress.close()
+    clm, slm = losses["clm"], losses["slm"]
+    steps = [s for s, _ in runs["clm"][0]]
+    result = {"data": cfg.data, "n_tokens": int(ref.size), "keep": cfg.keep, "steps": steps}
+
+    # Figures 3 and 10: categories of the CLM run, and what the tokens of each really are.
+    category = categories(clm)
+    result["categories"] = {"share": {name: float((category == c).mean()) for c, name in enumerate(CATEGORIES)},
+                            "mean_loss": {name: clm[:, category == c].mean(axis=1).tolist() for c, name in enumerate(CATEGORIES)
+                                          if (category == c).any()},
+                            "examples": examples(tokens, rows, category, clm, load_tokenizer(cfg.data))}
+    if tokens.labels is not None:
+        labels = tokens.row_labels(rows).numpy().ravel()
+        result["categories"]["share_by_label"] = {
+            label: {name: float((category[labels == i] == c).mean()) for c, name in enumerate(CATEGORIES)}
+            for i, label in enumerate(tokens.label_names) if (labels == i).any()}
+
+    # Figure 6: at each checkpoint the tokens that SLM would select there, under both models.
+    result["losses"] = {arm: {"selected": [], "unselected": []} for arm in losses}
+    for s in range(len(steps)):
+        selected = top(slm[s] - ref, cfg.keep)
+        for arm in losses:
+            result["losses"][arm]["selected"].append(float(losses[arm][s][selected].mean()))
+            result["losses"][arm]["unselected"].append(float(losses[arm][s][~selected].mean()))
+
+    # Figure 7: one set of tokens for all points, those that SLM selects before its first step: no arm has a part in it.
+    selected = top(slm[0] - ref, cfg.keep)
+    result["accuracy"] = [
+        {"arm": arm, "step": step, "accuracy": runs[arm][1][step], "selected": float(losses[arm][s][selected].mean()),
+         "unselected": float(losses[arm][s][~selected].mean())}
+        for arm in losses for s, step in enumerate(steps) if step in runs[arm][1]]
+
+    # Figure 8: the tokens selected at five checkpoints, over the whole run.
+    five = sorted({round(s) for s in np.linspace(0, len(steps) - 1, 5)})
+    result["sets"] = {str(steps[s]): slm[:, top(slm[s] - ref, cfg.keep)].mean(axis=1).tolist() for s in five}
+    write_json(out, result)
+    print(f"{out}: {ref.size:,} tokens at {len(steps)} checkpoints of clm and slm")
+    print("  CLM: " + "  ".join(f"{name} {share:.1%}" for name, share in result["categories"]["share"].items()))
+
+
+if __name__ == "__main__":
+    run(main, Config, __doc__)

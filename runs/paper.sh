@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# The paper's analysis at laptop scale, three seeds: every figure, the self-reference and weak-to-strong tables, and variants.
+#
+#   bash runs/paper.sh                          # all parts; about an hour on two cores
+#   bash runs/paper.sh main ratios figures      # some; `main` first, the others start from its models and scores
+#   SIZE=tiny SEEDS="0 1" bash runs/paper.sh    # a try, a few minutes
+#
+# Parts: main ratios self weak soft several schedule finetune dynamics highlight figures. Run it again after an
+# interruption: what is finished is not done again. Ends with OUT/results.json, OUT/table.md and a PNG for each figure.
+# The arms have half the tokens of runs/seeds.sh; the base model they start from has the same.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SEEDS=${SEEDS:-0 1 2} OUT=${OUT:-out/paper} DATA=${DATA:-data/paper} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2}
+export DEVICE=${DEVICE:-cpu} SIZE=${SIZE:-full}
+if [ "$SIZE" = tiny ]; then
+  export BASE_TOKENS=30720 TOKENS=30720 REF_TOKENS=30720 NOISY=40000 HELD_OUT=20000 PROBLEMS=10 SNAPSHOT=4
+else
+  export BASE_TOKENS=3993600 TOKENS=1996800 REF_TOKENS=600000 NOISY=4000000 HELD_OUT=100000 PROBLEMS=0 SNAPSHOT=130
+fi
+PARTS=${*:-main ratios self weak soft several schedule finetune dynamics highlight figures}
+
+arm() {  # an arm as in runs/demo.sh: seed, name, options. Then its few-shot accuracy
+  $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
+    --device "$DEVICE" --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$TOKENS" --lr 1e-3 --seed "$1" \
+    --eval_every 65 "${@:3}"
+  $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" --ckpt "$OUT/seed$1/$2/ckpt.pt"
+}
+self_scores() {  # loss and entropy of the noisy corpus under a model that was trained on the noisy corpus: the base
+  $PYTHON score.py --ckpt "$OUT/seed$1/base/ckpt.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/self_scores" --entropy \
+    --device "$DEVICE"
+}
+weak_scores() {  # a reference model a third of the size, made like the other one
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train noisy --out "$OUT/seed$1/weak_base" --device "$DEVICE" \
+    --train_tokens "$BASE_TOKENS" --lr 5e-3 --seed $((1000 + $1)) --eval_every 650 --n_embd 32
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$OUT/seed$1/weak_ref" --device "$DEVICE" \
+    --init_from "$OUT/seed$1/weak_base/ckpt.pt" --train_tokens "$REF_TOKENS" --lr 2e-3 --seed "$1" --eval_every 20 --patience 8
+  $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" --ckpt "$OUT/seed$1/weak_ref/best.pt"
+  $PYTHON score.py --ckpt "$OUT/seed$1/weak_ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/weak_scores" --device "$DEVICE"
+}
+export -f arm self_scores weak_scores
+
+all_seeds() {  # all_seeds FUNCTION: with each seed and each line of standard input, JOBS at a time; @ is the seed
+  lines=$(grep . || true)
+  while read -r line; do for s in $SEEDS; do echo "$1 $s ${line//@/$s}"; done; done <<< "$lines" |
+    OMP_NUM_THREADS=1 xargs -P "$JOBS" -I{} bash -euo pipefail -c "{}"
+}
+
+for part in $PARTS; do
+  echo "--- $part"
+  case $part in
+    main)      ARMS="clm slm random" bash runs/demo.sh ;;
+    ratios)    for k in 0.1 0.2 0.4 0.6 0.8; do echo "keep_$k --keep $k"; done | all_seeds arm ;;                # figure 9
+    self)      echo | all_seeds self_scores                                                                  # tables 3, 4
+               for how in low_ref low_entropy intersection union; do
+                 echo "self_$how --keep 0.3 --select $how --scores $OUT/seed@/self_scores"
+               done | all_seeds arm ;;
+    weak)      echo | all_seeds weak_scores                                                                     # table 5
+               echo "weak --keep 0.3 --scores $OUT/seed@/weak_scores" | all_seeds arm ;;
+    soft)      printf '%s\n' "soft_1 --softmax_tau 1" "soft_0.3 --softmax_tau 0.3" \
+                 "soft_0.3_max_5 --softmax_tau 0.3 --max_weight 5" | all_seeds arm ;;
+    several)   for how in mean min; do
+                 echo "several_$how --keep 0.3 --more_scores $OUT/seed@/weak_scores --combine $how"
+               done | all_seeds arm ;;
+    schedule)  echo "warmup --keep 0.3 --keep_warmup 260" | all_seeds arm ;;
+    finetune)  printf '%s\n' "answers --keep 1.0" "answers_slm --keep 0.5" "answers_random --keep 0.5 --select random" |
+                 sed 's/$/ --labels solution result wrong/' | all_seeds arm ;;
+    dynamics)  [ -f "$DATA/held_out/noisy.json" ] ||
+                 $PYTHON data.py --out "$DATA/held_out" --seed 9000 --noisy_tokens "$HELD_OUT"
+               for s in $SEEDS; do
+                 $PYTHON dynamics.py --runs "$OUT/seed$s" --data "$DATA/held_out" --device "$DEVICE"
+               done ;;
+    highlight) s=${SEEDS%% *}
+               $PYTHON highlight.py --data "$DATA/seed$s" --ref "$OUT/seed$s/ref/best.pt" --out "$OUT/highlight.png" \
+                 --ckpt $(ls "$OUT/seed$s"/slm/step_*.pt | awk 'NR == 1 || NR == 4 || NR == 11') ;;
+    figures)   $PYTHON plot_paper.py --runs "$OUT" ;;
+    *)         echo "there is no part $part; parts: see the top of $0" >&2; exit 2 ;;
+  esac
+done

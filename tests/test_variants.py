@@ -1,0 +1,215 @@
+"""variants.py and logprobs.py: each against brute force, and through train_slm.py and score.py."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import score
+import train_slm
+import variants
+from common import BadInput
+from data import Tokens, load_tokenizer
+from kept import kept_loss, token_losses
+from logprobs import align
+from test_training import TINY, records, same_weights, scores, train  # noqa: F401 (scores is a fixture)
+
+
+def brute_force(select, loss, entropy, k):
+    """Lists of the best m by each, m growing until their intersection, or union, has k tokens."""
+    by_loss, by_entropy = np.argsort(loss, kind="stable"), np.argsort(entropy, kind="stable")
+    for m in range(1, len(loss) + 1):
+        a, b = set(by_loss[:m].tolist()), set(by_entropy[:m].tolist())
+        both = a & b if select == "intersection" else a | b
+        if len(both) >= k:
+            return both
+    raise AssertionError
+
+
+@pytest.mark.parametrize("select", ["intersection", "union"])
+@pytest.mark.parametrize("k", [1, 7, 20, 40])
+def test_intersection_and_union_are_of_equally_long_lists(select, k):
+    g = torch.Generator().manual_seed(k)
+    loss, entropy = torch.rand(4, 10, generator=g), torch.rand(4, 10, generator=g)
+    rank = variants.low_loss_and_entropy(select, loss, entropy)
+    best = rank.flatten().argsort(descending=True, stable=True)[:k].tolist()
+    expected = brute_force(select, loss.flatten().numpy(), entropy.flatten().numpy(), k)
+    assert set(best) <= expected and len(expected) - k <= 1  # a list that grows by one can bring two, in a union
+
+
+def test_soft_weights():
+    scores = torch.tensor([1.0, 3.0, -torch.inf, 0.0])
+    weights = variants.soft_weights(scores, 2.0)
+    e = np.exp([0.5, 1.5, 0.0])
+    np.testing.assert_allclose(weights[[0, 1, 3]], 3 * e / e.sum(), rtol=1e-6)
+    assert weights[2] == 0
+    clipped = variants.soft_weights(scores, 0.2, max_weight=1.5)
+    sharp = variants.soft_weights(scores, 0.2)
+    assert sharp[1] > 1.5 and clipped.tolist() == sharp.clamp(max=1.5).tolist()
+    assert variants.soft_weights(scores, 1e6)[[0, 1, 3]].tolist() == pytest.approx([1, 1, 1], rel=1e-4)  # towards CLM
+
+
+def test_weighted_loss_equals_the_plain_form():
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 5, generator=g, dtype=torch.float64, requires_grad=True) for n in (12, 9))
+    targets, w = torch.randint(9, (12,), generator=g), torch.rand(12, generator=g, dtype=torch.float64)
+    ours = kept_loss(hidden, weight, targets, weights=w)[0]
+    plain = (token_losses(F.linear(hidden, weight), targets) * w).sum()
+    torch.testing.assert_close(ours, plain)
+    for a, b in zip(torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(plain, (hidden, weight))):
+        torch.testing.assert_close(a, b)
+
+
+def test_keep_falls_to_its_value():
+    cfg = train_slm.Config(keep=0.2, keep_warmup=4)
+    cases = [variants.Variants.n_targets(type("V", (), {"cfg": cfg}), torch.zeros(100), step) for step in range(6)]
+    assert cases == [100, 80, 60, 40, 20, 20]
+
+
+@pytest.fixture(scope="module")
+def entropy_scores(demo, scores, tmp_path_factory):  # noqa: F811
+    """The same reference model's scores, with entropies."""
+    import os
+    folder = tmp_path_factory.mktemp("entropy")
+    ckpt = os.path.join(os.path.dirname(scores), "ref", "best.pt")
+    score.main(score.Config(ckpt=ckpt, data=demo, out=str(folder), entropy=True, device="cpu"))
+    return str(folder)
+
+
+@pytest.mark.parametrize("options", [
+    {"select": "low_entropy"}, {"select": "intersection"}, {"select": "union"}, {"softmax_tau": 0.5},
+    {"softmax_tau": 0.5, "max_weight": 3.0}, {"keep_warmup": 6}, {"labels": ["solution", "result"]},
+    {"labels": ["solution", "result"], "keep": 1.0}], ids=str)
+def test_every_variant_is_another_run_and_accumulation_changes_nothing(demo, entropy_scores, tmp_path, options):
+    options = {"keep": 0.25, "scores": entropy_scores} | options
+    train(train_slm, tmp_path / "one", demo, **options)
+    train(train_slm, tmp_path / "four", demo, micro_rows=2, **options)
+    train(train_slm, tmp_path / "slm", demo, keep=0.25, scores=entropy_scores)
+    for a, b in zip(records(tmp_path / "one"), records(tmp_path / "four")):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4) and a["ratio"] == b["ratio"]
+    assert same_weights(tmp_path / "one", tmp_path / "four", tolerance=2e-3)
+    assert not same_weights(tmp_path / "one", tmp_path / "slm", tolerance=2e-3)
+    for r in records(tmp_path / "one"):
+        if "labels" in options:
+            assert r["kept_noise"] in (0, None) and r["kept_irrelevant"] in (0, None)
+            assert r["kept_solution"] == 1 or options["keep"] < 1
+        elif "softmax_tau" not in options and "keep_warmup" not in options:
+            assert r["ratio"] == 0.25
+    if "keep_warmup" in options:
+        assert records(tmp_path / "one")[0]["ratio"] == 1 and records(tmp_path / "one")[-1]["ratio"] == 0.25
+
+
+def test_several_reference_models(demo, scores, entropy_scores, tmp_path):  # noqa: F811
+    """The same scores twice are the same scores, whatever combines them; others are others."""
+    train(train_slm, tmp_path / "one", demo, scores=scores)
+    for how in ("mean", "min"):
+        train(train_slm, tmp_path / how, demo, scores=scores, more_scores=[entropy_scores], combine=how)
+        assert same_weights(tmp_path / "one", tmp_path / how)
+    tokens = Tokens(demo, "noisy", 32)
+    half = tmp_path / "half"
+    half.mkdir()
+    (np.fromfile(f"{scores}/loss.bin", dtype=np.float16) / 2).tofile(half / "loss.bin")
+    (half / "scores.json").write_text(open(f"{scores}/scores.json").read())
+    cfg = train_slm.Config(scores=scores, more_scores=[str(half)], combine="min")
+    own = score.Scores(scores, tokens)
+    rows = np.arange(3)
+    torch.testing.assert_close(variants.Variants(cfg, tokens, own).known(-own.rows(rows), rows, 0), -own.rows(rows) / 2,
+                               rtol=2e-3, atol=1e-4)
+
+
+def test_soft_step_equals_brute_force(demo, scores, tmp_path):  # noqa: F811
+    """The loss of the first step: all tokens weighted by softmax(excess / tau), mean weight 1."""
+    train(train_slm, tmp_path / "soft", demo, scores=scores, softmax_tau=0.7, snapshot_every=12)
+    from data import batch
+    from model import GPT, GPTConfig
+    ckpt = torch.load(tmp_path / "soft" / "step_000000.pt", weights_only=True)
+    model = GPT(GPTConfig(**ckpt["model_config"]))
+    model.load_state_dict(ckpt["model"])
+    tokens = Tokens(demo, "noisy", 32)
+    rows = batch(tokens.n_rows, 8, 0, 0)
+    x, y = tokens.rows(rows)
+    with torch.no_grad():
+        losses = token_losses(model.logits(model(x)), y).flatten().double().numpy()
+    excess = losses - score.Scores(scores, tokens).rows(rows).flatten().double().numpy()
+    w = np.exp(excess / 0.7)
+    assert records(tmp_path / "soft")[0]["loss"] == pytest.approx((w * losses).sum() / w.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"combine": "max"}, "combine"), ({"softmax_tau": -1.0}, "softmax_tau"), ({"max_weight": 2.0}, "max_weight"),
+    ({"softmax_tau": 1.0, "max_weight": 0.5}, "max_weight"), ({"more_scores": ["x"], "select": "random"}, "more_scores")])
+def test_bad_options(options, message):
+    assert any(message in problem for problem in train_slm.Config(**options).validate())
+
+
+def test_unknown_label(demo, scores, tmp_path):  # noqa: F811
+    with pytest.raises(BadInput, match="question, solution"):
+        train_slm.main(train_slm.Config(data=demo, out=str(tmp_path / "x"), scores=scores, **TINY, labels=["answer"]))
+
+
+# --------------------------------------------------------------------------------------------- scores from elsewhere
+
+def test_align():
+    own = [b"The", b" sum", b" is", b" 12"]
+    text = ["The", " sum", " is", " 12"]
+    assert align(own, 0, 14, text, [None, -1.0, -2.0, -3.0]).tolist() == [np.inf, 1, 2, 3]
+    # " sum is" as one token of seven bytes, four of them ours; "12" without its space
+    np.testing.assert_allclose(align(own, 0, 14, ["The", " sum is", " ", "12"], [None, -7.0, -1.0, -2.0]), [np.inf, 4, 3, 3])
+    # null in the middle; an empty token; a row that begins within a character
+    assert align(own, 0, 14, ["The", " sum", "", " is 12"], [None, None, -9.0, -6.0]).tolist() == [np.inf, np.inf, 3, 3]
+    assert align([b"\xa9", b"a", b"b"], 1, 3, ["a", "b"], [-1, -2]).tolist() == [np.inf, 1, 2]
+    for theirs, logprobs in ((["The", " sun", " is", " 12"], [None, -1, -2, -3]), (text, [None, -1, -2]), (text[:3], [None, -1, -2]),
+                             (text, [None, 1.0, -2, -3]), (text, [None, float("nan"), -2, -3])):
+        with pytest.raises(ValueError):
+            align(own, 0, 14, theirs, logprobs)
+
+
+def written_logprobs(demo, scores, path, T=32):  # noqa: F811
+    """What an interface would give for the texts of --write_texts: here the reference model's own losses."""
+    texts = path.parent / "texts.jsonl"
+    score.main(score.Config(data=demo, block_size=T, write_texts=str(texts)))
+    tokens, enc = Tokens(demo, "noisy", T), load_tokenizer(demo)
+    losses = np.fromfile(f"{scores}/loss.bin", dtype=np.float16).reshape(-1, T)
+    lines = []
+    for line in map(json.loads, texts.read_text().splitlines()):
+        pieces = [enc.decode([int(t)]) for t in tokens.token_rows[line["row"]]]
+        assert "".join(pieces) == line["text"]
+        lines.append({"row": line["row"], "tokens": pieces, "logprobs": [None, *(-losses[line["row"]].astype(float)).tolist()]})
+    path.write_text("".join(json.dumps(r) + "\n" for r in reversed(lines)))
+    return lines
+
+
+def test_scores_from_logprobs_are_those_of_the_model(demo, scores, tmp_path, capsys):  # noqa: F811
+    lines = written_logprobs(demo, scores, tmp_path / "api.jsonl")
+    options = dict(data=demo, block_size=32, from_logprobs=str(tmp_path / "api.jsonl"))
+    score.main(score.Config(out=str(tmp_path / "api"), **options))
+    tokens = Tokens(demo, "noisy", 32)
+    rows = np.arange(tokens.n_rows)
+    torch.testing.assert_close(score.Scores(str(tmp_path / "api"), tokens).rows(rows), score.Scores(scores, tokens).rows(rows),
+                               rtol=2e-3, atol=1e-4)
+    assert "solution" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="already holds"):
+        score.main(score.Config(out=str(tmp_path / "api"), **options))
+    # what is wrong is named by its line, and nothing is written
+    for change, message in (({"tokens": ["x"], "logprobs": [None]}, "line 2: the tokens put together"), ({"row": -1}, "row -1"),
+                            ({"logprobs": [None]}, "but 1 logprobs"), ({"tokens": None}, "line 2")):
+        bad = list(reversed(lines))
+        bad[1] = bad[1] | change
+        (tmp_path / "bad.jsonl").write_text("".join(json.dumps(r) + "\n" for r in bad))
+        with pytest.raises(BadInput, match=message):
+            score.main(score.Config(out=str(tmp_path / "bad"), **options | {"from_logprobs": str(tmp_path / "bad.jsonl")}))
+        assert not (tmp_path / "bad").exists()
+    (tmp_path / "short.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    with pytest.raises(BadInput, match="lacks"):
+        score.main(score.Config(out=str(tmp_path / "bad"), **options | {"from_logprobs": str(tmp_path / "short.jsonl")}))
+
+
+def test_unknown_losses_are_never_selected(demo, scores, tmp_path):  # noqa: F811
+    lines = written_logprobs(demo, scores, tmp_path / "api.jsonl")
+    for line in lines:
+        line["logprobs"][1:20] = [None] * 19
+    (tmp_path / "api.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
+    score.main(score.Config(data=demo, block_size=32, from_logprobs=str(tmp_path / "api.jsonl"), out=str(tmp_path / "api")))
+    train(train_slm, tmp_path / "run", demo, scores=str(tmp_path / "api"), keep=1.0 - 1e-9)  # all that may be
+    assert {r["ratio"] for r in records(tmp_path / "run")} == {13 / 32}

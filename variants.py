@@ -1,0 +1,114 @@
+"""
+Variants of the selection, each behind an option of train_slm.py. Without these options nothing here changes anything.
+
+    --select low_entropy / intersection / union   the reference model's loss and entropy (score.py --entropy), no excess
+    --more_scores out/scores_b --combine min      several reference models: the mean, or the lowest, of their losses
+    --softmax_tau 1.0                             all tokens, weighted by softmax(score / tau), instead of the top ones
+    --keep_warmup 500                             keep falls from 1.0 to its value over the first steps
+    --labels solution result wrong                only targets of these labels are ranked, counted and trained on
+
+The first is the paper's self-reference, the others are the simplest forms of what it names as future work. runs/paper.sh
+runs them all with their controls; docs/reading_group.md says what came out.
+"""
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from common import BadInput
+from score import Scores
+
+BY_ENTROPY = ("low_entropy", "intersection", "union")
+SELECT = ("excess", "random", "high_loss", "low_ref", *BY_ENTROPY)
+
+
+@dataclass
+class Options:
+    """The options above; train_slm.py's configuration has these too."""
+    more_scores: list[str] = dataclasses.field(default_factory=list)  # variant: folders of other reference models' scores
+    combine: str = "mean"           # variant: of several reference losses, the mean or the min
+    softmax_tau: float = 0.0        # variant: above 0, all tokens weighted by softmax(score / tau); keep does not matter
+    max_weight: float = 0.0         # variant: cut such weights, whose mean is 1, to this (0: no limit)
+    keep_warmup: int = 0            # variant: steps over which keep falls from 1.0 to its value
+    labels: list[str] = dataclasses.field(default_factory=list)  # variant: only targets of these labels (none: all)
+
+    def problems(self):
+        if self.select not in SELECT:
+            yield f"select must be {', '.join(SELECT[:-1])} or {SELECT[-1]}, not {self.select!r}"
+        if self.combine not in ("mean", "min"):
+            yield f"combine must be mean or min, not {self.combine!r}"
+        for name in ("softmax_tau", "max_weight", "keep_warmup"):
+            if getattr(self, name) < 0:
+                yield f"{name} must not be negative, but is {getattr(self, name)}"
+        if self.max_weight and (self.max_weight < 1 or not self.softmax_tau):
+            yield "max_weight needs softmax_tau, and must be at least 1, the mean of the weights"
+        if self.more_scores and self.select not in ("excess", "low_ref"):
+            yield "more_scores is for select excess and low_ref"
+
+
+class Variants:
+    """The files that the options need, opened once, and what they change in a step. train: the Tokens trained on."""
+
+    def __init__(self, cfg, train, scores):
+        self.cfg, self.train = cfg, train
+        self.more = [Scores(folder, train) for folder in cfg.more_scores] if scores else []
+        self.loss, self.entropy = ((Scores(cfg.scores, train, name) for name in ("loss", "entropy"))
+                                   if cfg.select in BY_ENTROPY else (None, None))
+        unknown = set(cfg.labels) - set(train.label_names or [])
+        if unknown:
+            raise BadInput(f"{train.path}.bin has no targets labelled {', '.join(sorted(unknown))}; its labels are: "
+                           f"{', '.join(train.label_names or ['none'])}")
+
+    def known(self, known, rows, step):
+        """The part of the scores that is known before the forward pass, (B, T); -inf for what is not to be trained on.
+        known: the same without variants, -L_ref for instance."""
+        if self.cfg.select == "random":
+            known = torch.from_numpy(np.random.default_rng([self.cfg.seed, step]).random(known.shape)).float()
+        if self.more:
+            losses = torch.stack([-known, *(s.rows(rows) for s in self.more)])
+            known = -(losses.mean(dim=0) if self.cfg.combine == "mean" else losses.min(dim=0).values)
+        if self.cfg.select in BY_ENTROPY:
+            known = low_loss_and_entropy(self.cfg.select, *(s.rows(rows) if s else None for s in (self.loss, self.entropy)))
+        if self.cfg.labels:
+            wanted = torch.tensor([name in self.cfg.labels for name in self.train.label_names])
+            known = known.masked_fill(~wanted[self.train.row_labels(rows).long()], -torch.inf)
+        return known
+
+    def n_targets(self, known, step):
+        """How many tokens of the step count: keep of those that may."""
+        cfg, n = self.cfg, int((known > -torch.inf).sum())
+        if n == 0:
+            raise BadInput(f"none of the tokens of step {step} may be selected, by their labels or scores: raise --batch_tokens")
+        keep = 1.0 if cfg.softmax_tau else cfg.keep
+        if step < cfg.keep_warmup:
+            keep = 1.0 - (1.0 - keep) * step / cfg.keep_warmup
+        return max(1, round(keep * n))
+
+    def weights(self, scores, selected):
+        """Weights of all tokens of a step, (B, T), by their scores, (B T,): 1 for the selected (B, T) and 0 for the others,
+        or with --softmax_tau soft ones."""
+        if not self.cfg.softmax_tau:
+            return selected.float()
+        return soft_weights(scores, self.cfg.softmax_tau, self.cfg.max_weight).view(selected.shape)
+
+
+def low_loss_and_entropy(select, loss, entropy):
+    """Scores (B, T), high where the reference model's loss and entropy (B, T) are low.
+
+    The paper intersects, or unites, the best by loss and the best by entropy, which leaves fewer or more than k. Here
+    exactly k remain: by the worse of a token's two ranks the top k are the intersection of two equally long lists, by
+    the better one their union, the lists being as long as it takes.
+    """
+    if select == "low_entropy":
+        return -entropy
+    by_loss, by_entropy = (values.flatten().argsort(stable=True).argsort().view(values.shape) for values in (loss, entropy))
+    rank = torch.maximum(by_loss, by_entropy) if select == "intersection" else torch.minimum(by_loss, by_entropy)
+    return -rank.float()
+
+
+def soft_weights(scores, tau, max_weight=0.0):
+    """softmax(scores / tau), (n,), times the number of tokens that may count: mean 1 over those, 0 for scores of -inf.
+    max_weight: what is above is cut to it, and the mean falls below 1 (0: no limit)."""
+    weights = torch.softmax(scores.float() / tau, dim=0) * (scores > -torch.inf).sum()
+    return weights.clamp(max=max_weight) if max_weight else weights
