@@ -19,11 +19,14 @@ else
 fi
 PARTS=${*:-main ratios self weak soft several schedule finetune dynamics highlight figures}
 
-arm() {  # an arm as in runs/demo.sh: seed, name, options. Then its few-shot accuracy
+arm() {  # an arm as in runs/demo.sh: seed, name, options
   $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
     --device "$DEVICE" --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$TOKENS" --lr 1e-3 --seed "$1" \
     --eval_every 65 "${@:3}"
-  $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" --ckpt "$OUT/seed$1/$2/ckpt.pt"
+}
+accuracy() {  # few-shot accuracy: seed, names of arms
+  $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" \
+    --ckpt $(for name in "${@:2}"; do echo "$OUT/seed$1/$name/ckpt.pt"; done)
 }
 self_scores() {  # loss and entropy of the noisy corpus under a model that was trained on the noisy corpus: the base
   $PYTHON score.py --ckpt "$OUT/seed$1/base/ckpt.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/self_scores" --entropy \
@@ -37,33 +40,37 @@ weak_scores() {  # a reference model a third of the size, made like the other on
   $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" --ckpt "$OUT/seed$1/weak_ref/best.pt"
   $PYTHON score.py --ckpt "$OUT/seed$1/weak_ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/weak_scores" --device "$DEVICE"
 }
-export -f arm self_scores weak_scores
+export -f arm accuracy self_scores weak_scores
 
 all_seeds() {  # all_seeds FUNCTION: with each seed and each line of standard input, JOBS at a time; @ is the seed
-  lines=$(grep . || true)
-  while read -r line; do for s in $SEEDS; do echo "$1 $s ${line//@/$s}"; done; done <<< "$lines" |
+  while read -r line; do for s in $SEEDS; do echo "$1 $s ${line//@/$s}"; done; done |
     OMP_NUM_THREADS=1 xargs -P "$JOBS" -I{} bash -euo pipefail -c "{}"
+}
+arms() {  # train the arms on standard input, a name and options each, from every seed's base model; then evaluate them
+  lines=$(cat)
+  all_seeds arm <<< "$lines"
+  echo "$(cut -d " " -f 1 <<< "$lines" | tr "\n" " ")" | all_seeds accuracy
 }
 
 for part in $PARTS; do
   echo "--- $part"
   case $part in
     main)      ARMS="clm slm random" bash runs/demo.sh ;;
-    ratios)    for k in 0.1 0.2 0.4 0.6 0.8; do echo "keep_$k --keep $k"; done | all_seeds arm ;;                # figure 9
-    self)      echo | all_seeds self_scores                                                                  # tables 3, 4
+    ratios)    for k in 0.1 0.2 0.4 0.6 0.8; do echo "keep_$k --keep $k"; done | arms ;;     # figure 9
+    self)      echo | all_seeds self_scores                                                   # tables 3, 4
                for how in low_ref low_entropy intersection union; do
                  echo "self_$how --keep 0.3 --select $how --scores $OUT/seed@/self_scores"
-               done | all_seeds arm ;;
-    weak)      echo | all_seeds weak_scores                                                                     # table 5
-               echo "weak --keep 0.3 --scores $OUT/seed@/weak_scores" | all_seeds arm ;;
+               done | arms ;;
+    weak)      echo | all_seeds weak_scores                                                   # table 5
+               echo "weak --keep 0.3 --scores $OUT/seed@/weak_scores" | arms ;;
     soft)      printf '%s\n' "soft_1 --softmax_tau 1" "soft_0.3 --softmax_tau 0.3" \
-                 "soft_0.3_max_5 --softmax_tau 0.3 --max_weight 5" | all_seeds arm ;;
+                 "soft_0.3_max_5 --softmax_tau 0.3 --max_weight 5" | arms ;;
     several)   for how in mean min; do
                  echo "several_$how --keep 0.3 --more_scores $OUT/seed@/weak_scores --combine $how"
-               done | all_seeds arm ;;
-    schedule)  echo "warmup --keep 0.3 --keep_warmup 260" | all_seeds arm ;;
+               done | arms ;;
+    schedule)  echo "warmup --keep 0.3 --keep_warmup 260" | arms ;;
     finetune)  printf '%s\n' "answers --keep 1.0" "answers_slm --keep 0.5" "answers_random --keep 0.5 --select random" |
-                 sed 's/$/ --labels solution result wrong/' | all_seeds arm ;;
+                 sed 's/$/ --labels solution result wrong/' | arms ;;
     dynamics)  [ -f "$DATA/held_out/noisy.json" ] ||
                  $PYTHON data.py --out "$DATA/held_out" --seed 9000 --noisy_tokens "$HELD_OUT"
                for s in $SEEDS; do
