@@ -10,6 +10,9 @@ import pytest
 import torch
 
 import data
+import score
+import train_ref
+from helpers import train
 
 torch.set_num_threads(1)
 
@@ -20,6 +23,15 @@ def demo(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("demo"))
     data.main(data.Config(out=folder, noisy_tokens=6000, curated_documents=60, held_out_documents=12, curated_repeats=2))
     return folder
+
+
+@pytest.fixture(scope="session")
+def scores(demo, tmp_path_factory):
+    """A reference model and its scores of the noisy side."""
+    folder = tmp_path_factory.mktemp("ref")
+    train(train_ref, folder / "ref", demo, train="curated", seed=5)
+    score.main(score.Config(ckpt=str(folder / "ref" / "best.pt"), data=demo, out=str(folder / "scores"), device="cpu"))
+    return str(folder / "scores")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """Traces of the two training scripts: CLM is SLM with keep 1, resuming and logging change nothing, accumulation and
 several processes come to the same."""
-import json
 import os
 import signal
 import socket
@@ -12,43 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import score
 import train_ref
 import train_slm
+from helpers import TINY, records, same_weights, train
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TINY = dict(n_layer=1, n_head=2, n_embd=16, block_size=32, batch_tokens=256, train_tokens=256 * 12, warmup_steps=2,
-            eval_every=4, log_every=1, save_every=4, device="cpu", train="noisy", lr=3e-3)
-
-
-def train(script, folder, data, **options):
-    cfg = script.Config(data=data, out=str(folder), **TINY | options)
-    assert list(cfg.validate()) == []
-    script.main(cfg)
-    return folder
-
-
-def records(folder, kind="train"):
-    with open(os.path.join(folder, "metrics.jsonl")) as f:
-        return [{k: v for k, v in r.items() if k != "seconds"} for r in map(json.loads, f) if r["kind"] == kind]
-
-
-def weights(folder, name="ckpt.pt"):
-    return torch.load(os.path.join(folder, name), weights_only=True)["model"]
-
-
-def same_weights(a, b, tolerance=0.0):
-    a, b = weights(a), weights(b)
-    return all(torch.allclose(a[k], b[k], rtol=0, atol=tolerance) if tolerance else torch.equal(a[k], b[k]) for k in a)
-
-
-@pytest.fixture(scope="module")
-def scores(demo, tmp_path_factory):
-    """A reference model and its scores of the noisy side."""
-    folder = tmp_path_factory.mktemp("ref")
-    train(train_ref, folder / "ref", demo, train="curated", seed=5)
-    score.main(score.Config(ckpt=str(folder / "ref" / "best.pt"), data=demo, out=str(folder / "scores"), device="cpu"))
-    return str(folder / "scores")
 
 
 def test_keep_1_is_clm_bit_for_bit(demo, tmp_path):

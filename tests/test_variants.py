@@ -1,5 +1,6 @@
 """variants.py and logprobs.py: each against brute force, and through train_slm.py and score.py."""
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import score
 import train_slm
 import variants
 from common import BadInput
-from data import Tokens, load_tokenizer
+from data import Tokens, batch, load_tokenizer
+from helpers import TINY, records, same_weights, train
 from kept import kept_loss, token_losses
 from logprobs import align
-from test_training import TINY, records, same_weights, scores, train  # noqa: F401 (scores is a fixture)
+from model import GPT, GPTConfig
 
 
 def brute_force(select, loss, entropy, k):
@@ -68,9 +70,8 @@ def test_keep_falls_to_its_value():
 
 
 @pytest.fixture(scope="module")
-def entropy_scores(demo, scores, tmp_path_factory):  # noqa: F811
+def entropy_scores(demo, scores, tmp_path_factory):
     """The same reference model's scores, with entropies."""
-    import os
     folder = tmp_path_factory.mktemp("entropy")
     ckpt = os.path.join(os.path.dirname(scores), "ref", "best.pt")
     score.main(score.Config(ckpt=ckpt, data=demo, out=str(folder), entropy=True, device="cpu"))
@@ -100,7 +101,7 @@ def test_every_variant_is_another_run_and_accumulation_changes_nothing(demo, ent
         assert records(tmp_path / "one")[0]["ratio"] == 1 and records(tmp_path / "one")[-1]["ratio"] == 0.25
 
 
-def test_several_reference_models(demo, scores, entropy_scores, tmp_path):  # noqa: F811
+def test_several_reference_models(demo, scores, entropy_scores, tmp_path):
     """The same scores twice are the same scores, whatever combines them; others are others."""
     train(train_slm, tmp_path / "one", demo, scores=scores)
     for how in ("mean", "min"):
@@ -118,11 +119,9 @@ def test_several_reference_models(demo, scores, entropy_scores, tmp_path):  # no
                                rtol=2e-3, atol=1e-4)
 
 
-def test_soft_step_equals_brute_force(demo, scores, tmp_path):  # noqa: F811
+def test_soft_step_equals_brute_force(demo, scores, tmp_path):
     """The loss of the first step: all tokens weighted by softmax(excess / tau), mean weight 1."""
     train(train_slm, tmp_path / "soft", demo, scores=scores, softmax_tau=0.7, snapshot_every=12)
-    from data import batch
-    from model import GPT, GPTConfig
     ckpt = torch.load(tmp_path / "soft" / "step_000000.pt", weights_only=True)
     model = GPT(GPTConfig(**ckpt["model_config"]))
     model.load_state_dict(ckpt["model"])
@@ -143,7 +142,7 @@ def test_bad_options(options, message):
     assert any(message in problem for problem in train_slm.Config(**options).validate())
 
 
-def test_unknown_label(demo, scores, tmp_path):  # noqa: F811
+def test_unknown_label(demo, scores, tmp_path):
     with pytest.raises(BadInput, match="question, solution"):
         train_slm.main(train_slm.Config(data=demo, out=str(tmp_path / "x"), scores=scores, **TINY, labels=["answer"]))
 
@@ -165,7 +164,7 @@ def test_align():
             align(own, 0, 14, theirs, logprobs)
 
 
-def written_logprobs(demo, scores, path, T=32):  # noqa: F811
+def written_logprobs(demo, scores, path, T=32):
     """What an interface would give for the texts of --write_texts: here the reference model's own losses."""
     texts = path.parent / "texts.jsonl"
     score.main(score.Config(data=demo, block_size=T, write_texts=str(texts)))
@@ -180,7 +179,7 @@ def written_logprobs(demo, scores, path, T=32):  # noqa: F811
     return lines
 
 
-def test_scores_from_logprobs_are_those_of_the_model(demo, scores, tmp_path, capsys):  # noqa: F811
+def test_scores_from_logprobs_are_those_of_the_model(demo, scores, tmp_path, capsys):
     lines = written_logprobs(demo, scores, tmp_path / "api.jsonl")
     options = dict(data=demo, block_size=32, from_logprobs=str(tmp_path / "api.jsonl"))
     score.main(score.Config(out=str(tmp_path / "api"), **options))
@@ -205,7 +204,7 @@ def test_scores_from_logprobs_are_those_of_the_model(demo, scores, tmp_path, cap
         score.main(score.Config(out=str(tmp_path / "bad"), **options | {"from_logprobs": str(tmp_path / "short.jsonl")}))
 
 
-def test_unknown_losses_are_never_selected(demo, scores, tmp_path):  # noqa: F811
+def test_unknown_losses_are_never_selected(demo, scores, tmp_path):
     lines = written_logprobs(demo, scores, tmp_path / "api.jsonl")
     for line in lines:
         line["logprobs"][1:20] = [None] * 19

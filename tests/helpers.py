@@ -1,0 +1,29 @@
+"""Tiny training runs, for several test files."""
+import json
+import os
+
+import torch
+
+TINY = dict(n_layer=1, n_head=2, n_embd=16, block_size=32, batch_tokens=256, train_tokens=256 * 12, warmup_steps=2,
+            eval_every=4, log_every=1, save_every=4, device="cpu", train="noisy", lr=3e-3)
+
+
+def train(script, folder, data, **options):
+    cfg = script.Config(data=data, out=str(folder), **TINY | options)
+    assert list(cfg.validate()) == []
+    script.main(cfg)
+    return folder
+
+
+def records(folder, kind="train"):
+    with open(os.path.join(folder, "metrics.jsonl")) as f:
+        return [{k: v for k, v in r.items() if k != "seconds"} for r in map(json.loads, f) if r["kind"] == kind]
+
+
+def weights(folder, name="ckpt.pt"):
+    return torch.load(os.path.join(folder, name), weights_only=True)["model"]
+
+
+def same_weights(a, b, tolerance=0.0):
+    a, b = weights(a), weights(b)
+    return all(torch.allclose(a[k], b[k], rtol=0, atol=tolerance) if tolerance else torch.equal(a[k], b[k]) for k in a)
