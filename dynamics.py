@@ -46,7 +46,7 @@ class Config:
 
 
 def categories(losses):
-    """The paper's four categories of tokens. losses: (n_checkpoints, n_tokens). Returns (n_tokens,), indices into CATEGORIES.
+    """The paper's four categories. losses: (n_checkpoints, n_tokens). Returns (n_tokens,), indices into CATEGORIES.
 
     A line l = a x + b is fitted to the losses of a token at checkpoints x = 0, 1, ..., n. If it falls by more than 0.2 over
     all of them (a n < -0.2), H->L; if it rises by more, L->H; else by the last loss: L->L up to the mean of all tokens'
@@ -83,36 +83,30 @@ def checkpoints(folder):
     paths = sorted(glob.glob(os.path.join(folder, "step_*.pt")))
     if len(paths) < 3:
         raise BadInput(f"{folder} has {len(paths)} step_*.pt where a line needs at least 3: train it with --snapshot_every")
-    accuracy = {f"{r['ckpt']}.pt": r["accuracy"] for r in read_jsonl(os.path.join(folder, "eval", "summary.jsonl"))
-                if r.get("task") == "demo"}
     steps = [int(os.path.basename(p)[5:-3]) for p in paths]
-    return list(zip(steps, paths)), {s: accuracy[os.path.basename(p)] for s, p in zip(steps, paths) if os.path.basename(p) in accuracy}
+    summary = read_jsonl(os.path.join(folder, "eval", "summary.jsonl"))
+    accuracy = {r["step"]: r["accuracy"] for r in summary if r.get("task") == "demo" and r["step"] in steps}
+    return list(zip(steps, paths)), accuracy
 
 
 def examples(tokens, rows, category, losses, enc, n=3, context=12):
-    """Of each category the n tokens, far apart, nearest to its mean curve, with the text before them and their losses."""
-    flat = tokens.tokens
+    """Of each category the n tokens nearest to its mean curve, no two alike, with the text before them and their losses."""
     found = {}
     for c, name in enumerate(CATEGORIES):
         members = np.flatnonzero(category == c)
         if not members.size:
             continue
         distance = ((losses[:, members] - losses[:, members].mean(axis=1, keepdims=True)) ** 2).sum(axis=0)
-        chosen = []
+        chosen = {}
         for i in members[np.argsort(distance, kind="stable")]:
-            token = int(flat[at(i, rows, tokens.T) + 1])
-            if all(token != t for t, _ in chosen):
-                chosen.append((token, i))
+            at = int(rows[i // tokens.T]) * tokens.T + int(i) % tokens.T + 1  # of the i-th target, in the flat file
+            token = enc.decode([int(tokens.tokens[at])])
+            before = enc.decode(tokens.tokens[max(0, at - context):at].tolist())
+            chosen.setdefault(token, {"before": before, "token": token, "losses": losses[:, i].tolist()})
             if len(chosen) == n:
                 break
-        found[name] = [{"before": enc.decode([int(t) for t in flat[max(0, at(i, rows, tokens.T) + 1 - context):at(i, rows, tokens.T) + 1]]),
-                        "token": enc.decode([token]), "losses": losses[:, i].tolist()} for token, i in chosen]
+        found[name] = list(chosen.values())
     return found
-
-
-def at(i, rows, T):
-    """Where the input is, in the flat token file, whose target is the i-th of the rows' targets."""
-    return int(rows[i // T]) * T + i % T
 
 
 def main(cfg):
@@ -146,14 +140,15 @@ def main(cfg):
 
     # Figures 3 and 10: categories of the CLM run, and what the tokens of each really are.
     category = categories(clm)
-    result["categories"] = {"share": {name: float((category == c).mean()) for c, name in enumerate(CATEGORIES)},
-                            "mean_loss": {name: clm[:, category == c].mean(axis=1).tolist() for c, name in enumerate(CATEGORIES)
-                                          if (category == c).any()},
+    of = {name: category == c for c, name in enumerate(CATEGORIES)}
+    result["categories"] = {"share": {name: float(members.mean()) for name, members in of.items()},
+                            "mean_loss": {name: clm[:, members].mean(axis=1).tolist() for name, members in of.items()
+                                          if members.any()},
                             "examples": examples(tokens, rows, category, clm, load_tokenizer(cfg.data))}
     if tokens.labels is not None:
         labels = tokens.row_labels(rows).numpy().ravel()
         result["categories"]["share_by_label"] = {
-            label: {name: float((category[labels == i] == c).mean()) for c, name in enumerate(CATEGORIES)}
+            label: {name: float(members[labels == i].mean()) for name, members in of.items()}
             for i, label in enumerate(tokens.label_names) if (labels == i).any()}
 
     # Figure 6: at each checkpoint the tokens that SLM would select there, under both models.

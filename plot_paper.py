@@ -58,7 +58,7 @@ class Config:
 
 def collect(folder):
     """results.json: final figures of every arm and their differences from its controls, and the means of dynamics.json."""
-    seeds = [s for s in sorted(glob.glob(os.path.join(folder, "seed*"))) if os.path.exists(os.path.join(s, "slm", "done.json"))]
+    seeds = [os.path.dirname(os.path.dirname(p)) for p in sorted(glob.glob(os.path.join(folder, "seed*", "slm", "done.json")))]
     if not seeds:
         raise BadInput(f"{folder} has no seed*/slm with a finished run: run `bash runs/paper.sh main` first")
     runs = {name: {os.path.basename(s): r for s in seeds if (r := read_run(os.path.join(s, name)))}
@@ -72,10 +72,16 @@ def collect(folder):
         results["arms"][name] = {
             "what": ARMS[name][0] if name in ARMS else REFERENCES[name], "seeds": final,
             **{k: interval([f[k] for f in final.values()]) for k in MEASURES},
-            "minus": {control: {k: interval([final[s][k] - runs[control][s]["final"][k] for s in final if s in runs[control]
-                                             and None not in (final[s][k], runs[control][s]["final"].get(k))])
-                                for k in MEASURES}
-                      for control in (ARMS[name][1] if name in ARMS else []) if runs[control]}}
+            "minus": {control: {k: interval([
+                None if (a := final[s][k]) is None or (b := r["final"].get(k)) is None else a - b
+                for s, r in runs[control].items() if s in final]) for k in MEASURES}
+                for control in (ARMS[name][1] if name in ARMS else []) if runs[control]}}
+    if all(results["arms"].get(a, {}).get("accuracy") for a in RATIOS):  # the best ratio, and by how much it beats the paper's, on the seeds that chose it
+        results["best"] = {}
+        for k, better in (("target_loss", min), ("accuracy", max)):
+            arm = better(RATIOS, key=lambda a: results["arms"][a][k]["mean"])
+            results["best"][k] = {"arm": arm, "less_0.6": interval([
+                results["arms"][arm]["seeds"][s][k] - results["arms"]["keep_0.6"]["seeds"][s][k] for s in runs[arm]])}
     for name in ("clm", "slm"):
         results["arms"][name]["curve"] = {
             "tokens": next(iter(runs[name].values()))["tokens"],
@@ -106,8 +112,14 @@ def summary(dynamics):
     out["losses"] = mean_of([d["losses"] for d in dynamics])
     out["change"] = {arm: {kind: interval([d["losses"][arm][kind][-1] - d["losses"][arm][kind][0] for d in dynamics])
                            for kind in ("selected", "unselected")} for arm in first["losses"]}
+    out["slm_minus_clm"] = {kind: interval([d["losses"]["slm"][kind][-1] - d["losses"]["clm"][kind][-1] for d in dynamics])
+                            for kind in ("selected", "unselected")}
     out["sets"] = mean_of([d["sets"] for d in dynamics])
+    last = str(first["steps"][-1])
+    out["last_set_change"] = interval([d["sets"][last][-1] - d["sets"][last][0] for d in dynamics])
     out["points"] = [{**p, "seed": n} for n, d in enumerate(dynamics) for p in d["accuracy"]]
+    out["correlation"] = {kind: {arm: interval([(fit([p for p in d["accuracy"] if p["arm"] == arm], kind) or {}).get("r") for d in dynamics])
+                                 for arm in first["losses"]} for kind in ("selected", "unselected")}
     out["fits"] = {kind: {arm: fit([p for p in out["points"] if arm in ("both", p["arm"])], kind)
                           for arm in ("both", "clm", "slm")} for kind in ("selected", "unselected")}
     return out
@@ -148,7 +160,7 @@ def table(results):
                          + " | ".join(cell(d[k], k, sign=True) for k in MEASURES) + " |")
     if "dynamics" in results:
         d = results["dynamics"]
-        lines += ["", f"Tokens of held-out noisy text ({d['n_tokens']:,}) over {len(d['steps'])} checkpoints of CLM, by the paper's rule:",
+        lines += ["", f"{d['n_tokens']:,} tokens of held-out noisy text over {len(d['steps'])} checkpoints of CLM, by the paper's rule:",
                   "", "| | " + " | ".join(CATEGORIES) + " |", "|---|---|---|---|---|",
                   "| all tokens | " + " | ".join(cell(d["share"][c], "accuracy") for c in CATEGORIES) + " |"]
         lines += [f"| {label} | " + " | ".join(f"{100 * share[c]:.1f}%" for c in CATEGORIES) + " |"
@@ -158,6 +170,65 @@ def table(results):
         for kind, fits in d["fits"].items():
             lines += [f"| {kind} | {arm} | {100 * f['slope']:+.1f}% | {f['r']:+.2f} |" for arm, f in fits.items() if f]
     return "\n".join(lines) + "\n"
+
+
+def verdict(v, sign):
+    """Of a difference v that the paper expects to have this sign: does its interval agree?"""
+    if v is None or v["n"] < 2:
+        return "not measured"
+    if v["low"] <= 0 <= v["high"]:
+        return "cannot tell"
+    return "agrees" if v["mean"] * sign > 0 else "disagrees"
+
+
+def claims(results):
+    """A row for each of the paper's claims: the claim, what came out here, and whether the interval agrees. By computation."""
+    arms, d = results["arms"], results.get("dynamics")
+    rows = []
+
+    def difference(claim, arm, control):
+        """arm is better than control: lower loss, higher accuracy."""
+        if control in arms.get(arm, {"minus": {}})["minus"]:
+            minus = arms[arm]["minus"][control]
+            rows.append((claim, "; ".join(f"{name} {cell(minus[k], k, sign=True)}" for k, name in (
+                ("target_loss", "target loss"), ("solution_loss", "solution loss"), ("accuracy", "accuracy"))),
+                "; ".join(f"{name}: {verdict(minus[k], sign)}" for k, name, sign in (
+                    ("target_loss", "target loss", -1), ("solution_loss", "solution loss", -1), ("accuracy", "accuracy", 1)))))
+
+    def value(claim, what, v, sign, measure="target_loss"):
+        rows.append((claim, f"{what} {cell(v, measure, sign=True)}", verdict(v, sign)))
+
+    if d:
+        learned = d["share"]["H->L"]
+        rows.append(("The loss of a minority of the tokens falls during CLM (26%; fig. 3)",
+                     f"H->L {cell(learned, 'accuracy')}", "not measured" if learned["n"] < 2 else
+                     "agrees" if learned["high"] < 0.5 else "disagrees" if learned["low"] > 0.5 else "cannot tell"))
+    difference("SLM beats CLM at equal tokens (table 1; here keep 0.3)", "slm", "clm")
+    difference("... and not because there are fewer tokens: random ones do not help", "slm", "random")
+    if d:
+        value("SLM ends below CLM on the tokens it selects (fig. 6)", "SLM less CLM", d["slm_minus_clm"]["selected"], -1)
+        value("... and its loss on the others rises (2.82 to 3.52; fig. 6)", "last less first checkpoint",
+              d["change"]["slm"]["unselected"], 1)
+        for arm in ("clm", "slm"):
+            value(f"Accuracy rises as the loss on selected tokens falls (fig. 7), {arm.upper()}", "correlation",
+                  d["correlation"]["selected"][arm], -1)
+            value(f"... and not with the loss on unselected tokens, {arm.upper()}", "correlation",
+                  d["correlation"]["unselected"][arm], 1)
+        value("Tokens selected late have had their loss rise (fig. 8)", "set of the last checkpoint, last less first",
+              d["last_set_change"], 1)
+    if "best" in results:
+        best = results["best"]
+        rows.append(("Keeping about 60% is best (fig. 9)", "; ".join(
+            f"{name}: {RATIOS[best[k]['arm']]}, better than 0.6 by {cell(best[k]['less_0.6'], k, sign=True)}"
+            for k, name in (("target_loss", "target loss"), ("accuracy", "accuracy"))),
+            "; ".join(f"{name}: " + ("agrees" if best[k]["arm"] == "keep_0.6" else
+                                     "disagrees" if verdict(best[k]["less_0.6"], sign) == "agrees" else "cannot tell")
+                      for k, name, sign in (("target_loss", "target loss", -1), ("accuracy", "accuracy", 1)))))
+    for how in ("low_ref", "low_entropy", "intersection", "union"):
+        difference(f"{ARMS[f'self_{how}'][0].capitalize()}, beats CLM (tables 3, 4)", f"self_{how}", "clm")
+    difference("A small reference model helps a larger model (table 5): against CLM", "weak", "clm")
+    return "\n".join(["| the paper's claim | here, with 95% interval | verdict |", "|---|---|---|",
+                      *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
 # ---------------------------------------------------------------------------------------------------- figures
@@ -291,7 +362,7 @@ def main(cfg):
     out = cfg.out or cfg.runs
     os.makedirs(out, exist_ok=True)
     write_json(os.path.join(out, "results.json"), results)
-    text = table(results)
+    text = claims(results) + "\n" + table(results)
     with replacing(os.path.join(out, "table.md")) as f:
         f.write(text)
     figures = {"keep_ratio.png": keep_ratio, "variants.png": variants_figure}

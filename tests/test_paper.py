@@ -60,7 +60,17 @@ def test_every_arm_and_figure_of_the_paper(paper):
     assert len(d["points"]) == 2 * len(d["steps"]) and len(d["sets"]) == 5
     for name in ("token_dynamics", "loss_dynamics", "accuracy_vs_loss", "selected_sets", "keep_ratio", "variants", "highlight"):
         assert (paper / "out" / f"{name}.png").stat().st_size > 10_000, name
-    assert plot_paper.table(results) == (paper / "out" / "table.md").read_text()
+    text = (paper / "out" / "table.md").read_text()
+    assert plot_paper.table(results) in text and plot_paper.claims(results) in text
+
+
+def test_verdicts_are_by_interval():
+    def v(low, high, n=3):
+        return {"mean": (low + high) / 2, "low": low, "high": high, "n": n}
+    assert plot_paper.verdict(v(0.1, 0.3), 1) == plot_paper.verdict(v(-0.3, -0.1), -1) == "agrees"
+    assert plot_paper.verdict(v(0.1, 0.3), -1) == plot_paper.verdict(v(-0.3, -0.1), 1) == "disagrees"
+    assert plot_paper.verdict(v(-0.1, 0.3), 1) == "cannot tell"
+    assert plot_paper.verdict({"mean": 1.0, "low": None, "high": None, "n": 1}, 1) == plot_paper.verdict(None, 1) == "not measured"
 
 
 def test_selected_loss_of_the_dynamics_by_brute_force(paper):
