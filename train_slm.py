@@ -140,7 +140,7 @@ def main(cfg):
     raw_model = GPT(model_config).to(device)
     if ckpt:
         load_weights(raw_model, ckpt["model"], path)
-    about = {"corpus_sha256": train.sha256, "scores_ckpt_sha256": scores.ckpt_sha256 if scores else None}  # SLM
+    about = {"corpus_sha256": train.sha256, "scores_ckpt_sha256": variants.made_from}  # SLM
     folder = RunFolder(cfg.out, cfg, about, cfg.resume, MAY_DIFFER) if ranks.main else None
     if os.path.exists(os.path.join(cfg.out, "done.json")):
         print(f"{cfg.out}: finished before, nothing to do")

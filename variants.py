@@ -55,6 +55,7 @@ class Variants:
         self.more = [Scores(folder, train) for folder in cfg.more_scores] if scores else []
         self.loss, self.entropy = ((Scores(cfg.scores, train, name) for name in ("loss", "entropy"))
                                    if cfg.select in BY_ENTROPY else (None, None))
+        self.made_from = [s.ckpt_sha256 for s in (scores, *self.more, self.loss) if s]  # whoever resumes must have the same
         unknown = set(cfg.labels) - set(train.label_names or [])
         if unknown:
             raise BadInput(f"{train.path}.bin has no targets labelled {', '.join(sorted(unknown))}; its labels are: "

@@ -3,7 +3,7 @@
 #
 #   bash runs/paper.sh                          # all parts; about an hour on two cores
 #   bash runs/paper.sh main ratios figures      # some; `main` first, the others start from its models and scores
-#   SIZE=tiny SEEDS="0 1" bash runs/paper.sh    # a try, a few minutes
+#   SIZE=tiny SEEDS="0 1" bash runs/paper.sh    # a try: tiny runs, one arm of each part
 #
 # Parts: main ratios self weak soft several schedule finetune dynamics highlight figures. Run it again after an
 # interruption: what is finished is not done again. Ends with OUT/results.json, OUT/table.md and a PNG for each figure.
@@ -48,6 +48,7 @@ all_seeds() {  # all_seeds FUNCTION: with each seed and each line of standard in
 }
 arms() {  # train the arms on standard input, a name and options each, from every seed's base model; then evaluate them
   lines=$(cat)
+  if [ "$SIZE" = tiny ]; then lines=$(head -n 1 <<< "$lines"); fi  # one of each part
   all_seeds arm <<< "$lines"
   echo "$(cut -d " " -f 1 <<< "$lines" | tr "\n" " ")" | all_seeds accuracy
 }
