@@ -189,6 +189,8 @@ class Scores:
         if state["block_size"] != tokens.T:
             raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not {tokens.T}: contexts "
                            f"must be the same; run score.py with --block_size {tokens.T}")
+        if name == "entropy" and name not in state.get("files", []):
+            raise BadInput(f"the scores in {folder} have no entropy: run score.py with --entropy, into another folder")
         path = os.path.join(folder, f"{name}.bin")
         n = tokens.n_rows * tokens.T
         if state["rows_done"] != tokens.n_rows or not os.path.exists(path) or os.path.getsize(path) != 2 * n:

@@ -24,8 +24,11 @@ import torch
 
 import common
 import data
+import dynamics
 import eval_math
+import highlight
 import plot
+import plot_paper
 import score
 import train_ref
 import train_slm
@@ -87,7 +90,8 @@ def refused(world, tmp_path, monkeypatch, capsys):
 
 # ------------------------------------------------------------------------------------------------- command line
 
-@pytest.mark.parametrize("module", [data, train_ref, score, train_slm, eval_math, plot], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [data, train_ref, score, train_slm, eval_math, plot, plot_paper,
+                                    highlight], ids=lambda m: m.__name__)
 def test_help_and_unknown_option(module, monkeypatch, capsys, refused):
     refused(["--colour", "--help"], module, "--colour", "red")
     assert _exit_code(monkeypatch, module, "--help") == 0
@@ -279,6 +283,32 @@ def test_scores_that_do_not_fit(damage, options, says, world, tmp_path, refused)
         damage(folder)
     refused(["T/scores", *says], train_slm, *SHORT, "--data", world / "demo", "--scores", folder,
             "--out", tmp_path / "run", *options.split())
+
+
+# ---------------------------------------------------------------------------------------------- the paper's analysis
+
+@pytest.mark.parametrize("options, says", [
+    ("--select intersection", ["W/scores", "entropy"]),
+    ("--labels answer", [r"noisy\.bin", "answer", "question, solution"]),
+    ("--labels answer --softmax_tau -1", ["softmax_tau"]),
+    ("--more_scores T/nowhere", ["T/nowhere", r"score\.py"]),
+])
+def test_variants_that_do_not_fit(options, says, world, tmp_path, refused):
+    refused(says, train_slm, *SHORT, "--data", world / "demo", "--scores", world / "scores", "--out", tmp_path / "run",
+            *options.replace("T/", f"{tmp_path}/").split())
+
+
+def test_analysis_without_runs(world, tmp_path, refused):
+    refused(["T/clm has 0 step_", "--snapshot_every"], dynamics, "--runs", tmp_path, "--data", world / "demo", "--device", "cpu")
+    refused(["no seed", r"runs/paper\.sh main"], plot_paper, "--runs", tmp_path)
+    ckpt = world / "ref/ckpt.pt"
+    refused(["W/ref/ckpt.pt", "another tokenizer"], highlight, "--data", world / "other", "--ref", ckpt, "--ckpt", ckpt,
+            "--device", "cpu")
+    refused(["T/none.txt", "cannot read"], highlight, "--data", world / "demo", "--ref", ckpt, "--ckpt", ckpt, "--text",
+            tmp_path / "none.txt", "--device", "cpu")
+    refused(["T/none.jsonl", "cannot read"], score, "--data", world / "demo", "--from_logprobs", tmp_path / "none.jsonl",
+            "--block_size", 16, "--out", tmp_path / "new")
+    refused(["--block_size"], score, "--data", world / "demo", "--from_logprobs", tmp_path / "none.jsonl")
 
 
 # -------------------------------------------------------------------------------------------------- evaluation
