@@ -62,15 +62,19 @@ def top(scores, keep):
     return select(torch.from_numpy(scores), max(1, round(keep * len(scores)))).numpy()
 
 
+def load_model(path, tokenizer_sha256, device):
+    """The model of a checkpoint, with dropout off. Raises BadInput when it was trained with another tokenizer."""
+    ckpt = load_checkpoint(path, device)
+    if ckpt["tokenizer_sha256"] != tokenizer_sha256:
+        raise BadInput(f"{path} was trained with another tokenizer than that of the corpus: give one that fits in --data")
+    model = GPT(GPTConfig(**ckpt["model_config"])).to(device).eval()
+    load_weights(model, ckpt["model"], path)
+    return model
+
+
 def token_losses_of(path, tokens, rows, ranks, batch_rows=64):
     """Loss of every target of the rows under the checkpoint at path, (len(rows) * T,) float32."""
-    ckpt = load_checkpoint(path, ranks.device)
-    if ckpt["tokenizer_sha256"] != tokens.tokenizer_sha256:
-        raise BadInput(f"{path} was trained with another tokenizer than that of {tokens.path}.bin: give a corpus of the "
-                       f"same tokenizer")
-    model = GPT(GPTConfig(**ckpt["model_config"])).to(ranks.device).eval()
-    load_weights(model, ckpt["model"], path)
-    losses = []
+    model, losses = load_model(path, tokens.tokenizer_sha256, ranks.device), []
     for r in range(0, len(rows), batch_rows):
         x, y = map(ranks.to_device, tokens.rows(rows[r:r + batch_rows]))
         with ranks.autocast():

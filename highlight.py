@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from common import BadInput, Ranks, load_checkpoint, load_weights, replacing, run
+from common import BadInput, Ranks, load_checkpoint, replacing, run
 from data import Tokens, load_tokenizer
-from dynamics import CATEGORIES, categories, top
-from model import GPT, GPTConfig
+from dynamics import CATEGORIES, categories, load_model, top
 from score import score_rows
 
 CATEGORY_COLOURS = ((0.45, 0.65, 1.0), (1.0, 0.45, 0.4), (0.65, 0.9, 0.6), (1.0, 0.85, 0.3))  # blue, red, green, yellow
@@ -52,11 +51,7 @@ class Config:
 def text_losses(path, ids, tokenizer_sha256, device):
     """Loss of each token of the text but the first, (len(ids) - 1,); the context is cut where the model's is full, as in
     a row of a corpus."""
-    ckpt = load_checkpoint(path, device)
-    if ckpt["tokenizer_sha256"] != tokenizer_sha256:
-        raise BadInput(f"{path} was trained with another tokenizer than that of the corpus: give its own --data")
-    model = GPT(GPTConfig(**ckpt["model_config"])).to(device).eval()
-    load_weights(model, ckpt["model"], path)
+    model = load_model(path, tokenizer_sha256, device)
     T = model.config.block_size
     ids = torch.tensor(ids, device=device)
     pieces = [score_rows(model, ids[None, a:min(a + T, len(ids) - 1)], ids[None, a + 1:a + T + 1])[0][0]
