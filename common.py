@@ -65,7 +65,7 @@ def parse(Config, doc, argv=None):
     hints = typing.get_type_hints(Config)
     parser = OneLineParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     defaults = Config()
-    for f in dataclasses.fields(Config):
+    for f in sorted(dataclasses.fields(Config), key=lambda f: f.name not in vars(Config)["__annotations__"]):  # its own first
         default, kind = getattr(defaults, f.name), hints[f.name]
         help = f"{comments.get(f.name, '')} (default: {default!r})".replace("%", "%%")
         if kind is bool:

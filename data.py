@@ -135,7 +135,7 @@ class TokenWriter:
         self.folder, self.name, self.enc, self.label_names = folder, name, enc, label_names
         self.dtype = np.dtype("uint16" if enc.n_vocab <= 2**16 else "uint32")
         self.n_tokens = self.n_documents = 0
-        self.hash = hashlib.sha256()
+        self.hash, self.label_hash = hashlib.sha256(), hashlib.sha256()
         self.file = open(self.path("bin"), "wb")
         self.label_file = open(self.path("labels.bin"), "wb") if label_names else None
 
@@ -146,12 +146,13 @@ class TokenWriter:
         """A document, or a piece of one with end=False. The end-of-text token takes the last token's label."""
         if end:
             tokens = tokens + [self.enc.eot_token]
-            labels = labels + (labels[-1:] or [0]) if labels is not None else None
+            labels = labels + (labels[-1:] or [corpus.QUESTION]) if labels is not None else None
         data = np.asarray(tokens, dtype=self.dtype).tobytes()
         self.file.write(data)
         self.hash.update(data)
         if self.label_file:
             self.label_file.write(bytes(labels))
+            self.label_hash.update(bytes(labels))
         self.n_tokens += len(tokens)
         self.n_documents += end
 
@@ -163,7 +164,8 @@ class TokenWriter:
         write_json(self.path("json"), {
             "n_tokens": self.n_tokens, "n_documents": self.n_documents, "dtype": self.dtype.name,
             "vocab_size": self.enc.n_vocab, "tokenizer_sha256": tokenizer_hash(self.enc),
-            "sha256": self.hash.hexdigest(), "labels": self.label_names})
+            "sha256": self.hash.hexdigest(), "labels": self.label_names,
+            "labels_sha256": self.label_hash.hexdigest() if self.label_names else None})
 
 
 class Tokens:
@@ -246,6 +248,8 @@ class Config:
     def validate(self):
         if bool(self.curated) != bool(self.noisy):
             yield "--curated and --noisy go together: both name files of yours, or neither (the built-in corpus)"
+        if self.answer_field and not all(path.endswith(".jsonl") for path in self.curated + self.noisy):
+            yield "answer_field needs .jsonl files: a .txt has no fields"
         if self.answer_field and self.answer_field not in self.field:
             yield f"answer_field {self.answer_field!r} must be one of --field: {' '.join(self.field)}"
         if not 0 < self.held_out < 0.5:

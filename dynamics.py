@@ -4,7 +4,7 @@ What happens to single tokens during training: the losses of held-out noisy text
     python dynamics.py --runs out/paper/seed0 --data data/paper/held_out
 
 RUNS is a seed's folder of runs/paper.sh: `ref` (the reference model) and the runs `clm` and `slm`, with weights kept
-along the way (step_*.pt) and their accuracy. --data is a corpus that none of them trained on. Writes RUNS/dynamics.json:
+along the way (step_*.pt) and their accuracy. --data is another corpus than theirs. Writes RUNS/dynamics.json:
 
     categories  figures 3 and 10: tokens whose loss falls, rises, stays low or stays high during CLM, by the paper's rule
     losses      figure 6: loss of the tokens that SLM selects, and of the others, under SLM and under CLM
@@ -14,13 +14,15 @@ along the way (step_*.pt) and their accuracy. --data is a corpus that none of th
 plot_paper.py draws them.
 """
 import glob
+import json
 import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from common import BadInput, Progress, Ranks, load_checkpoint, load_weights, read_jsonl, run, write_json
+from common import (BadInput, Progress, Ranks, file_hash, load_checkpoint, load_weights, read_json, read_jsonl, run,
+                    write_json)
 from data import Tokens, load_tokenizer
 from kept import select
 from model import GPT, GPTConfig
@@ -115,9 +117,6 @@ def examples(tokens, rows, category, losses, enc, n=3, context=12):
 
 def main(cfg):
     out = os.path.join(cfg.runs, "dynamics.json")
-    if os.path.exists(out):
-        print(f"{out}: made before; delete it to make it again")
-        return
     ranks, runs = Ranks(cfg.device), {}
     for arm in ("clm", "slm"):
         runs[arm] = checkpoints(os.path.join(cfg.runs, arm))
@@ -126,6 +125,13 @@ def main(cfg):
     ref_path = os.path.join(cfg.runs, "ref", "best.pt")
     T = load_checkpoint(ref_path)["model_config"]["block_size"]
     tokens = Tokens(cfg.data, cfg.corpus, T)
+    made_from = {"corpus_sha256": tokens.sha256, "keep": cfg.keep, "max_rows": cfg.max_rows, "ckpt_sha256": [
+        file_hash(path) for path in (ref_path, *(p for steps, _ in runs.values() for _, p in steps))],
+        "accuracy": [accuracy for _, accuracy in runs.values()]}
+    made_from = json.loads(json.dumps(made_from))  # as it will be read
+    if os.path.exists(out) and read_json(out).get("made_from") == made_from:
+        print(f"{out}: made before from the same weights and text, nothing to do")
+        return
     rows = np.arange(min(tokens.n_rows, cfg.max_rows or tokens.n_rows))
     n_passes, done = 1 + sum(len(c) for c, _ in runs.values()), 1
     progress = Progress(cfg.runs, n_passes, "checkpoints")
@@ -140,7 +146,7 @@ def main(cfg):
     progress.close()
     clm, slm = losses["clm"], losses["slm"]
     steps = [s for s, _ in runs["clm"][0]]
-    result = {"data": cfg.data, "n_tokens": int(ref.size), "keep": cfg.keep, "steps": steps}
+    result = {"made_from": made_from, "n_tokens": int(ref.size), "keep": cfg.keep, "steps": steps}
 
     # Figures 3 and 10: categories of the CLM run, and what the tokens of each really are.
     category = categories(clm)
@@ -155,7 +161,8 @@ def main(cfg):
             label: {name: float(members[labels == i].mean()) for name, members in of.items()}
             for i, label in enumerate(tokens.label_names) if (labels == i).any()}
 
-    # Figure 6: at each checkpoint the tokens that SLM would select there, under both models.
+    # Figure 6: at each checkpoint the tokens that SLM would select there, under both models. What a model selects by its
+    # own loss looks worse under that model than under the other, so conclusions come from the next set.
     result["losses"] = {arm: {"selected": [], "unselected": []} for arm in losses}
     for s in range(len(steps)):
         selected = top(slm[s] - ref, cfg.keep)
@@ -165,14 +172,18 @@ def main(cfg):
 
     # Figure 7: one set of tokens for all points, those that SLM selects before its first step: no arm has a part in it.
     selected = top(slm[0] - ref, cfg.keep)
+    result["before"] = {arm: {"selected": losses[arm][:, selected].mean(axis=1).tolist(),
+                              "unselected": losses[arm][:, ~selected].mean(axis=1).tolist()} for arm in losses}
     result["accuracy"] = [
-        {"arm": arm, "step": step, "accuracy": runs[arm][1][step], "selected": float(losses[arm][s][selected].mean()),
-         "unselected": float(losses[arm][s][~selected].mean())}
+        {"arm": arm, "step": step, "accuracy": runs[arm][1][step],
+         **{kind: result["before"][arm][kind][s] for kind in ("selected", "unselected")}}
         for arm in losses for s, step in enumerate(steps) if step in runs[arm][1]]
 
-    # Figure 8: the tokens selected at five checkpoints, over the whole run.
+    # Figure 8: the tokens selected at five checkpoints, over the whole run. The last set is chosen for a high last loss,
+    # noise included; the same of CLM, by its own loss, has that too, and is what it is compared with.
     five = sorted({round(s) for s in np.linspace(0, len(steps) - 1, 5)})
     result["sets"] = {str(steps[s]): slm[:, top(slm[s] - ref, cfg.keep)].mean(axis=1).tolist() for s in five}
+    result["last_set_of_clm"] = clm[:, top(clm[-1] - ref, cfg.keep)].mean(axis=1).tolist()
     write_json(out, result)
     print(f"{out}: {ref.size:,} tokens at {len(steps)} checkpoints of clm and slm")
     print("  CLM: " + "  ".join(f"{name} {share:.1%}" for name, share in result["categories"]["share"].items()))

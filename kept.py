@@ -82,16 +82,17 @@ def losses_of(hidden, weight, targets):
     return torch.cat([losses_in_slices(h[a:b] @ w.t(), y[a:b]) for a, b in chunks(len(h), w)]).view(targets.shape)
 
 
-def kept_loss(hidden, weight, targets, k=None, score=None, weights=None):
+def kept_loss(hidden, weight, targets, k=None, score=None, token_weights=None):
     """Sum of the losses of the k tokens with the highest score; without k of all, which is CLM.
 
     hidden: (..., C). weight: (V, C), the output layer's. targets: (...). score: a function of (losses, i): of the tokens
     with indices i, (m,), among all n in order, whose losses are given, the scores (m,); among equals the earlier is kept.
-    weights: of the tokens in the sum, (n,); None: all 1.
+    token_weights: in the sum, (n,); None: all 1.
     Returns the sum (a scalar with gradient), and without gradient the losses of all tokens and which are kept, (...).
     """
     k = targets.numel() if k is None else k
-    loss, losses, kept = KeptLoss.apply(hidden.reshape(-1, hidden.size(-1)), weight, targets.flatten(), k, score, weights)
+    loss, losses, kept = KeptLoss.apply(hidden.reshape(-1, hidden.size(-1)), weight, targets.flatten(), k, score,
+                                          token_weights)
     return loss, losses.view(targets.shape), kept.view(targets.shape)
 
 
@@ -105,7 +106,7 @@ class KeptLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, k, score, weights):
+    def forward(ctx, hidden, weight, targets, k, score, token_weights):
         n, V, device, dtype = len(hidden), len(weight), hidden.device, compute_dtype(hidden)
         h, w = hidden.to(dtype), weight.to(dtype)
         losses = torch.empty(n, dtype=torch.promote_types(dtype, torch.float32), device=device)
@@ -115,8 +116,8 @@ class KeptLoss(torch.autograd.Function):
         def add_gradients(i, logits):
             """Those of the tokens i, (m,), which are kept and whose logits are (m, V)."""
             grad = softmax_minus_one_hot(logits, targets[i])
-            if weights is not None:
-                grad *= weights[i].unsqueeze(1).to(grad.dtype)
+            if token_weights is not None:
+                grad *= token_weights[i].unsqueeze(1).to(grad.dtype)
             d_hidden.index_copy_(0, i, grad @ w)
             if dtype == d_weight.dtype:
                 d_weight.addmm_(grad.t(), h[i])  # in place: without a V x C temporary
@@ -157,7 +158,8 @@ class KeptLoss(torch.autograd.Function):
                 add_gradients(best[:k], logits[best[:k]])
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.mark_non_differentiable(losses, kept)
-        return (losses * kept if weights is None else losses * kept * weights).sum(), losses, kept
+        in_sum = losses * kept if token_weights is None else losses * kept * token_weights
+        return in_sum.sum(), losses, kept
 
     @staticmethod
     def backward(ctx, grad_loss, *_):

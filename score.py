@@ -141,6 +141,8 @@ def main(cfg):
 
 def with_texts(cfg):
     """--write_texts: the text of each row; --from_logprobs: scores from what another program made of these."""
+    if cfg.from_logprobs and os.path.exists(os.path.join(cfg.out, "scores.json")):
+        raise BadInput(f"{cfg.out} already holds scores: choose another --out, or delete the folder")
     tokens = Tokens(cfg.data, cfg.corpus, cfg.block_size)
     if cfg.write_texts:
         logprobs.write_texts(cfg.write_texts, tokens, cfg.data)
@@ -150,8 +152,6 @@ def with_texts(cfg):
     losses = logprobs.losses_from(cfg.from_logprobs, tokens, cfg.data, progress)
     progress.close()
     os.makedirs(cfg.out, exist_ok=True)
-    if os.path.exists(os.path.join(cfg.out, "scores.json")):
-        raise BadInput(f"{cfg.out} already holds scores: choose another --out, or delete the folder")
     with replacing(os.path.join(cfg.out, "loss.bin"), "wb") as f:
         f.write(losses.tobytes())
     write_json(os.path.join(cfg.out, "scores.json"), {
@@ -166,7 +166,7 @@ def report(folder, tokens, seconds):
     losses = np.memmap(os.path.join(folder, "loss.bin"), dtype=np.float16, mode="r")
     known = np.isfinite(losses)
     print(f"{folder}: {losses.size:,} tokens of {tokens.path}.bin, mean reference loss "
-          f"{losses[known].mean(dtype=np.float64):.3f}, {seconds:.0f} s"
+          f"{losses.mean(dtype=np.float64, where=known):.3f}, {seconds:.0f} s"
           + (f"; of {losses.size - known.sum():,} it is not known" if not known.all() else ""))
     if tokens.labels is not None:
         labels = tokens.labels[1:losses.size + 1]

@@ -115,9 +115,10 @@ def main(cfg):
 
     # Data: what is trained on, and two held-out files of the target distribution.
     train, dev, target = (Tokens(cfg.data, name, T) for name in (cfg.train, "dev", "target"))
-    clm = cfg.keep == 1 and not cfg.softmax_tau and not cfg.labels  # SLM: no selection
-    scores = Scores(cfg.scores, train) if not clm and cfg.select in ("excess", "low_ref") else None
-    variants = Variants(cfg, train, scores)
+    ranked = cfg.keep < 1 or cfg.softmax_tau > 0  # SLM: else all tokens count, or all of --labels
+    scores = Scores(cfg.scores, train) if ranked and cfg.select in ("excess", "low_ref") else None
+    variants = Variants(cfg, train, scores, ranked)
+    clm = not ranked and not cfg.labels
     batch_rows = cfg.batch_tokens // T
     rows_here = batch_rows // ranks.world
     this_rank = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # its rows of a step
@@ -140,8 +141,7 @@ def main(cfg):
     raw_model = GPT(model_config).to(device)
     if ckpt:
         load_weights(raw_model, ckpt["model"], path)
-    about = {"corpus_sha256": train.sha256, "scores_ckpt_sha256": variants.made_from}  # SLM
-    folder = RunFolder(cfg.out, cfg, about, cfg.resume, MAY_DIFFER) if ranks.main else None
+    folder = RunFolder(cfg.out, cfg, variants.made_from, cfg.resume, MAY_DIFFER) if ranks.main else None  # SLM
     if os.path.exists(os.path.join(cfg.out, "done.json")):
         print(f"{cfg.out}: finished before, nothing to do")
         return
@@ -214,7 +214,7 @@ def main(cfg):
         micro_batches = [(ranks.to_device(x), ranks.to_device(y)) for x, y in micro_batches]
         # SLM: what is known of the scores before the forward pass, -L_ref, and how many tokens of the step count: keep B T
         known = variants.known(-scores.rows(rows) if scores else torch.zeros(batch_rows, T), rows, step)
-        n_targets = variants.n_targets(known, step)
+        n_targets = max(1, round(variants.keep(step) * int((known > -torch.inf).sum())))
         n_kept = None if clm else n_targets if one_pass else 0 if cfg.filter_backward else None  # of a forward pass
         known = ranks.to_device(known.flatten())
 
@@ -237,10 +237,10 @@ def main(cfg):
                             step_losses = ranks.gather(torch.cat([losses_of(hidden, weight, y), *others]))
                             step_scores = score(step_losses.flatten(), slice(None))
                             selected = select(step_scores, n_targets).view(batch_rows, T)
-                            weights = variants.weights(step_scores, selected)[this_rank].split(micro_rows)
-                        w = weights[i].flatten()
-                        kept = w.nonzero().squeeze(1)
-                        loss_sum, _, _ = kept_loss(hidden.flatten(0, 1)[kept], weight, y.flatten()[kept], weights=w[kept])
+                            mine = [s.flatten().nonzero().squeeze(1) for s in selected[this_rank].split(micro_rows)]
+                            soft = variants.weights(step_scores, selected)[this_rank].split(micro_rows)
+                        w = soft[i].flatten()[mine[i]] if cfg.softmax_tau else None
+                        loss_sum, _, _ = kept_loss(hidden.flatten(0, 1)[mine[i]], weight, y.flatten()[mine[i]], token_weights=w)
                 micro_loss = loss_sum / n_targets
                 (micro_loss * ranks.world).backward()         # DistributedDataParallel takes the mean over ranks
             loss += micro_loss.detach()
@@ -259,7 +259,7 @@ def main(cfg):
                 raise BadInput(f"the loss is {loss.item()} at step {step}: lower --lr; {cfg.out} keeps what was saved before")
             if ranks.main:
                 folder.log(kind="train", step=step, tokens=step * cfg.batch_tokens, lr=learning_rate(step, cfg),
-                           loss=loss.item(), **({} if clm else selection_stats(  # SLM
+                           loss=loss.item(), **({} if clm or cfg.softmax_tau else selection_stats(  # SLM
                                step_losses, selected, train.row_labels(rows), train.label_names)))
         step += 1
         progress.show(step, f"target loss {record['target_loss']:.3f}" if record else "")

@@ -1,5 +1,6 @@
 """
-Variants of the selection, each behind an option of train_slm.py. Without these options nothing here changes anything.
+Variants of the selection, each behind an option of train_slm.py. Without these options nothing here changes anything
+(but for the control `--select random`, whose scores are made here).
 
     --select low_entropy / intersection / union   the reference model's loss and entropy (score.py --entropy), no excess
     --more_scores out/scores_b --combine min      several reference models: the mean, or the lowest, of their losses
@@ -41,54 +42,59 @@ class Options:
         for name in ("softmax_tau", "max_weight", "keep_warmup"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
+        if self.softmax_tau and (self.keep_warmup or self.filter_backward or self.select in BY_ENTROPY[1:]):
+            yield "softmax_tau weighs all tokens: it does not go with keep_warmup, filter_backward, intersection or union"
         if self.max_weight and (self.max_weight < 1 or not self.softmax_tau):
             yield "max_weight needs softmax_tau, and must be at least 1, the mean of the weights"
-        if self.more_scores and self.select not in ("excess", "low_ref"):
-            yield "more_scores is for select excess and low_ref"
+        if self.more_scores and (self.select not in ("excess", "low_ref") or (self.keep == 1 and not self.softmax_tau)):
+            yield "more_scores is for select excess and low_ref, with keep below 1 or softmax_tau"
 
 
 class Variants:
-    """The files that the options need, opened once, and what they change in a step. train: the Tokens trained on."""
+    """The files that the options need, opened once, and what they change in a step. train: the Tokens trained on. scores:
+    those of cfg.scores, or None. ranked: whether anything is ranked or weighed."""
 
-    def __init__(self, cfg, train, scores):
+    def __init__(self, cfg, train, scores, ranked):
         self.cfg, self.train = cfg, train
         self.more = [Scores(folder, train) for folder in cfg.more_scores] if scores else []
         self.loss, self.entropy = ((Scores(cfg.scores, train, name) for name in ("loss", "entropy"))
-                                   if cfg.select in BY_ENTROPY else (None, None))
-        self.made_from = [s.ckpt_sha256 for s in (scores, *self.more, self.loss) if s]  # whoever resumes must have the same
-        unknown = set(cfg.labels) - set(train.label_names or [])
-        if unknown:
-            raise BadInput(f"{train.path}.bin has no targets labelled {', '.join(sorted(unknown))}; its labels are: "
-                           f"{', '.join(train.label_names or ['none'])}")
+                                   if ranked and cfg.select in BY_ENTROPY else (None, None))
+        names = train.label_names or []
+        self.wanted = torch.tensor([name in cfg.labels for name in names])
+        if cfg.labels and not (set(cfg.labels) <= set(names) and np.isin(train.labels, np.flatnonzero(self.wanted)).any()):
+            raise BadInput(f"{train.path}.bin has no targets labelled {' or '.join(cfg.labels)}; the labels it may have are: "
+                           f"{', '.join(names or ['none'])}")
+        self.made_from = {"corpus_sha256": train.sha256,  # whoever resumes must have the same
+                          "scores_ckpt_sha256": [s.ckpt_sha256 for s in (scores, *self.more, self.loss) if s],
+                          "labels_sha256": train.meta.get("labels_sha256") if cfg.labels else None}
 
     def known(self, known, rows, step):
         """The part of the scores that is known before the forward pass, (B, T); -inf for what is not to be trained on.
         known: the same without variants, -L_ref for instance."""
+        may = self.wanted[self.train.row_labels(rows).long()] if self.cfg.labels else torch.ones_like(known, dtype=torch.bool)
         if self.cfg.select == "random":
             known = torch.from_numpy(np.random.default_rng([self.cfg.seed, step]).random(known.shape)).float()
         if self.more:
             losses = torch.stack([-known, *(s.rows(rows) for s in self.more)])
             known = -(losses.mean(dim=0) if self.cfg.combine == "mean" else losses.min(dim=0).values)
-        if self.cfg.select in BY_ENTROPY:
-            known = low_loss_and_entropy(self.cfg.select, *(s.rows(rows) if s else None for s in (self.loss, self.entropy)))
-        if self.cfg.labels:
-            wanted = torch.tensor([name in self.cfg.labels for name in self.train.label_names])
-            known = known.masked_fill(~wanted[self.train.row_labels(rows).long()], -torch.inf)
+        if self.entropy:
+            known = low_loss_and_entropy(self.cfg.select, *(s.rows(rows).masked_fill(~may, torch.inf)
+                                                            for s in (self.loss, self.entropy)))
+        known = known.masked_fill(~may, -torch.inf)
+        if (known == -torch.inf).all():
+            raise BadInput(f"none of the tokens of step {step} may be selected, by their labels or scores: raise --batch_tokens")
         return known
 
-    def n_targets(self, known, step):
-        """How many tokens of the step count: keep of those that may."""
-        cfg, n = self.cfg, int((known > -torch.inf).sum())
-        if n == 0:
-            raise BadInput(f"none of the tokens of step {step} may be selected, by their labels or scores: raise --batch_tokens")
-        keep = 1.0 if cfg.softmax_tau else cfg.keep
-        if step < cfg.keep_warmup:
-            keep = 1.0 - (1.0 - keep) * step / cfg.keep_warmup
-        return max(1, round(keep * n))
+    def keep(self, step):
+        """The fraction to keep at this step."""
+        keep = 1.0 if self.cfg.softmax_tau else self.cfg.keep
+        if step < self.cfg.keep_warmup:
+            keep = 1.0 - (1.0 - keep) * step / self.cfg.keep_warmup
+        return keep
 
     def weights(self, scores, selected):
-        """Weights of all tokens of a step, (B, T), by their scores, (B T,): 1 for the selected (B, T) and 0 for the others,
-        or with --softmax_tau soft ones."""
+        """Weights of all tokens of a step, (B, T), by their scores, (B T,): with --softmax_tau soft ones, else 1 for the
+        selected (B, T) and 0 for the others."""
         if not self.cfg.softmax_tau:
             return selected.float()
         return soft_weights(scores, self.cfg.softmax_tau, self.cfg.max_weight).view(selected.shape)

@@ -6,7 +6,8 @@
 #   SIZE=tiny SEEDS="0 1" bash runs/paper.sh    # a try: tiny runs, one arm of each part
 #
 # Parts: main ratios self weak soft several schedule finetune dynamics highlight figures. Run it again after an
-# interruption: what is finished is not done again. Ends with OUT/results.json, OUT/table.md and a PNG for each figure.
+# interruption: what is finished is not done again. Ends with results.json, table.md and the figures in OUT/figures. (No
+# spaces in OUT, DATA and PYTHON.)
 # The arms have half the tokens of runs/seeds.sh; the base model they start from has the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +18,11 @@ if [ "$SIZE" = tiny ]; then
 else
   export BASE_TOKENS=3993600 TOKENS=1996800 REF_TOKENS=600000 NOISY=4000000 HELD_OUT=100000 PROBLEMS=0 SNAPSHOT=130
 fi
-PARTS=${*:-main ratios self weak soft several schedule finetune dynamics highlight figures}
+ALL="main ratios self weak soft several schedule finetune dynamics highlight figures"
+PARTS=${*:-$ALL}
+for part in $PARTS; do
+  case " $ALL " in *" $part "*) ;; *) echo "paper.sh: there is no part $part; there are $ALL" >&2; exit 2 ;; esac
+done
 
 arm() {  # an arm as in runs/demo.sh: seed, name, options
   $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
@@ -42,8 +47,8 @@ weak_scores() {  # a reference model a third of the size, made like the other on
 }
 export -f arm accuracy self_scores weak_scores
 
-all_seeds() {  # all_seeds FUNCTION: with each seed and each line of standard input, JOBS at a time; @ is the seed
-  while read -r line; do for s in $SEEDS; do echo "$1 $s ${line//@/$s}"; done; done |
+all_seeds() {  # all_seeds FUNCTION: with each seed and each line of standard input, JOBS at a time; @SEED@ is the seed
+  while read -r line; do for s in $SEEDS; do echo "$1 $s ${line//@SEED@/$s}"; done; done |
     OMP_NUM_THREADS=1 xargs -P "$JOBS" -I{} bash -euo pipefail -c "{}"
 }
 arms() {  # train the arms on standard input, a name and options each, from every seed's base model; then evaluate them
@@ -60,14 +65,14 @@ for part in $PARTS; do
     ratios)    for k in 0.1 0.2 0.4 0.6 0.8; do echo "keep_$k --keep $k"; done | arms ;;     # figure 9
     self)      echo | all_seeds self_scores                                                   # tables 3, 4
                for how in low_ref low_entropy intersection union; do
-                 echo "self_$how --keep 0.3 --select $how --scores $OUT/seed@/self_scores"
+                 echo "self_$how --keep 0.3 --select $how --scores $OUT/seed@SEED@/self_scores"
                done | arms ;;
     weak)      echo | all_seeds weak_scores                                                   # table 5
-               echo "weak --keep 0.3 --scores $OUT/seed@/weak_scores" | arms ;;
+               echo "weak --keep 0.3 --scores $OUT/seed@SEED@/weak_scores" | arms ;;
     soft)      printf '%s\n' "soft_1 --softmax_tau 1" "soft_0.3 --softmax_tau 0.3" \
                  "soft_0.3_max_5 --softmax_tau 0.3 --max_weight 5" | arms ;;
     several)   for how in mean min; do
-                 echo "several_$how --keep 0.3 --more_scores $OUT/seed@/weak_scores --combine $how"
+                 echo "several_$how --keep 0.3 --more_scores $OUT/seed@SEED@/weak_scores --combine $how"
                done | arms ;;
     schedule)  echo "warmup --keep 0.3 --keep_warmup 260" | arms ;;
     finetune)  printf '%s\n' "answers --keep 1.0" "answers_slm --keep 0.5" "answers_random --keep 0.5 --select random" |
@@ -77,10 +82,9 @@ for part in $PARTS; do
                for s in $SEEDS; do
                  $PYTHON dynamics.py --runs "$OUT/seed$s" --data "$DATA/held_out" --device "$DEVICE"
                done ;;
-    highlight) s=${SEEDS%% *}
-               $PYTHON highlight.py --data "$DATA/seed$s" --ref "$OUT/seed$s/ref/best.pt" --out "$OUT/highlight.png" \
+    highlight) s=${SEEDS%% *}; mkdir -p "$OUT/figures"
+               $PYTHON highlight.py --data "$DATA/seed$s" --ref "$OUT/seed$s/ref/best.pt" --out "$OUT/figures/highlight.png" \
                  --ckpt $(ls "$OUT/seed$s"/slm/step_*.pt | awk 'NR == 1 || NR == 4 || NR == 11') ;;
-    figures)   $PYTHON plot_paper.py --runs "$OUT" ;;
-    *)         echo "there is no part $part; parts: see the top of $0" >&2; exit 2 ;;
+    figures)   $PYTHON plot_paper.py --runs "$OUT" --out "$OUT/figures" ;;
   esac
 done
