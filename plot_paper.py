@@ -77,11 +77,12 @@ def collect(folder):
                 for control in (ARMS[name][1] if name in ARMS else []) if runs[control]}}
     if all(results["arms"].get(a, {}).get("accuracy") for a in RATIOS):  # the best ratio, and by how much it beats the paper's, on the seeds that chose it
         results["best"] = {}
-        for k, better in (("target_loss", min), ("accuracy", max)):
-            arm = better(RATIOS, key=lambda a: results["arms"][a][k]["mean"])
-            results["best"][k] = {"arm": arm, "less_0.6": interval([
-                results["arms"][arm]["seeds"][s][k] - results["arms"]["keep_0.6"]["seeds"][s][k]
-                for s in runs[arm] if s in runs["keep_0.6"]])}
+        for k, sign in (("target_loss", 1), ("accuracy", -1)):
+            order = sorted(RATIOS, key=lambda a: sign * results["arms"][a][k]["mean"])
+            arm, rival = order[0], "keep_0.6" if order[0] != "keep_0.6" else order[1]
+            of = [results["arms"][a]["seeds"] for a in (arm, rival)]
+            results["best"][k] = {"arm": arm, "rival": rival,
+                                  "less": interval([of[0][s][k] - of[1][s][k] for s in of[0] if s in of[1]])}
     for name in ("clm", "slm"):
         results["arms"][name]["curve"] = {
             "tokens": next(iter(runs[name].values()))["tokens"],
@@ -114,20 +115,31 @@ def summary(dynamics):
     out["slm_minus_clm"] = interval([d["before"]["slm"]["selected"][-1] - d["before"]["clm"]["selected"][-1] for d in dynamics])
     out["unselected_change"] = interval([d["before"]["slm"]["unselected"][-1] - d["before"]["slm"]["unselected"][0]
                                          for d in dynamics])
+    out["before"] = mean_of([d["before"] for d in dynamics])
     out["sets"] = mean_of([d["sets"] for d in dynamics])
     last = str(first["steps"][-1])
-    out["last_set_change"] = interval([(d["sets"][last][-1] - d["sets"][last][0])
-                                       - (d["last_set_of_clm"][-1] - d["last_set_of_clm"][0]) for d in dynamics])
+    change = [(d["sets"][last][-1] - d["sets"][last][0], d["last_set_of_clm"][-1] - d["last_set_of_clm"][0]) for d in dynamics]
+    out["last_set_change"] = {"slm": interval([slm for slm, _ in change]),
+                              "slm_minus_clm": interval([slm - clm for slm, clm in change])}
+    out["points"] = [{**p, "seed": n} for n, d in enumerate(dynamics) for p in d["accuracy"]]
+
     def r(d, arm, kind):
         return (fit([p for p in d["accuracy"] if p["arm"] == arm], kind) or {}).get("r")
-    out["correlation"] = {arm: {kind: interval([r(d, arm, kind) for d in dynamics]) for kind in ("selected", "unselected")}
+
+    out["correlation"] = {arm: {kind: interval_of_r([r(d, arm, kind) for d in dynamics]) for kind in ("selected", "unselected")}
                           for arm in first["losses"]}
     pairs = {arm: [(r(d, arm, "unselected"), r(d, arm, "selected")) for d in dynamics] for arm in first["losses"]}
     for arm in pairs:
         out["correlation"][arm]["difference"] = interval([u - v for u, v in pairs[arm] if None not in (u, v)])
-    out["fits"] = {kind: {arm: fit([p for p in out["points"] if arm in ("both", p["arm"])], kind)
-                          for arm in ("both", "clm", "slm")} for kind in ("selected", "unselected")}
+    out["fits"] = {kind: {arm: [fit([p for p in d["accuracy"] if p["arm"] == arm], kind) for d in dynamics]
+                          for arm in first["losses"]} for kind in ("selected", "unselected")}
     return out
+
+
+def interval_of_r(values):
+    """Mean and interval of correlations, by Fisher's transformation: no interval then leaves -1 to 1."""
+    v = interval([np.arctanh(x) for x in values if x is not None])
+    return v and {k: x if k == "n" or x is None else float(np.tanh(x)) for k, x in v.items()}
 
 
 def fit(points, kind):
@@ -145,7 +157,7 @@ def cell(v, measure, sign=False):
     scale, unit, digits = (100, "%", 1) if measure == "accuracy" else (1, "", 3)
     f = f"{{:{'+' if sign else ''}.{digits}f}}"
     text = f.format(scale * v["mean"]) + unit
-    return text + (f" ({f.format(scale * v['low'])} to {f.format(scale * v['high'])})" if v["n"] > 1 else "")
+    return text + (f" ({f.format(scale * v['low'])}{unit} to {f.format(scale * v['high'])}{unit})" if v["n"] > 1 else "")
 
 
 def table(results):
@@ -170,10 +182,14 @@ def table(results):
                   "| all tokens | " + " | ".join(cell(d["share"][c], "accuracy") for c in CATEGORIES) + " |"]
         lines += [f"| {label} | " + " | ".join(f"{100 * share[c]:.1f}%" for c in CATEGORIES) + " |"
                   for label, share in d["share_by_label"].items()]
-        lines += ["", "Accuracy against loss, over checkpoints, arms and seeds (slope: accuracy per nat):", "",
-                  "| tokens | runs | slope | correlation |", "|---|---|---|---|"]
-        for kind, fits in d["fits"].items():
-            lines += [f"| {kind} | {arm} | {100 * f['slope']:+.1f}% | {f['r']:+.2f} |" for arm, f in fits.items() if f]
+        lines += ["", "Correlation of accuracy with loss over the checkpoints of a run:", "",
+                  "| run | tokens selected before the first step | the others |", "|---|---|---|"]
+        lines += [f"| {arm.upper()} | {cell(c['selected'], '', sign=True)} | {cell(c['unselected'], '', sign=True)} |"
+                  for arm, c in d["correlation"].items()]
+        lines += ["", "Loss on held-out noisy text, first and last checkpoint:", "", "| tokens | CLM | SLM |", "|---|---|---|"]
+        for what, kinds in (("selected before the first step", "selected"), ("the others", "unselected")):
+            lines.append(f"| {what} | " + " | ".join(f"{d['before'][arm][kinds][0]:.3f} to {d['before'][arm][kinds][-1]:.3f}"
+                                                     for arm in ("clm", "slm")) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -221,16 +237,19 @@ def claims(results):
                   d["correlation"][arm]["selected"], -1)
             value(f"... and less so with the loss on unselected tokens, {arm.upper()}", "correlation with unselected less selected",
                   d["correlation"][arm]["difference"], 1)
-        value("Tokens that SLM selects late have had their loss rise (fig. 8)",
-              "loss of the last set, last less first checkpoint, SLM less the same of CLM", d["last_set_change"], 1)
+        value("Tokens that SLM selects at the end have had their loss rise (fig. 8)", "last less first checkpoint",
+              d["last_set_change"]["slm"], 1)
+        value("... and not only because they are chosen for a high loss at the end: more than those that CLM would select",
+              "the same, SLM less CLM", d["last_set_change"]["slm_minus_clm"], 1)
     if "best" in results:
-        best = results["best"]
-        rows.append(("Keeping about 60% is best (fig. 9; the best of seven is chosen on the seeds it is judged by)", "; ".join(
-            f"{name}: {RATIOS[best[k]['arm']]}, better than 0.6 by {cell(best[k]['less_0.6'], k, sign=True)}"
-            for k, name in (("target_loss", "target loss"), ("accuracy", "accuracy"))),
-            "; ".join(f"{name}: " + ("agrees" if best[k]["arm"] == "keep_0.6" else
-                                     "disagrees" if verdict(best[k]["less_0.6"], sign) == "agrees" else "cannot tell")
-                      for k, name, sign in (("target_loss", "target loss", -1), ("accuracy", "accuracy", 1)))))
+        here, verdicts = [], []
+        for k, name, sign in (("target_loss", "target loss", -1), ("accuracy", "accuracy", 1)):
+            best = results["best"][k]
+            here.append(f"{name}: best {RATIOS[best['arm']]}, less {RATIOS[best['rival']]}: {cell(best['less'], k, sign=True)}")
+            clear = verdict(best["less"], sign) == "agrees"
+            verdicts.append(f"{name}: " + (("agrees" if best["arm"] == "keep_0.6" else "disagrees") if clear else "cannot tell"))
+        rows.append(("Keeping about 60% is best (fig. 9; the best of seven, chosen on the seeds it is judged by)",
+                     "; ".join(here), "; ".join(verdicts)))
     for how in ("low_ref", "low_entropy", "intersection", "union"):
         difference(f"{ARMS[f'self_{how}'][0].capitalize()}, beats CLM (tables 3, 4)", f"self_{how}", "clm")
     difference("A small reference model helps a larger model (table 5): against CLM", "weak", "clm")
@@ -296,21 +315,24 @@ def loss_dynamics(results, path):
 
 
 def accuracy_vs_loss(results, path):
-    """Figure 7: a point for each checkpoint, arm and seed; lines are least squares."""
+    """Figure 7: a point for each checkpoint, arm and seed; a line of least squares for each arm and seed."""
     d, plt = results["dynamics"], pyplot()
     fig, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
     for ax, kind in zip(axes, ("selected", "unselected")):
         for arm, colour in (("clm", "tab:gray"), ("slm", "tab:blue")):
-            points = [p for p in d["points"] if p["arm"] == arm]
-            x = np.array([p[kind] for p in points])
-            ax.scatter(x, [p["accuracy"] for p in points], 14, color=colour, label=arm.upper())
-            if f := d["fits"][kind][arm]:
-                ends = np.array([x.min(), x.max()])
-                ax.plot(ends, f["slope"] * ends + f["intercept"], color=colour, lw=1, label=f"r = {f['r']:+.2f}")
+            r = d["correlation"][arm][kind]
+            for seed, f in enumerate(d["fits"][kind][arm]):
+                points = [p for p in d["points"] if p["arm"] == arm and p["seed"] == seed]
+                x = np.array([p[kind] for p in points])
+                label = f"{arm.upper()}, correlation {r['mean']:+.2f}" if seed == 0 and r else None
+                ax.scatter(x, [p["accuracy"] for p in points], 14, color=colour, label=label)
+                if f:
+                    ends = np.array([x.min(), x.max()])
+                    ax.plot(ends, f["slope"] * ends + f["intercept"], color=colour, lw=1)
         ax.set(title=f"tokens {kind} before the first step", xlabel="loss on held-out noisy text")
         ax.legend()
     axes[0].set_ylabel("few-shot accuracy")
-    finish(fig, axes, "Accuracy against loss, over checkpoints", path)
+    finish(fig, axes, "Accuracy against loss over checkpoints, a line for each run", path)
 
 
 def selected_sets(results, path):
