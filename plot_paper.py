@@ -28,6 +28,8 @@ ARMS = {  # run folder: (what it is, the arms it is compared with)
     "self_low_entropy": ("self-reference: low entropy", ["clm", "random"]),
     "self_intersection": ("self-reference: both low", ["clm", "random"]),
     "self_union": ("self-reference: one of them low", ["clm", "random"]),
+    "fresh_clm": ("CLM from scratch", []),
+    "fresh_self": ("self-reference from scratch: both low", ["fresh_clm"]),
     "weak": ("SLM, small reference model", ["clm", "slm"]),
     "soft_1": ("weights softmax(excess / 1)", ["clm", "slm"]),
     "soft_0.3": ("weights softmax(excess / 0.3)", ["clm", "slm"]),
@@ -252,6 +254,7 @@ def claims(results):
                      "; ".join(here), "; ".join(verdicts)))
     for how in ("low_ref", "low_entropy", "intersection", "union"):
         difference(f"{ARMS[f'self_{how}'][0].capitalize()}, beats CLM (tables 3, 4)", f"self_{how}", "clm")
+    difference("... and for a model that has seen nothing yet: both low, against CLM", "fresh_self", "fresh_clm")
     difference("A small reference model helps a larger model (table 5): against CLM", "weak", "clm")
     return "\n".join(["| the paper's claim | here, with 95% interval | verdict |", "|---|---|---|",
                       *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"

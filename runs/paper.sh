@@ -66,7 +66,10 @@ for part in $PARTS; do
     self)      echo | all_seeds self_scores                                                   # tables 3, 4
                for how in low_ref low_entropy intersection union; do
                  echo "self_$how --keep 0.3 --select $how --scores $OUT/seed@SEED@/self_scores"
-               done | arms ;;
+               done | arms
+               fresh="--init_from= --lr 5e-3"  # the same for a model that has seen nothing yet
+               printf '%s\n' "fresh_clm --keep 1.0 $fresh" \
+                 "fresh_self --keep 0.3 --select intersection --scores $OUT/seed@SEED@/self_scores $fresh" | arms ;;
     weak)      echo | all_seeds weak_scores                                                   # table 5
                echo "weak --keep 0.3 --scores $OUT/seed@SEED@/weak_scores" | arms ;;
     soft)      printf '%s\n' "soft_1 --softmax_tau 1" "soft_0.3 --softmax_tau 0.3" \
