@@ -15,7 +15,7 @@ import numpy as np
 
 from common import BadInput, read_json, replacing, run, write_json
 from dynamics import CATEGORIES
-from plot import MEASURES, interval, millions, read_run, save_figure
+from plot import MEASURES, interval, millions, read_run, save_figure, selection_curves
 
 ARMS = {  # run folder: (what it is, the arms it is compared with)
     "clm": ("CLM (all tokens)", []),
@@ -77,8 +77,10 @@ def collect(folder):
                 None if (a := final[s][k]) is None or (b := r["final"].get(k)) is None else a - b
                 for s, r in runs[control].items() if s in final]) for k in MEASURES}
                 for control in (ARMS[name][1] if name in ARMS else []) if runs[control]}}
-    if all(results["arms"].get(a, {}).get("accuracy") for a in RATIOS):  # the best ratio, and by how much it beats the paper's, on the seeds that chose it
-        results["best"] = {}
+        if kept := selection_curves(per_seed.values(), 1):  # one mean over all of training
+            results["arms"][name]["kept"] = {k: v[0] for k, v in kept.items() if k != "tokens"}
+    if all(results["arms"].get(a, {}).get("accuracy") for a in RATIOS):
+        results["best"] = {}  # the best ratio, and by how much it beats the paper's, on the seeds that chose it
         for k, sign in (("target_loss", 1), ("accuracy", -1)):
             order = sorted(RATIOS, key=lambda a: sign * results["arms"][a][k]["mean"])
             arm, rival = order[0], "keep_0.6" if order[0] != "keep_0.6" else order[1]
@@ -154,8 +156,11 @@ def fit(points, kind):
 
 
 def cell(v, measure, sign=False):
+    """A mean and its interval as text. An accuracy's interval is cut at 0 and 100%; a difference (`sign`) is not."""
     if v is None:
         return ""
+    if measure == "accuracy" and not sign and v["n"] > 1:
+        v = v | {"low": max(0.0, v["low"]), "high": min(1.0, v["high"])}
     scale, unit, digits = (100, "%", 1) if measure == "accuracy" else (1, "", 3)
     f = f"{{:{'+' if sign else ''}.{digits}f}}"
     text = f.format(scale * v["mean"]) + unit
@@ -177,6 +182,11 @@ def table(results):
         for control, d in arms.get(name, {"minus": {}})["minus"].items():
             lines.append(f"| {arms[name]['what']} | {arms[control]['what']} | "
                          + " | ".join(cell(d[k], k, sign=True) for k in MEASURES) + " |")
+    labels = [k for k in next((arms[n]["kept"] for n in ARMS if "kept" in arms.get(n, {})), {}) if k.startswith("kept_")]
+    lines += ["", "What the selections kept, mean over training: the loss of the kept tokens, and the fraction kept of each label:", "",
+              "| arm | loss | " + " | ".join(k[5:] for k in labels) + " |", "|---|---|" + "---|" * len(labels)]
+    lines += [f"| {arms[name]['what']} | {kept['selected_loss']:.3f} | " + " | ".join(f"{100 * kept[k]:.1f}%" for k in labels) + " |"
+              for name in ARMS if (kept := arms.get(name, {}).get("kept"))]
     if "dynamics" in results:
         d = results["dynamics"]
         lines += ["", f"{d['n_tokens']:,} tokens of held-out noisy text over {len(d['steps'])} checkpoints of CLM, by the paper's rule:",

@@ -66,7 +66,8 @@ def test_every_arm_and_figure_of_the_paper(paper):
 
 
 def test_the_reading_group_shows_the_committed_results():
-    """Its table of claims is what plot_paper.py makes of results/paper/results.json, and so is every figure in its text."""
+    """Its table of claims is what plot_paper.py makes of results/paper/results.json, and so is every figure in its text and
+    in the README's section."""
     def text(*path):
         with open(os.path.join(ROOT, *path), encoding="utf-8") as f:
             return f.read()
@@ -76,7 +77,8 @@ def test_the_reading_group_shows_the_committed_results():
     assert claims in guide and text("results", "paper", "table.md") == claims + "\n" + table
     assert set(results["arms"]) == {*plot_paper.ARMS, *plot_paper.REFERENCES} and results["dynamics"]["n_seeds"] == 3
     assert all(arm["target_loss"]["n"] == 3 for arm in results["arms"].values())
-    ours = [p for p in guide.replace(claims, "").split("\n\n") if not re.match(r"#|\*(The paper|Exercise|Question)", p)]
+    readme = re.search(r"## The paper, claim by claim\n(.*?)\n## ", text("README.md"), re.S)[1]
+    ours = [p for p in (guide.replace(claims, "") + "\n\n" + readme).split("\n\n") if not re.match(r"#|\*(The paper|Exercise|Question)", p)]
     known = set(re.findall(r"\d+\.\d+%?", claims + table))
     for number in re.findall(r"(?<![\w./])\d+\.\d+%?(?![\w.]*M)", re.sub(r"\]\([^)]*\)|```.*?```", "", "\n\n".join(ours), flags=re.S)):
         assert number in known, number
