@@ -5,9 +5,11 @@ learning rate, evaluation by loss, distributed set-up.
 import argparse
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import inspect
 import json
+import lzma
 import math
 import os
 import re
@@ -16,12 +18,12 @@ import subprocess
 import sys
 import time
 import typing
+import zlib
 
 import numpy as np
 import torch
 
 import corpus
-from kept import losses_of
 from model import GPTConfig
 
 
@@ -45,12 +47,24 @@ def run(main, Config, doc):
     except OSError as e:  # a full disk, a folder that may not be written
         print(f"{script}: {e.filename or 'writing'}: {e.strerror}; what was saved before is as it was", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as e:
+        if not lost_rank(e):
+            raise
+        print(f"{script}: rank {os.environ['RANK']}: another process of the run is gone ({str(e).splitlines()[0]:.80}); its own "
+              f"message says why; go on with the same command (and --resume, for a training run)", file=sys.stderr)
+        os._exit(2)  # at once: the process group of a dead rank cannot be closed
     except KeyboardInterrupt:
         print(f"{script}: interrupted; go on with the same command (and --resume, for a training run)", file=sys.stderr)
         sys.exit(130)
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def lost_rank(e):
+    """Whether an error says that a process of the group is gone: torch's own kinds, and how gloo says it."""
+    return torch.distributed.is_initialized() and (
+        isinstance(e, torch.distributed.DistError) or re.search("gloo|[Cc]onnection (closed|reset)", str(e)) is not None)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -112,7 +126,7 @@ class Progress:
 
     def show(self, done, text=""):
         now = time.time()
-        if now - self.shown < (1 if self.tty else 10):
+        if now - self.shown < (1 if self.tty else 10) or os.environ.get("RANK", "0") != "0":  # one line for all ranks
             return
         self.shown = now
         rate = (done - self.first) / (now - self.start)
@@ -178,7 +192,10 @@ def save_checkpoint(path, checkpoint):
 
 
 def load_checkpoint(path, device="cpu"):
-    """Load what `save_checkpoint` saved, tensors and plain values only. Raises BadInput."""
+    """Load what `save_checkpoint` saved, tensors and plain values only; or GPT-2's weights (gpt2.py). Raises BadInput."""
+    import gpt2  # here, as it imports this file
+    if gpt2.is_gpt2(path):
+        return gpt2.load(path, device)
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         checkpoint["model"], checkpoint["tokenizer_sha256"], GPTConfig(**checkpoint["model_config"])
@@ -197,6 +214,17 @@ def load_weights(model, state, path):
     except RuntimeError as e:
         raise BadInput(f"the weights in {path} do not fit the model: {str(e).splitlines()[1].strip()}; delete it, or train "
                        f"it again")
+
+
+def resize(checkpoint, block_size=0, pad_vocab=0):
+    """Change a checkpoint's model in place (0: leave as it is): forget the positions from block_size on; give the embedding
+    rows for a multiple of pad_vocab ids. The rows added are zeros, and never predicted (GPTConfig.pad_vocab)."""
+    state, config = checkpoint["model"], checkpoint["model_config"]
+    if block_size and block_size < config["block_size"]:
+        state["wpe.weight"], config["block_size"] = state["wpe.weight"][:block_size].clone(), block_size
+    if pad_vocab:
+        config["pad_vocab"], wte = pad_vocab, state["wte.weight"][:config["vocab_size"]]
+        state["wte.weight"] = torch.nn.functional.pad(wte, (0, 0, 0, -len(wte) % pad_vocab))
 
 
 def file_hash(path):
@@ -268,23 +296,39 @@ def read_json(path):
         raise BadInput(f"{path} is not JSON: {e}")
 
 
+def open_text(path):
+    """A UTF-8 text file for reading; .gz and .xz are unpacked on the way."""
+    opened = {".gz": gzip.open, ".xz": lzma.open}.get(os.path.splitext(path)[1], open)
+    return opened(path, "rt", encoding="utf-8")
+
+
 def json_rows(path):
-    """The objects of a user's .jsonl file, as (line number, dict). Raises BadInput."""
+    """The objects of a user's .jsonl file, plain or packed, as (line number, dict). Raises BadInput."""
     number = 0
     try:
-        with open(path, encoding="utf-8") as f:
+        with open_text(path) as f:
             for number, line in enumerate(f, 1):
                 if line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
                         raise ValueError(f"found {line.strip()[:40]}")
                     yield number, row
-    except UnicodeError as e:
-        raise BadInput(f"{path} is not UTF-8 text ({e.reason}); convert it first, with iconv for instance")
-    except OSError as e:
-        raise BadInput(f"cannot read {path}: {e.strerror}")
+    except UNREADABLE as e:
+        raise BadInput(unreadable(path, e))
     except (ValueError, RecursionError) as e:
         raise BadInput(f"{path}, line {number}, is not a JSON object: {e}")
+
+
+UNREADABLE = (UnicodeError, OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading from `open_text` can raise
+
+
+def unreadable(path, e):
+    """One line about an error of that kind."""
+    if isinstance(e, UnicodeError):
+        return f"{path} is not UTF-8 text ({e.reason}); convert it first, with iconv for instance"
+    if isinstance(e, OSError) and e.strerror:
+        return f"cannot read {path}: {e.strerror}"
+    return f"{path} is damaged or cut off ({e}); fetch or pack it again"
 
 
 def read_jsonl(path):
@@ -309,6 +353,22 @@ def learning_rate(step, cfg):
     return cfg.min_lr + (cfg.lr - cfg.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def whole(state):
+    """A state_dict with the parts of --fsdp put together, in memory of the host. All ranks must call it."""
+    if isinstance(state, (dict, list)):
+        return {k: whole(v) for k, v in state.items()} if isinstance(state, dict) else [whole(v) for v in state]
+    return state.full_tensor().cpu() if hasattr(state, "full_tensor") else state
+
+
+def load_optimizer(optimizer, state):
+    """optimizer.load_state_dict of a state that is `whole`; with --fsdp each rank then keeps its part."""
+    optimizer.load_state_dict(state)
+    for p, values in optimizer.state.items():
+        for name, t in values.items():
+            if hasattr(p, "full_tensor") and t.shape == p.shape:
+                values[name] = torch.distributed.tensor.distribute_tensor(t.to(p.device), p.device_mesh, p.placements)
+
+
 def adamw(model, cfg, device):
     """AdamW with weight decay on the matrices only, as GPT-2 and nanoGPT have it."""
     groups = [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": cfg.weight_decay},
@@ -330,7 +390,7 @@ def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
         rows = np.arange(r, min(r + batch_rows, n_rows))
         x, y = map(ranks.to_device, tokens.rows(rows))
         with ranks.autocast():
-            losses.append(losses_of(model(x), model.wte.weight, y).cpu().double())
+            losses.append(model.losses(model(x), y).cpu().double())
         labels.append(tokens.row_labels(rows))
     model.train(was_training)
     losses = torch.cat(losses)
@@ -363,7 +423,7 @@ class Ranks:
 
     def __init__(self, device):
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.main = self.rank == 0
+        self.main, self.sharded = self.rank == 0, None  # None, or the model of --fsdp
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -394,6 +454,22 @@ class Ranks:
         if self.device.type == "cuda":
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+    def shard(self, model):
+        """FSDP2: each rank keeps its part of every parameter; the whole of a block is put together while it runs."""
+        from torch.distributed.fsdp import fully_shard
+        mesh = torch.distributed.init_device_mesh(self.device.type, (self.world,))
+        for block in model.h:
+            fully_shard(block, mesh=mesh)
+        # What is not in a block stays whole until its backward pass, since the output layer is used after the forward pass.
+        self.sharded = fully_shard(model, mesh=mesh, reshard_after_forward=False)
+        return model
+
+    def exchange(self, model, now):
+        """Context of a backward pass: whether gradients are exchanged between the ranks with it, or with a later one."""
+        if self.sharded:
+            self.sharded.set_requires_gradient_sync(now)
+        return contextlib.nullcontext() if now or self.sharded or self.world == 1 else model.no_sync()
 
     def gather(self, t):
         """The (n, ...) tensors of all ranks, in the order of the ranks, as one (world * n, ...)."""

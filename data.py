@@ -15,8 +15,10 @@ tokens, which tokenizer, a hash of the content) and, where tokens are labelled, 
     dev       held-out curated text: early stopping, and every choice you make
     target    held-out curated text: what is reported, and nothing is chosen by it
 
-A .jsonl file has a document a line; in a .txt file documents are separated by lines that say <|endoftext|>. Files
-are read as a stream, and may be larger than memory.
+A .jsonl or .parquet file has a document a row; in a .txt file documents are separated by lines that say <|endoftext|>.
+.jsonl and .txt may be packed (.gz, .xz); hf:NAME is a dataset of Hugging Face's, read over the network (pip install
+datasets; for .parquet, pyarrow). All are read as a stream, and may be larger than memory. An interrupted run on your own
+text goes on with the same command.
 
 Rows: row r of a token file is tokens[r*T : (r+1)*T], its targets are the same shifted by one. A token's loss depends
 on its context, so the reference model and the language model must see each token in the same row. An epoch is a
@@ -24,6 +26,7 @@ seeded permutation of the rows, and a batch is a function of (seed, step) alone.
 """
 import base64
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import itertools
@@ -31,6 +34,7 @@ import json
 import os
 import re
 import shutil
+import time
 from dataclasses import dataclass  # the Config below has an option called field, so dataclasses.field keeps its prefix
 
 import numpy as np
@@ -39,7 +43,7 @@ import torch
 
 import corpus
 import tasks
-from common import BadInput, Progress, json_rows, run, write_json
+from common import UNREADABLE, BadInput, Progress, json_rows, open_text, read_json, run, unreadable, write_json
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -78,7 +82,7 @@ def load_tokenizer(source, vocab_size=None):
             name, pattern, ranks = os.path.basename(source), GPT2_PATTERN, gpt2_ranks(source)
         else:
             enc = tiktoken.get_encoding(source)
-            name, pattern = enc.name, enc._pat_str
+            name, pattern = enc.name, GPT2_PATTERN if source == "gpt2" else enc._pat_str  # it is spelt otherwise in old versions
             ranks = sorted(enc._mergeable_ranks, key=enc._mergeable_ranks.get)
     except (ValueError, KeyError, IndexError, TypeError) as e:
         raise BadInput(f"{source} is not a tokenizer: {e}".splitlines()[0] + "; give a corpus folder, a .tiktoken or "
@@ -92,13 +96,18 @@ def load_tokenizer(source, vocab_size=None):
     return make_tokenizer(name, pattern, ranks)
 
 
+def gpt2_characters():
+    """{character: byte} in the order of GPT-2's ids. Its files write each byte as a printable character: the 188 printable
+    ones stand for themselves and come first."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
 def gpt2_ranks(path):
     """Byte strings in the order of their ids, from GPT-2's merges file ('#version' line, then two symbols a line)."""
-    # GPT-2 writes each byte as a printable character; the 188 printable ones stand for themselves and come first.
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    order = printable + [b for b in range(256) if b not in printable]
-    byte_of = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(order[188:])}
-    ranks = [bytes([b]) for b in order]
+    byte_of = gpt2_characters()
+    ranks = [bytes([b]) for b in byte_of.values()]
     with open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
             if line.startswith("#version") or not line.strip():
@@ -129,15 +138,27 @@ def tokenizer_hash(enc):
 # ------------------------------------------------------------------------------------------------ token files
 
 class TokenWriter:
-    """Writes NAME.bin (and NAME.labels.bin) as a stream; the sidecar comes last and makes the file valid."""
+    """Writes NAME.bin (and NAME.labels.bin) as a stream; the sidecar comes last and makes the file valid. n_tokens,
+    n_documents: go on with files that hold so many (what is behind them is cut off)."""
 
-    def __init__(self, folder, name, enc, label_names=None):
+    def __init__(self, folder, name, enc, label_names=None, n_tokens=0, n_documents=0):
         self.folder, self.name, self.enc, self.label_names = folder, name, enc, label_names
         self.dtype = np.dtype("uint16" if enc.n_vocab <= 2**16 else "uint32")
-        self.n_tokens = self.n_documents = 0
-        self.hash, self.label_hash = hashlib.sha256(), hashlib.sha256()
-        self.file = open(self.path("bin"), "wb")
-        self.label_file = open(self.path("labels.bin"), "wb") if label_names else None
+        self.n_tokens, self.n_documents = n_tokens, n_documents
+        self.file, self.hash = self.open("bin", self.dtype.itemsize)
+        self.label_file, self.label_hash = self.open("labels.bin", 1) if label_names else (None, None)
+
+    def open(self, ending, itemsize):
+        """A file of n_tokens items to append to, and the hash of what it holds."""
+        f, h, left = open(self.path(ending), "a+b"), hashlib.sha256(), self.n_tokens * itemsize
+        f.truncate(left)
+        f.seek(0)
+        while block := f.read(2**20):
+            h.update(block)
+            left -= len(block)
+        if left:
+            raise BadInput(f"{f.name} is shorter than progress.json beside it says: delete {self.folder}, and start again")
+        return f, h
 
     def path(self, ending):
         return os.path.join(self.folder, f"{self.name}.{ending}")
@@ -156,10 +177,14 @@ class TokenWriter:
         self.n_tokens += len(tokens)
         self.n_documents += end
 
-    def close(self):
+    def sync(self):
         for f in filter(None, (self.file, self.label_file)):
             f.flush()
             os.fsync(f.fileno())
+
+    def close(self):
+        self.sync()
+        for f in filter(None, (self.file, self.label_file)):
             f.close()
         write_json(self.path("json"), {
             "n_tokens": self.n_tokens, "n_documents": self.n_documents, "dtype": self.dtype.name,
@@ -234,9 +259,9 @@ class Config:
     curated_documents: int = 1_000          # built-in: size of the curated side
     held_out_documents: int = 500           # built-in: size of dev, of target, and number of evaluation problems
     curated_repeats: int = 10               # built-in: how often the control corpus noisy+curated repeats the curated side
-    curated: list[str] = dataclasses.field(default_factory=list)  # your own curated .txt / .jsonl files
-    noisy: list[str] = dataclasses.field(default_factory=list)    # your own noisy .txt / .jsonl files
-    field: list[str] = dataclasses.field(default_factory=lambda: ["text"])  # fields of a .jsonl line that make the document
+    curated: list[str] = dataclasses.field(default_factory=list)  # your own curated files: .txt, .jsonl, .parquet, hf:NAME
+    noisy: list[str] = dataclasses.field(default_factory=list)    # your own noisy ones
+    field: list[str] = dataclasses.field(default_factory=lambda: ["text"])  # fields of a row that make the document
     answer_field: str = ""                  # label the tokens of this field `solution`, all others `question`
     tokenizer: str = "gpt2"                 # a tiktoken name, a .tiktoken or GPT-2 merges file, or a corpus folder
     vocab_size: int = 0                     # keep only the tokenizer's first ids (0: all)
@@ -248,8 +273,8 @@ class Config:
     def validate(self):
         if bool(self.curated) != bool(self.noisy):
             yield "--curated and --noisy go together: both name files of yours, or neither (the built-in corpus)"
-        if self.answer_field and not all(path.endswith(".jsonl") for path in self.curated + self.noisy):
-            yield "answer_field needs .jsonl files: a .txt has no fields"
+        if self.answer_field and any(re.search(r"\.txt(\.gz|\.xz)?$", path) for path in self.curated + self.noisy):
+            yield "answer_field needs files with fields: a .txt has none"
         if self.answer_field and self.answer_field not in self.field:
             yield f"answer_field {self.answer_field!r} must be one of --field: {' '.join(self.field)}"
         if not 0 < self.held_out < 0.5:
@@ -263,6 +288,8 @@ class Config:
 
 def make_demo(cfg):
     """The built-in corpus: curated, noisy, noisy+curated, dev, target, and the problems of curated and evaluation."""
+    for name in os.listdir(cfg.out):  # an interrupted run's
+        os.remove(os.path.join(cfg.out, name))
     enc = demo_tokenizer()
     save_tokenizer(enc, cfg.out)
     cache = {}  # most segments recur
@@ -332,17 +359,36 @@ def join(folder, names, out, enc):
     writer.close()
 
 
-def make_own(cfg):
-    """Token files from the user's own text. A curated document goes to dev or target by a hash of its text, so that
-    copies of it go the same way; copies of held-out documents on the noisy side are dropped."""
+def make_own(cfg, folder):
+    """Token files from the user's own text, written into `folder`. A curated document goes to dev or target by a hash of its
+    text, so that copies of it go the same way; copies of held-out documents on the noisy side are dropped.
+
+    progress.json there says how far it is. After an interruption what was done is read again, but not tokenized.
+    """
     enc = load_tokenizer(cfg.tokenizer, cfg.vocab_size)
-    save_tokenizer(enc, cfg.out)
+    sides, names = {"curated": cfg.curated, "noisy": cfg.noisy}, ("curated", "dev", "target", "noisy")
+    files = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in cfg.curated + cfg.noisy if os.path.exists(path)]
+    about = hashlib.sha256(repr([cfg, files, tokenizer_hash(enc)]).encode()).hexdigest()
+    path = os.path.join(folder, "progress.json")
+    state = read_json(path) if os.path.exists(path) else {}
+    if state.get("about") != about:  # none, or of other files or settings
+        state = {"about": about, "pieces": dict.fromkeys(sides, 0), "tokens": dict.fromkeys(sides, 0), "written": {}}
+    save_tokenizer(enc, folder)
     labelled = corpus.LABELS if cfg.answer_field else None
-    writers = {name: TokenWriter(cfg.out, name, enc, labelled) for name in ("curated", "dev", "target", "noisy")}
-    held_out, dropped = set(), 0
-    for side, paths in (("curated", cfg.curated), ("noisy", cfg.noisy)):
-        progress, written, name = Progress(side, cfg.max_tokens, "tokens"), 0, None
-        for segments, ends_document in read_documents(paths, cfg.field, cfg.answer_field):
+    writers = {name: TokenWriter(folder, name, enc, labelled, *state["written"].get(name, (0, 0))) for name in names}
+
+    def save():
+        for name, writer in writers.items():
+            writer.sync()
+            state["written"][name] = (writer.n_tokens, writer.n_documents)
+        write_json(path, state)
+
+    held_out, dropped, saved = set(), 0, time.time()
+    for side, paths in sides.items():
+        done, tokens = state["pieces"][side], state["tokens"]
+        progress, name = Progress(side, cfg.max_tokens, "tokens", tokens[side]), None
+        pieces = encode(read_documents(paths, cfg.field, cfg.answer_field), enc, done)
+        for number, (segments, ends_document, ids) in enumerate(pieces, 1):
             if name is None:  # the first piece of a document
                 text = "".join(text for text, _ in segments)
                 key = hashlib.sha256(text.strip().encode()).digest()
@@ -354,65 +400,128 @@ def make_own(cfg):
                 else:
                     name = "dropped" if key in held_out else "noisy"
                     dropped += name == "dropped"
-            if name != "dropped":
-                tokens, labels = [], []
-                for text, label in segments:
-                    ids = enc.encode_ordinary(text)
-                    tokens += ids
-                    labels += [label] * len(ids)
-                writers[name].add(tokens, labels if labelled else None, ends_document)
-                written += len(tokens)
+            if name != "dropped" and number > done:
+                labels = [label for part, (_, label) in zip(ids, segments) for _ in part] if labelled else None
+                writers[name].add(list(itertools.chain(*ids)), labels, ends_document)
+                tokens[side] += sum(map(len, ids))
             if ends_document:
                 name = None
-                if cfg.max_tokens and written >= cfg.max_tokens:
-                    break
-            progress.show(written)
+            if number > done:
+                state["pieces"][side] = number
+                if time.time() - saved > 10:
+                    save()
+                    saved = time.time()
+                progress.show(tokens[side])
+            if ends_document and cfg.max_tokens and tokens[side] >= cfg.max_tokens and number >= done:
+                break
+        progress.close()
     for name, writer in writers.items():
         if writer.n_tokens == 0:
             raise BadInput(f"the side {name} came out empty: give more or longer documents (one a line in .jsonl, "
                            f"separated by lines of {END_OF_TEXT} in .txt), or another --held_out")
         writer.close()
+    if os.path.exists(path):
+        os.remove(path)
     if dropped:
         print(f"dropped {dropped:,} noisy documents that are copies of held-out ones")
 
 
+def encode(pieces, enc, skip=0):
+    """(segments, ends_document) -> (segments, ends_document, token ids of each segment), in order, on all cores. The first
+    `skip` pieces come without ids."""
+    pieces = iter(pieces)
+    for piece in itertools.islice(pieces, skip):
+        yield *piece, []
+    while some := list(take(pieces, 2**22)):
+        texts = [text for segments, _ in some for text, _ in segments]
+        ids = iter(enc.encode_ordinary_batch(texts, num_threads=os.cpu_count()))
+        for segments, ends_document in some:
+            yield segments, ends_document, [next(ids) for _ in segments]
+
+
+def take(pieces, n_characters):
+    """The next of the pieces, until they have so many characters together."""
+    for segments, ends_document in pieces:
+        yield segments, ends_document
+        n_characters -= sum(len(text) for text, _ in segments)
+        if n_characters <= 0:
+            return
+
+
 def read_documents(paths, fields, answer_field=""):
-    """The documents of .txt and .jsonl files as a stream of (segments, whether the document ends here): a long .txt
-    document comes in pieces of about a megabyte, cut at ends of lines. Segments are [(text, label), ...]; with
-    answer_field, what stands before, in and after that field of a .jsonl line. Raises BadInput."""
+    """The documents of text files (see the top) as a stream of (segments, whether the document ends here): a long one from a
+    .txt comes in pieces of about a megabyte, cut at ends of lines. Segments are [(text, label), ...]; with answer_field,
+    what stands before, in and after that field of a row. Raises BadInput."""
     for path in paths:
         number = 0
         try:
-            if path.endswith(".jsonl"):
-                for number, row in json_rows(path):
-                    parts = [str(row[name]) + "\n" for name in fields]
-                    parts[-1] = parts[-1][:-1]
-                    "".join(parts).encode()  # JSON can hold half a character, which UTF-8 cannot
-                    at = fields.index(answer_field) if answer_field else len(fields)
-                    yield [("".join(parts[:at]), corpus.QUESTION), ("".join(parts[at:at + 1]), corpus.SOLUTION),
-                           ("".join(parts[at + 1:]), corpus.QUESTION)], True
+            rows = read_rows(path, fields)
+            if rows is None:
+                yield from read_txt(path)
                 continue
-            with open(path, encoding="utf-8") as f:
-                lines, size = [], 0
-                for line in f:
-                    if line.strip() == END_OF_TEXT:
-                        if lines:
-                            yield [("".join(lines), corpus.QUESTION)], True
-                        lines, size = [], 0
-                        continue
-                    if size > 2**20:
-                        yield [("".join(lines), corpus.QUESTION)], False
-                        lines, size = [], 0
-                    lines.append(line)
-                    size += len(line)
-                if lines:
-                    yield [("".join(lines), corpus.QUESTION)], True
-        except UnicodeError as e:
-            raise BadInput(f"{path} is not UTF-8 text ({e.reason}); convert it first, with iconv for instance")
-        except OSError as e:
-            raise BadInput(f"cannot read {path}: {e.strerror}")
+            for number, row in rows:
+                parts = [("" if row[name] is None else str(row[name])) + "\n" for name in fields]
+                parts[-1] = parts[-1][:-1]
+                "".join(parts).encode()  # JSON can hold half a character, which UTF-8 cannot
+                at = fields.index(answer_field) if answer_field else len(fields)
+                yield [("".join(parts[:at]), corpus.QUESTION), ("".join(parts[at:at + 1]), corpus.SOLUTION),
+                       ("".join(parts[at + 1:]), corpus.QUESTION)], True
+        except UNREADABLE as e:
+            raise BadInput(unreadable(path, e))
         except KeyError as e:
             raise BadInput(f"{path}, line {number}, has no field {e}; name its text fields with --field")
+
+
+def read_rows(path, fields):
+    """The rows of a file as (number, dict), or None for a .txt."""
+    if re.search(r"\.jsonl(\.gz|\.xz)?$", path):
+        return json_rows(path)
+    if path.startswith("hf:"):
+        try:
+            from datasets import load_dataset
+        except ImportError:
+            raise BadInput(f"reading {path} needs another package: pip install datasets")
+        try:
+            return enumerate(load_dataset(path[3:], split="train", streaming=True), 1)
+        except Exception as e:  # no network, no such dataset, a dozen kinds
+            raise BadInput(f"cannot open the dataset {path[3:]} ({str(e).splitlines()[0]:.100}); fetch its files, and name these")
+    if path.endswith(".parquet"):
+        return parquet_rows(path, fields)
+    return None
+
+
+def parquet_rows(path, fields):
+    """The rows of a .parquet file, a thousand at a time in memory."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BadInput(f"reading {path} needs another package: pip install pyarrow")
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        batches = file.iter_batches(1000, columns=[name for name in fields if name in file.schema_arrow.names])
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+    except pyarrow.ArrowException as e:
+        raise BadInput(unreadable(path, EOFError(str(e).splitlines()[0])))
+
+
+def read_txt(path):
+    """The pieces of a .txt file, for `read_documents`."""
+    with open_text(path) as f:
+        lines, size = [], 0
+        for line in f:
+            if line.strip() == END_OF_TEXT:
+                if lines:
+                    yield [("".join(lines), corpus.QUESTION)], True
+                lines, size = [], 0
+                continue
+            if size > 2**20:
+                yield [("".join(lines), corpus.QUESTION)], False
+                lines, size = [], 0
+            lines.append(line)
+            size += len(line)
+        if lines:
+            yield [("".join(lines), corpus.QUESTION)], True
 
 
 # ----------------------------------------------------------------------------------------------- contamination
@@ -478,14 +587,23 @@ def main(cfg):
         return check_overlap(cfg)
     # Into a folder beside it, and moved when all is well, sidecars last: what fails leaves the old corpus as it was.
     os.makedirs(cfg.out, exist_ok=True)
-    new = f"{os.path.normpath(cfg.out)}.tmp{os.getpid()}"
-    os.makedirs(new)
+    new = f"{os.path.normpath(cfg.out)}.part"
+    os.makedirs(new, exist_ok=True)
+    lock = os.open(new, os.O_RDONLY)
     try:
-        (make_own if cfg.curated else make_demo)(dataclasses.replace(cfg, out=new))
-        for name in sorted(os.listdir(new), key=lambda name: name.endswith(".json")):
-            os.replace(os.path.join(new, name), os.path.join(cfg.out, name))
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(f"another data.py is writing {cfg.out}: wait for it, or choose another --out")
+    try:
+        make_own(cfg, new) if cfg.curated else make_demo(dataclasses.replace(cfg, out=new))
+    except BaseException:
+        if not os.path.exists(os.path.join(new, "progress.json")):  # nothing there to go on with
+            shutil.rmtree(new)
+        raise
+    for name in sorted(os.listdir(new), key=lambda name: name.endswith(".json")):
+        os.replace(os.path.join(new, name), os.path.join(cfg.out, name))
+    os.rmdir(new)
+    os.close(lock)
     for name in sorted(os.listdir(cfg.out)):
         if name.endswith(".bin") and not name.endswith(".labels.bin"):
             meta = Tokens(cfg.out, name.removesuffix(".bin"), 1).meta

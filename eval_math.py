@@ -6,6 +6,8 @@ Step 4: few-shot accuracy on math problems: prompts, generation, answers, and wh
     python eval_math.py --ckpt out/slm/ckpt.pt --data data/mine --task gsm8k --samples 16 --likelihood
     python eval_math.py --ckpt out/slm/ckpt.pt --data data/mine --problems test.jsonl --shots_from train.jsonl
     python eval_math.py --ckpt out/slm/step_*.pt --data data/demo --out out/slm/eval   # a curve over training
+    python eval_math.py --ckpt gpt2 --data data/mine --task gsm8k                      # GPT-2's own weights (gpt2.py)
+    torchrun --nproc_per_node 4 eval_math.py ...
     python eval_math.py --grade generations.jsonl --task gsm8k                         # no model: grade what is there
 
 Tasks (tasks.py): demo (the problems of the corpus folder, or your own: .jsonl rows with `question` and `answer`),
@@ -18,6 +20,7 @@ generation, prediction, answer, correct), and OUT/summary.jsonl a row per checkp
 settings. Rows are written batch by batch, and the same command goes on where it was interrupted. A generation on disk
 ends with the text that stopped it; grading cuts that off.
 """
+import glob
 import hashlib
 import json
 import math
@@ -32,6 +35,7 @@ import torch
 from common import (BadInput, Progress, Ranks, file_hash, json_rows, load_checkpoint, load_weights, read_jsonl, run,
                     write_jsonl)
 from data import END_OF_TEXT, load_tokenizer, tokenizer_hash
+from gpt2 import PUBLISHED, weights_file
 from grade import KIND, boxed, extract_answer, is_equal
 from kept import token_losses
 from model import GPT, GPTConfig, common_prefix
@@ -296,20 +300,26 @@ def grade_file(path, name):
 # -------------------------------------------------------------------------------------------------- evaluation
 
 def evaluate(model, enc, problems, shots, cfg, ranks, path):
-    """A graded row per problem. Each batch is added to the file `path` when it is done, and rows found there are kept."""
+    """A graded row per problem. Each batch is added to the file `path` when it is done, and rows found there are kept. With
+    several ranks each adds to a file of its own, path.rankR; the main one joins them in the end, the others return []."""
     rows, prompts = [], []
     for index, (p, texts) in enumerate(zip(problems, shots)):
         prompt, ids, n = fit_prompt(p["question"], texts, cfg.separator, enc, model.config.block_size - cfg.max_new_tokens)
         rows.append({"index": index, **p, "prompt": prompt, "shots": n, "generation": ""})  # too long: counts as wrong
         prompts.append(ids)
-    done = {row["index"]: row for row in read_jsonl(path)}
+    def read_done():
+        return {row["index"]: row for name in [path, *glob.glob(glob.escape(path) + ".rank*")] for row in read_jsonl(name)}
+
+    done, mine = read_done(), path if ranks.world == 1 else f"{path}.rank{ranks.rank}"
+    ranks.any(False)  # all have read before one writes
     rows = [done.get(i, row) for i, row in enumerate(rows)]
     # of similar length together: little padding, and the first batch is the largest
     order = sorted((i for i in range(len(rows)) if prompts[i] and i not in done), key=lambda i: -len(prompts[i]))
+    order = order[ranks.rank::ranks.world]  # this rank's
     if order:
         size = cfg.batch_size or free_batch_size(model, [prompts[i] for i in order], cfg.max_new_tokens)
         progress = Progress(f"{cfg.task[0]} answers", len(rows), "problems", len(rows) - len(order))
-        with open(path, "a", encoding="utf-8") as f, ranks.autocast():
+        with open(mine, "a", encoding="utf-8") as f, ranks.autocast():
             f.write("\n")  # after a line that was torn
             for at in range(0, len(order), size):
                 some = order[at:at + size]
@@ -322,9 +332,17 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
                 f.flush()
                 progress.show(progress.first + at + len(some))
         progress.close()
+    ranks.any(False)  # all have written
+    if not ranks.main:
+        return []
+    if ranks.world > 1:
+        done = read_done()
+        rows = [done.get(i, row) for i, row in enumerate(rows)]
     for row in rows:  # in a moment, so with today's grader also for what was generated before
         grade_row(row, row["answer"], cfg.task[0])
     write_jsonl(path, rows)
+    for part in glob.glob(glob.escape(path) + ".rank*"):
+        os.remove(part)
     return rows
 
 
@@ -332,12 +350,10 @@ def main(cfg):
     if cfg.grade:
         return grade_file(cfg.grade, cfg.task[0])
     ranks = Ranks(cfg.device)
-    if ranks.world > 1:
-        raise BadInput("evaluation runs in one process: leave out torchrun")
     enc = load_tokenizer(cfg.data)
     tasks = [prepare(name, cfg) for name in cfg.task or ["demo"]]
     for path in cfg.ckpt:
-        if not os.path.exists(path):  # said at once, and not after the checkpoints before it
+        if not os.path.exists(weights_file(path)):  # said at once, and not after the checkpoints before it
             raise BadInput(f"there is no checkpoint {path}: train one, or give another")
     for path in cfg.ckpt:
         ckpt = load_checkpoint(path)
@@ -349,9 +365,10 @@ def main(cfg):
                                f"of {ckpt['model_config']['block_size']} tokens of {path}: give a smaller --max_new_tokens")
         model = GPT(GPTConfig(**ckpt["model_config"])).to(ranks.device).eval()
         load_weights(model, ckpt["model"], path)
-        name, out = os.path.splitext(os.path.basename(path))[0], cfg.out or os.path.join(os.path.dirname(path), "eval")
+        name = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
+        out = cfg.out or os.path.join("out/gpt2" if path in PUBLISHED else path if os.path.isdir(path) else os.path.dirname(path), "eval")
         os.makedirs(out, exist_ok=True)
-        summary, ckpt_sha256, accuracies = os.path.join(out, "summary.jsonl"), file_hash(path), []
+        summary, ckpt_sha256, accuracies = os.path.join(out, "summary.jsonl"), file_hash(weights_file(path)), []
         for task_cfg, problems, shots in tasks:
             about = {"ckpt": name, "ckpt_sha256": ckpt_sha256, "task": task_cfg.task[0]} | {
                 key: getattr(task_cfg, key) for key in ("shots", "separator", "n", "max_new_tokens", "samples", "temperature",
@@ -359,6 +376,8 @@ def main(cfg):
             key = hashlib.sha256(json.dumps([about, problems, shots]).encode()).hexdigest()[:8]
             rows_file = f"{name}-{task_cfg.task[0]}-{key}.jsonl"
             rows = evaluate(model, enc, problems, shots, task_cfg, ranks, os.path.join(out, rows_file))
+            if not ranks.main:
+                continue
             result, text = summarize(rows, task_cfg)
             print(f"{path}, {task_cfg.task[0]}: {text}")
             accuracies.append(result["accuracy"])

@@ -75,24 +75,25 @@ def losses_in_slices(logits, targets):
 
 
 @torch.no_grad()
-def losses_of(hidden, weight, targets):
-    """Losses of all tokens. hidden: (..., C), weight: (V, C), targets: (...). Returns (...), float32 or float64."""
+def losses_of(hidden, weight, targets, vocab_size=None):
+    """Losses of all tokens. hidden: (..., C), weight: (V, C), targets: (...). Returns (...), float32 or float64.
+    vocab_size: ids from there on only pad the weight, and are never predicted."""
     dtype = compute_dtype(hidden)
     h, w, y = hidden.flatten(0, -2).to(dtype), weight.to(dtype), targets.flatten()
-    return torch.cat([losses_in_slices(h[a:b] @ w.t(), y[a:b]) for a, b in chunks(len(h), w)]).view(targets.shape)
+    return torch.cat([losses_in_slices((h[a:b] @ w.t())[:, :vocab_size], y[a:b]) for a, b in chunks(len(h), w)]).view(targets.shape)
 
 
-def kept_loss(hidden, weight, targets, k=None, score=None, token_weights=None):
+def kept_loss(hidden, weight, targets, k=None, score=None, token_weights=None, vocab_size=None):
     """Sum of the losses of the k tokens with the highest score; without k of all, which is CLM.
 
     hidden: (..., C). weight: (V, C), the output layer's. targets: (...). score: a function of (losses, i): of the tokens
     with indices i, (m,), among all n in order, whose losses are given, the scores (m,); among equals the earlier is kept.
-    token_weights: in the sum, (n,); None: all 1.
+    token_weights: in the sum, (n,); None: all 1. vocab_size: ids from there on only pad the weight, and are never predicted.
     Returns the sum (a scalar with gradient), and without gradient the losses of all tokens and which are kept, (...).
     """
     k = targets.numel() if k is None else k
     loss, losses, kept = KeptLoss.apply(hidden.reshape(-1, hidden.size(-1)), weight, targets.flatten(), k, score,
-                                          token_weights)
+                                        token_weights, vocab_size)
     return loss, losses.view(targets.shape), kept.view(targets.shape)
 
 
@@ -106,7 +107,7 @@ class KeptLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, k, score, token_weights):
+    def forward(ctx, hidden, weight, targets, k, score, token_weights, vocab_size):
         n, V, device, dtype = len(hidden), len(weight), hidden.device, compute_dtype(hidden)
         h, w = hidden.to(dtype), weight.to(dtype)
         losses = torch.empty(n, dtype=torch.promote_types(dtype, torch.float32), device=device)
@@ -136,6 +137,7 @@ class KeptLoss(torch.autograd.Function):
         for a, b in spans:
             i = torch.arange(a, b, device=device)
             torch.mm(h[a:b], w.t(), out=logits[:b - a])
+            logits[:b - a, vocab_size or V:] = -math.inf
             losses[a:b] = losses_in_slices(logits[:b - a], targets[a:b])
             if k == n:
                 add_gradients(i, logits[:b - a])
@@ -164,7 +166,7 @@ class KeptLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_loss, *_):
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden.mul_(grad_loss), d_weight.mul_(grad_loss), None, None, None, None
+        return d_hidden.mul_(grad_loss), d_weight.mul_(grad_loss), None, None, None, None, None
 
 
 def rows_with_gradient(grad, k):

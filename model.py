@@ -4,6 +4,8 @@ The GPT of this repository, in one file: GPT-2's architecture and batched, cache
     hidden = model(idx)              # (B, T) token ids -> (B, T, C) hidden states
     logits = model.logits(hidden)    # (B, T, C) -> (B, T, V)
 
+    python model.py --export out/slm/ckpt.pt out/slm/hf    # a folder that transformers loads as GPT-2 (gpt2.py)
+
 Hidden states and logits are two calls because logits are large, and seldom needed for all tokens: what training needs of
 them, the losses of all tokens and the gradients of the kept ones, is in kept.py.
 
@@ -17,7 +19,7 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
-from kept import FilteredLinear, KeptLinear, KeptMLP, compute_dtype
+from kept import FilteredLinear, KeptLinear, KeptMLP, compute_dtype, kept_loss, losses_of
 
 
 @dataclass
@@ -29,6 +31,7 @@ class GPTConfig:
     n_embd: int = 768
     dropout: float = 0.0
     bias: bool = True        # biases in the Linear and LayerNorm modules, as in GPT-2
+    pad_vocab: int = 1       # the embedding has rows for a multiple of this many ids; those added are never predicted
 
 
 class LayerNorm(nn.Module):
@@ -127,7 +130,7 @@ class GPT(nn.Module):
         if config.n_embd % config.n_head:
             raise ValueError(f"n_embd ({config.n_embd}) must be divisible by n_head ({config.n_head})")
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wte = nn.Embedding(math.ceil(config.vocab_size / config.pad_vocab) * config.pad_vocab, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -163,7 +166,15 @@ class GPT(nn.Module):
 
     def logits(self, hidden):
         """Output layer, tied to the token embedding: (..., C) -> (..., V)."""
-        return F.linear(hidden, self.wte.weight)
+        return F.linear(hidden, self.wte.weight)[..., :self.config.vocab_size]
+
+    def losses(self, hidden, targets):
+        """Cross-entropy of all tokens, without gradient (kept.py): (..., C) and (...) -> (...)."""
+        return losses_of(hidden, self.wte.weight, targets, self.config.vocab_size)
+
+    def kept_loss(self, hidden, targets, k=None, score=None, token_weights=None):
+        """Sum of the losses of the k tokens of highest score, with gradient; losses; which are kept. See kept.py."""
+        return kept_loss(hidden, self.wte.weight, targets, k, score, token_weights, self.config.vocab_size)
 
     def new_cache(self, B, S, shared=None):
         """Room for the keys and values of B rows of S tokens each, after those of a `shared_prefix`.
@@ -267,3 +278,8 @@ def common_prefix(rows):
     first, last = min(rows), max(rows)  # in alphabetical order: what these two share, all share
     P = min(map(len, rows)) - 1
     return next((i for i in range(P) if first[i] != last[i]), P)
+
+
+if __name__ == "__main__":
+    import gpt2  # here, as it imports this file
+    gpt2.run(gpt2.main, gpt2.Config, __doc__)

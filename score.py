@@ -5,6 +5,10 @@ Step 2: the reference model's loss of every token of a corpus, one forward pass 
     python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores_entropy --entropy
     python score.py --from_logprobs api.jsonl --block_size 192 --data data/demo --out out/scores_api  # see logprobs.py
 
+    torchrun --nproc_per_node 4 score.py ...
+
+--ckpt takes GPT-2's weights too: gpt2, gpt2-medium, ... or a file or folder of Hugging Face's (gpt2.py).
+
 Writes OUT/loss.bin, float16, one number per target: number r*T + t is L_ref of the t-th target of row r,
 
     L_ref(x_i) = -log P_RM(x_i | x_<i)
@@ -15,6 +19,7 @@ from and how far they are: run the same command again to go on where it stopped.
 mean loss of each is printed. Look at `solution` and `result`: where they are high, the model does not know the
 solutions in noisy context, and what it selects is useless.
 """
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +32,7 @@ import logprobs
 from common import (BadInput, Progress, Ranks, file_hash, load_checkpoint, load_weights, read_json, replacing, run,
                     write_json)
 from data import Tokens
-from kept import losses_of
+from gpt2 import weights_file
 from model import GPT, GPTConfig
 
 
@@ -62,7 +67,7 @@ def score_rows(model, x, y, entropy=False):
     The model must be in eval mode: with dropout on, the scores would be noise.
     """
     hidden = model(x)                                          # (B, T, C)
-    losses = losses_of(hidden, model.wte.weight, y)            # (B, T)
+    losses = model.losses(hidden, y)                           # (B, T)
     if not entropy:
         return losses, None
     logp = (torch.log_softmax(model.logits(row).float(), dim=-1) for row in hidden)  # (T, V) each
@@ -73,10 +78,10 @@ def main(cfg):
     if cfg.write_texts or cfg.from_logprobs:
         return with_texts(cfg)
     ranks = Ranks(cfg.device)
-    ckpt = load_checkpoint(cfg.ckpt, ranks.device)
-    model = GPT(GPTConfig(**ckpt["model_config"])).to(ranks.device)
+    ckpt = load_checkpoint(cfg.ckpt)
+    model = GPT(GPTConfig(**ckpt["model_config"]))
     load_weights(model, ckpt["model"], cfg.ckpt)
-    model.eval()  # dropout off
+    model.to(ranks.device).eval()  # dropout off
     T = cfg.block_size or model.config.block_size
     if T > model.config.block_size:
         raise BadInput(f"block_size {T} is more than the {model.config.block_size} of the model in {cfg.ckpt}")
@@ -87,7 +92,7 @@ def main(cfg):
 
     # Where the scores come from, and how many rows are done. A file half written by a killed run is cut back to them.
     names = ["loss", "entropy"] if cfg.entropy else ["loss"]
-    origin = {"corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(cfg.ckpt), "block_size": T,
+    origin = {"corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(weights_file(cfg.ckpt)), "block_size": T,
               "tokenizer_sha256": tokens.tokenizer_sha256, "files": names, "n_rows": tokens.n_rows}
     os.makedirs(cfg.out, exist_ok=True)
     sidecar = os.path.join(cfg.out, "scores.json")
@@ -96,7 +101,7 @@ def main(cfg):
         raise BadInput(f"{cfg.out} holds scores of another corpus, checkpoint, block_size or --entropy: choose another "
                        f"--out, or delete the folder")
     done, files = state["rows_done"], {}
-    for name in names:
+    for name in names if ranks.main else []:
         path = os.path.join(cfg.out, f"{name}.bin")
         files[name] = open(path, "r+b" if os.path.exists(path) else "w+b")
         if files[name].seek(0, os.SEEK_END) < done * T * 2:
@@ -107,7 +112,7 @@ def main(cfg):
     progress, start, saved = Progress("scores", tokens.n_rows * T, "tokens", done * T), time.time(), time.time()
 
     def write(results, rows_done):
-        """Append the scores of a batch; every 5 seconds make sure that they are on disk, and note how far they are."""
+        """Append the scores of a step; every 5 seconds make sure that they are on disk, and note how far they are."""
         nonlocal start, saved
         for name, values in zip(names, results):
             files[name].write(values.half().cpu().numpy().tobytes())
@@ -122,21 +127,27 @@ def main(cfg):
     with ThreadPoolExecutor(max_workers=1) as writer:  # in the background: the model goes on with the next batch
         written = None
         while done < tokens.n_rows:
-            rows = np.arange(done, min(done + cfg.batch_rows, tokens.n_rows))
+            # The next rows, a part for each rank. The main one collects the scores and writes them in order, so that the
+            # files do not depend on the number of ranks. (What is left over at the end repeats the last row.)
+            left = tokens.n_rows - done
+            n = min(cfg.batch_rows, math.ceil(left / ranks.world))
+            rows = np.minimum(done + ranks.rank * n + np.arange(n), tokens.n_rows - 1)
             x, y = map(ranks.to_device, tokens.rows(rows))
             with ranks.autocast():
                 results = score_rows(model, x, y, cfg.entropy)
-            done += len(rows)
+            results = [ranks.gather(values)[:left] for values in results if values is not None]
+            done += len(results[0])
             if written:
-                written.result()  # one batch behind at most; raises what went wrong, a full disk for instance
-            written = writer.submit(write, results, done)
+                written.result()  # one step behind at most; raises what went wrong, a full disk for instance
+            written = writer.submit(write, results, done) if ranks.main else None
             progress.show(done * T)
         if written:
             written.result()
     for f in files.values():
         f.close()
     progress.close()
-    report(cfg.out, tokens, state["seconds"])
+    if ranks.main:
+        report(cfg.out, tokens, state["seconds"])
 
 
 def with_texts(cfg):

@@ -10,7 +10,6 @@ The next step is eval_math.py. This file is train_ref.py with the selection; eac
 The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume from),
 best.pt (lowest loss on held-out `dev`) and, at the end, done.json.
 """
-import contextlib
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -20,9 +19,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, held_out_loss, learning_rate,
-                    load_checkpoint, load_weights, run, save_checkpoint, selection_stats, write_json)  # SLM
+                    load_checkpoint, load_optimizer, load_weights, resize, run, save_checkpoint, selection_stats, whole, write_json)  # SLM
 from data import Tokens, batch
-from kept import compile_passes, kept_loss, losses_of, select  # SLM
+from kept import compile_passes, select  # SLM
 from model import GPT, GPTConfig
 from score import Scores  # SLM: L_ref, read from disk
 from variants import Options, Variants  # SLM: controls and extensions; without them it is the paper's method
@@ -38,7 +37,9 @@ class Config(Options):  # SLM: the options of variants.py too
     train: str = "noisy"            # which of its token files to train on
     out: str = "out/slm"            # run folder
     resume: bool = False            # go on with the run in this folder, if there is one
-    init_from: str = ""             # start from the weights of this checkpoint (n_layer to bias below are then its own)
+    init_from: str = ""             # start from this checkpoint (n_layer to bias below are its own), or from gpt2, gpt2-xl, ...
+    crop: bool = False              # with init_from: forget the positions beyond block_size
+    pad_vocab: int = 0              # round the rows of the embedding up to a multiple: 64 is faster on a GPU (0: as it is)
     # model
     n_layer: int = 2                # blocks
     n_head: int = 2                 # attention heads
@@ -68,6 +69,7 @@ class Config(Options):  # SLM: the options of variants.py too
     # machine
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
     compile: bool = False           # torch.compile the model (worth it on a GPU)
+    fsdp: bool = False              # with torchrun: each GPU holds a part of the weights and of AdamW's state (FSDP2)
 
     @property
     def steps(self):
@@ -96,7 +98,11 @@ class Config(Options):  # SLM: the options of variants.py too
         yield from self.problems()
         if self.lr <= 0:
             yield f"lr must be above 0, not {self.lr}"
+        if self.pad_vocab < 0:
+            yield f"pad_vocab must not be negative, but is {self.pad_vocab}"
         world = int(os.environ.get("WORLD_SIZE", 1))
+        if self.fsdp and world == 1:
+            yield "fsdp is for several processes: start it with torchrun --nproc_per_node N"
         unit = self.block_size * world * max(self.micro_rows, 1)
         if self.batch_tokens % unit:
             yield (f"batch_tokens ({self.batch_tokens}) must be divisible by block_size x ranks x micro_rows "
@@ -106,7 +112,8 @@ class Config(Options):  # SLM: the options of variants.py too
 
 
 # What may differ when a run is resumed: where it runs and what it records, not what it computes.
-MAY_DIFFER = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "micro_rows")
+MAY_DIFFER = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "fsdp",
+             "micro_rows")
 
 
 def main(cfg):
@@ -127,50 +134,52 @@ def main(cfg):
 
     # Model: fresh, from another run's weights, or where this run stopped.
     torch.manual_seed(cfg.seed)
-    model_config = GPTConfig(T, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias)
+    model_config = GPTConfig(T, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias, max(1, cfg.pad_vocab))
     path = os.path.join(cfg.out, "ckpt.pt")
     resuming = cfg.resume and os.path.exists(path)
     path = path if resuming else cfg.init_from
-    ckpt = load_checkpoint(path, device) if path else None
+    ckpt = load_checkpoint(path) if path else None
     if ckpt:
+        resize(ckpt, T if cfg.crop else 0, cfg.pad_vocab)
         model_config = GPTConfig(**ckpt["model_config"] | {"dropout": cfg.dropout})
         if ckpt["tokenizer_sha256"] != train.tokenizer_sha256:
             raise BadInput(f"{path} was trained with another tokenizer than that of {cfg.data}: give its own --data")
         if T > model_config.block_size:
             raise BadInput(f"block_size {T} is more than the {model_config.block_size} of the model in {path}")
-    raw_model = GPT(model_config).to(device)
+    raw_model = GPT(model_config)
     if ckpt:
         load_weights(raw_model, ckpt["model"], path)
+    raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(device)
     folder = RunFolder(cfg.out, cfg, variants.made_from, cfg.resume, MAY_DIFFER) if ranks.main else None  # SLM
     if os.path.exists(os.path.join(cfg.out, "done.json")):
         print(f"{cfg.out}: finished before, nothing to do")
         return
     optimizer = adamw(raw_model, cfg, device)
-    weight = raw_model.wte.weight  # of the output layer
     step, seconds, best, n_worse = 0, 0.0, float("inf"), 0
     if resuming:
-        optimizer.load_state_dict(ckpt["optimizer"])
+        load_optimizer(optimizer, ckpt["optimizer"])
         step, seconds, best, n_worse = ckpt["step"], ckpt["seconds"], ckpt["best"], ckpt["n_worse"]
     elif ranks.main:
         print(f"{cfg.out}: {sum(p.numel() for p in raw_model.parameters()):,} parameters")
     model = torch.compile(raw_model) if cfg.compile else raw_model
     if cfg.compile:
         compile_passes()
-    if ranks.world > 1:
+    if ranks.world > 1 and not cfg.fsdp:
         model = DistributedDataParallel(model)
 
     def save(name, **state):
-        if not all(torch.isfinite(p).all() for p in raw_model.parameters()):
+        weights = whole(raw_model.state_dict())
+        if not all(torch.isfinite(w).all() for w in weights.values()):
             raise BadInput(f"the weights are not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
         if ranks.main:
             save_checkpoint(folder.path(name), {
-                "model": raw_model.state_dict(), "model_config": asdict(model_config), "config": asdict(cfg),
+                "model": weights, "model_config": asdict(model_config), "config": asdict(cfg),
                 "tokenizer_sha256": train.tokenizer_sha256, "step": step, "tokens": step * cfg.batch_tokens, **state})
 
     def save_to_resume():
         if not np.isfinite(held_out_loss(raw_model, dev, ranks, cfg.eval_rows)[0]):  # finite weights can be useless too
             raise BadInput(f"the dev loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-        save("ckpt.pt", optimizer=optimizer.state_dict(), seconds=seconds, best=best, n_worse=n_worse)
+        save("ckpt.pt", optimizer=whole(optimizer.state_dict()), seconds=seconds, best=best, n_worse=n_worse)
 
     if ranks.main:
         folder.open_log(step)
@@ -225,22 +234,22 @@ def main(cfg):
         for i, (x, y) in enumerate(micro_batches):
             # gradients are exchanged between the ranks with the last micro-batch only
             last_micro = i == len(micro_batches) - 1
-            with contextlib.nullcontext() if last_micro or ranks.world == 1 else model.no_sync():
+            with ranks.exchange(model, last_micro):
                 with ranks.autocast():
                     hidden = model(x, n_kept=n_kept, filter_backward=cfg.filter_backward)  # (B, T, C)
                     if one_pass:  # SLM: equations 4 and 5
-                        loss_sum, step_losses, selected = kept_loss(hidden, weight, y, n_kept, score)
+                        loss_sum, step_losses, selected = raw_model.kept_loss(hidden, y, n_kept, score)
                     else:  # SLM: all are ranked together; micro-batches after the first are run forward twice
                         if i == 0:
                             with torch.no_grad():
-                                others = [losses_of(model(x), weight, y) for x, y in micro_batches[1:]]
-                            step_losses = ranks.gather(torch.cat([losses_of(hidden, weight, y), *others]))
+                                others = [raw_model.losses(model(x), y) for x, y in micro_batches[1:]]
+                            step_losses = ranks.gather(torch.cat([raw_model.losses(hidden, y), *others]))
                             step_scores = score(step_losses.flatten(), slice(None))
                             selected = select(step_scores, n_targets).view(batch_rows, T)
                             mine = [s.flatten().nonzero().squeeze(1) for s in selected[this_rank].split(micro_rows)]
                             soft = variants.weights(step_scores, selected)[this_rank].split(micro_rows)
                         w = soft[i].flatten()[mine[i]] if cfg.softmax_tau else None
-                        loss_sum, _, _ = kept_loss(hidden.flatten(0, 1)[mine[i]], weight, y.flatten()[mine[i]], token_weights=w)
+                        loss_sum, _, _ = raw_model.kept_loss(hidden.flatten(0, 1)[mine[i]], y.flatten()[mine[i]], token_weights=w)
                 micro_loss = loss_sum / n_targets
                 (micro_loss * ranks.world).backward()         # DistributedDataParallel takes the mean over ranks
             loss += micro_loss.detach()
