@@ -52,6 +52,7 @@ def run(main, Config, doc):
             raise
         print(f"{script}: rank {os.environ['RANK']}: another process of the run is gone ({str(e).splitlines()[0]:.80}); its own "
               f"message says why; go on with the same command (and --resume, for a training run)", file=sys.stderr)
+        sys.stderr.flush()
         os._exit(2)  # at once: the process group of a dead rank cannot be closed
     except KeyboardInterrupt:
         print(f"{script}: interrupted; go on with the same command (and --resume, for a training run)", file=sys.stderr)

@@ -21,7 +21,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, held_out_loss, learning_rate,
-                    load_checkpoint, load_optimizer, load_weights, resize, run, save_checkpoint, whole, write_json)
+                    load_checkpoint, load_optimizer, load_weights, resize, run, save_checkpoint,
+                    whole, write_json)
 from data import Tokens, batch
 from kept import compile_passes
 from model import GPT, GPTConfig

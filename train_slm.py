@@ -19,7 +19,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, held_out_loss, learning_rate,
-                    load_checkpoint, load_optimizer, load_weights, resize, run, save_checkpoint, selection_stats, whole, write_json)  # SLM
+                    load_checkpoint, load_optimizer, load_weights, resize, run, save_checkpoint,
+                    selection_stats, whole, write_json)  # SLM
 from data import Tokens, batch
 from kept import compile_passes, select  # SLM
 from model import GPT, GPTConfig
@@ -93,9 +94,7 @@ class Config(Options):  # SLM: the options of variants.py too
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
         if not 0 <= self.beta2 < 1:
             yield f"beta2 must lie in [0, 1), not {self.beta2}"
-        if not 0 < self.keep <= 1:  # SLM
-            yield f"keep must lie in (0, 1], not {self.keep}"
-        yield from self.problems()
+        yield from self.problems()  # SLM
         if self.lr <= 0:
             yield f"lr must be above 0, not {self.lr}"
         if self.pad_vocab < 0:
@@ -129,8 +128,9 @@ def main(cfg):
     batch_rows = cfg.batch_tokens // T
     rows_here = batch_rows // ranks.world
     this_rank = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # its rows of a step
-    micro_rows = cfg.micro_rows or rows_here
-    one_pass = clm or (ranks.world == 1 and micro_rows == batch_rows and not cfg.softmax_tau)  # SLM: ranked in one go
+    micro_rows = cfg.rank_rows or cfg.micro_rows or rows_here  # SLM
+    n_rankings = batch_rows // cfg.rank_rows if cfg.rank_rows else 1
+    one_pass = clm or (micro_rows * n_rankings == batch_rows and not cfg.softmax_tau)  # a micro-batch is ranked by itself
 
     # Model: fresh, from another run's weights, or where this run stopped.
     torch.manual_seed(cfg.seed)
@@ -223,8 +223,8 @@ def main(cfg):
         micro_batches = [(ranks.to_device(x), ranks.to_device(y)) for x, y in micro_batches]
         # SLM: what is known of the scores before the forward pass, -L_ref, and how many tokens of the step count: keep B T
         known = variants.known(-scores.rows(rows) if scores else torch.zeros(batch_rows, T), rows, step)
-        n_targets = max(1, round(variants.keep(step) * int((known > -torch.inf).sum())))
-        n_kept = None if clm else n_targets if one_pass else 0 if cfg.filter_backward else None  # of a forward pass
+        n_targets = max(1, round(variants.keep(step) * int((known > -torch.inf).sum()) / n_rankings)) * n_rankings
+        n_kept = None if clm else n_targets // n_rankings if one_pass else 0 if cfg.filter_backward else None  # of a forward pass
         known = ranks.to_device(known.flatten())
 
         def score(losses, i):  # equation 3, L_theta - L_ref, or a control: of the tokens i (m,) with these losses (m,)
@@ -238,7 +238,8 @@ def main(cfg):
                 with ranks.autocast():
                     hidden = model(x, n_kept=n_kept, filter_backward=cfg.filter_backward)  # (B, T, C)
                     if one_pass:  # SLM: equations 4 and 5
-                        loss_sum, step_losses, selected = raw_model.kept_loss(hidden, y, n_kept, score)
+                        at = (this_rank.start + i * micro_rows) * T  # its first token in the step
+                        loss_sum, step_losses, selected = raw_model.kept_loss(hidden, y, n_kept, lambda l, k: score(l, k + at))
                     else:  # SLM: all are ranked together; micro-batches after the first are run forward twice
                         if i == 0:
                             with torch.no_grad():
@@ -269,7 +270,8 @@ def main(cfg):
             if ranks.main:
                 folder.log(kind="train", step=step, tokens=step * cfg.batch_tokens, lr=learning_rate(step, cfg),
                            loss=loss.item(), **({} if clm or cfg.softmax_tau else selection_stats(  # SLM
-                               step_losses, selected, train.row_labels(rows), train.label_names)))
+                               step_losses, selected, train.row_labels(rows[this_rank][-micro_rows:] if one_pass else rows),
+                               train.label_names)))
         step += 1
         progress.show(step, f"target loss {record['target_loss']:.3f}" if record else "")
 

@@ -6,12 +6,14 @@ Variants of the selection, each behind an option of train_slm.py. Without these 
     --more_scores out/scores_b --combine min      several reference models: the mean, or the lowest, of their losses
     --softmax_tau 1.0                             all tokens, weighted by softmax(score / tau), instead of the top ones
     --keep_warmup 500                             keep falls from 1.0 to its value over the first steps
+    --rank_rows 4                                 so many rows are ranked at a time, not all of the step
     --labels solution result wrong                only targets of these labels are ranked, counted and trained on
 
 The first is the paper's self-reference, the others are the simplest forms of what it names as future work. runs/paper.sh
 runs them all with their controls; docs/reading_group.md says what came out.
 """
 import dataclasses
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,18 +34,26 @@ class Options:
     softmax_tau: float = 0.0        # variant: above 0, all tokens weighted by softmax(score / tau); keep does not matter
     max_weight: float = 0.0         # variant: cut such weights, whose mean is 1, to this (0: no limit)
     keep_warmup: int = 0            # variant: steps over which keep falls from 1.0 to its value
+    rank_rows: int = 0              # variant: rank so many rows at a time: no second forward pass (0: all of the step)
     labels: list[str] = dataclasses.field(default_factory=list)  # variant: only targets of these labels (none: all)
 
     def problems(self):
+        if not 0 < self.keep <= 1:
+            yield f"keep must lie in (0, 1], not {self.keep}"
         if self.select not in SELECT:
             yield f"select must be {', '.join(SELECT[:-1])} or {SELECT[-1]}, not {self.select!r}"
         if self.combine not in ("mean", "min"):
             yield f"combine must be mean or min, not {self.combine!r}"
-        for name in ("softmax_tau", "max_weight", "keep_warmup"):
+        for name in ("softmax_tau", "max_weight", "keep_warmup", "rank_rows"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
         if self.softmax_tau and (self.keep_warmup or self.filter_backward or self.select in BY_ENTROPY[1:]):
             yield "softmax_tau weighs all tokens: it does not go with keep_warmup, filter_backward, intersection or union"
+        if self.rank_rows and (self.labels or self.softmax_tau or self.micro_rows not in (0, self.rank_rows)):
+            yield "rank_rows is the number of rows of a forward pass: it does not go with micro_rows, labels or softmax_tau"
+        elif self.rank_rows > 0 and self.batch_tokens % (
+                self.block_size * self.rank_rows * int(os.environ.get("WORLD_SIZE", 1))):
+            yield f"batch_tokens ({self.batch_tokens}) must be divisible by block_size x rank_rows x ranks"
         if self.max_weight and (self.max_weight < 1 or not self.softmax_tau):
             yield "max_weight needs softmax_tau, and must be at least 1, the mean of the weights"
         if self.more_scores and (self.select not in ("excess", "low_ref") or (self.keep == 1 and not self.softmax_tau)):

@@ -1,9 +1,13 @@
 """Tiny training runs, for several test files."""
 import json
 import os
+import socket
+import subprocess
+import sys
 
 import torch
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TINY = dict(n_layer=1, n_head=2, n_embd=16, block_size=32, batch_tokens=256, train_tokens=256 * 12, warmup_steps=2,
             eval_every=4, log_every=1, save_every=4, device="cpu", train="noisy", lr=3e-3)
 
@@ -27,3 +31,19 @@ def weights(folder, name="ckpt.pt"):
 def same_weights(a, b, tolerance=0.0):
     a, b = weights(a), weights(b)
     return all(torch.allclose(a[k], b[k], rtol=0, atol=tolerance) if tolerance else torch.equal(a[k], b[k]) for k in a)
+
+
+def command(script, folder, data, **options):
+    """The command line of a tiny run."""
+    flags = [f"--{k}={v}" for k, v in (TINY | options | {"data": data, "out": folder}).items() if not isinstance(v, bool)]
+    return [sys.executable, os.path.join(ROOT, script), *flags, *[f"--{k}" for k, v in options.items() if v is True]]
+
+
+def start_ranks(n, command):
+    """n processes of one run, started the way torchrun starts them."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n)}
+    return [subprocess.Popen(command, env=environment | {"RANK": str(r), "LOCAL_RANK": str(r)}, stderr=subprocess.PIPE, text=True)
+            for r in range(n)]

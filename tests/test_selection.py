@@ -106,7 +106,7 @@ def test_the_diff_of_the_two_training_scripts_is_the_method():
     changed = 0
     for hunk in re.split(r"^@@ ", diff, flags=re.M)[1:]:
         old, new = re.search(r"-(\d+(?:,\d+)?) \+(\d+(?:,\d+)?) @@", hunk).groups()
-        lines = [line for line in hunk.splitlines()[1:] if line[:1] in "+-"]
+        lines = [line for line in hunk.splitlines()[1:] if line[:1] in "+-" and line[1:].strip()]
         added, removed = ([line for line in lines if line[0] == sign] for sign in "+-")
         if int(new.split(",")[0]) <= end_of_docstring:
             continue

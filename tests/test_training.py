@@ -2,9 +2,7 @@
 several processes come to the same."""
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 
 import train_ref
 import train_slm
-from helpers import TINY, records, same_weights, train
+from helpers import command, records, same_weights, train
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -73,11 +71,6 @@ def test_logging_evaluating_and_saving_change_nothing(demo, scores, tmp_path):
     assert all(trace[r["step"]] == r for r in records(tmp_path / "b"))
 
 
-def command(script, folder, data, **options):
-    flags = [f"--{k}={v}" for k, v in (TINY | options | {"data": data, "out": folder}).items() if not isinstance(v, bool)]
-    return [sys.executable, os.path.join(ROOT, script), *flags, *[f"--{k}" for k, v in options.items() if v is True]]
-
-
 def test_kill_9_and_resume_is_bit_identical(demo, scores, tmp_path):
     """Killed somewhere between two saves; the same command again ends in the weights of the uninterrupted run."""
     options = dict(scores=scores, dropout=0.1, train_tokens=256 * 300, save_every=50, eval_every=100)
@@ -99,31 +92,6 @@ def test_kill_9_and_resume_is_bit_identical(demo, scores, tmp_path):
     before = os.path.getmtime(cut / "ckpt.pt")
     train(train_slm, cut, demo, resume=True, **options)  # finished: nothing is done again
     assert os.path.getmtime(cut / "ckpt.pt") == before
-
-
-@pytest.mark.parametrize("how", ["excess", "random", "filtered"])
-def test_accumulation_and_two_processes_equal_one_batch(demo, scores, tmp_path, how):
-    """8 rows at once, 4 micro-batches of 2, and 2 processes of 4 (and of 2 x 2): the ranking is over the whole step."""
-    options = dict(scores=scores, keep=0.3, **({"filter_backward": True} if how == "filtered" else {"select": how}))
-    one = train(train_slm, tmp_path / "one", demo, **options)
-    micro = train(train_slm, tmp_path / "micro", demo, micro_rows=2, **options)
-    trace = records(one)
-    for a, b in zip(trace, records(micro)):
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4) and a["ratio"] == b["ratio"]
-    assert same_weights(one, micro, tolerance=2e-3)
-    for name, extra in (("two", {}), ("two_micro", {"micro_rows": 2})):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        ranks = [subprocess.Popen(command("train_slm.py", tmp_path / name, demo, **options, **extra),
-                                  env=environment | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
-        assert [p.wait(timeout=120) for p in ranks] == [0, 0]
-        two = records(tmp_path / name)
-        assert len(two) == len(trace)
-        for a, b in zip(trace, two):
-            assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
-        assert same_weights(one, tmp_path / name, tolerance=2e-3)
 
 
 def test_early_stopping_keeps_the_best_weights(demo, tmp_path):

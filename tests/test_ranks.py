@@ -1,0 +1,115 @@
+"""Several processes (gloo, on a processor) come to what one comes to: training, FSDP, scores, few-shot answers."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import eval_math
+import score
+import train_slm
+from helpers import ROOT, command, records, same_weights, start_ranks, train
+
+
+def wait(ranks):
+    ends = [p.communicate(timeout=120)[1] for p in ranks]
+    assert [p.returncode for p in ranks] == [0] * len(ranks), ends
+
+
+def same_trace(a, b):
+    a, b = records(a), records(b)
+    assert len(a) == len(b) == 12
+    for x, y in zip(a, b):
+        assert x["loss"] == pytest.approx(y["loss"], abs=1e-4) and x.get("ratio") == y.get("ratio")
+
+
+@pytest.mark.parametrize("how", ["excess", "random", "filtered", "clm"])
+def test_accumulation_and_processes_equal_one_batch(demo, scores, tmp_path, how):
+    """8 rows at once, 4 micro-batches of 2, 2 processes of 4 (and of 2 x 2), and FSDP: the ranking is over the whole step."""
+    options = {"clm": dict(keep=1.0), "filtered": dict(scores=scores, keep=0.3, filter_backward=True)}.get(
+        how, dict(scores=scores, keep=0.3, select=how))
+    one = train(train_slm, tmp_path / "one", demo, **options)
+    runs = {"micro": (1, {"micro_rows": 2}), "two": (2, {}), "two_micro": (2, {"micro_rows": 2}), "fsdp": (2, {"fsdp": True}),
+            "fsdp_micro": (2, {"fsdp": True, "micro_rows": 2, "eval_every": 1, "save_every": 1})}
+    for name, (n, extra) in runs.items():
+        if n == 1:
+            train(train_slm, tmp_path / name, demo, **options, **extra)
+        elif how in ("excess", "filtered") or not name.endswith("micro"):
+            wait(start_ranks(n, command("train_slm.py", tmp_path / name, demo, **options | extra)))
+        else:
+            continue
+        same_trace(one, tmp_path / name)
+        assert same_weights(one, tmp_path / name, tolerance=2e-3)
+    worse = train(train_slm, tmp_path / "worse", demo, **options | {"seed": 1})
+    assert not same_weights(one, worse, tolerance=2e-3)
+
+
+def test_rows_ranked_a_few_at_a_time(demo, scores, tmp_path):
+    """--rank_rows: the same with two processes; another selection than that of the whole step; k in each part."""
+    options = dict(scores=scores, keep=0.3)
+    one = train(train_slm, tmp_path / "one", demo, rank_rows=2, **options)
+    whole = train(train_slm, tmp_path / "whole", demo, **options)
+    wait(start_ranks(2, command("train_slm.py", tmp_path / "two", demo, rank_rows=2, **options)))
+    for a, b in zip(records(one), records(tmp_path / "two")):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+        assert a["ratio"] == b["ratio"] == round(0.3 * 256 / 4) * 4 / 256
+    assert same_weights(one, tmp_path / "two", tolerance=2e-3) and not same_weights(one, whole, tolerance=2e-3)
+    train(train_slm, tmp_path / "all", demo, rank_rows=8, **options)
+    assert same_weights(whole, tmp_path / "all")
+    assert list(train_slm.Config(rank_rows=3).validate()) and list(train_slm.Config(rank_rows=2, micro_rows=4).validate())
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_a_dead_rank_ends_the_run_and_another_number_of_processes_goes_on(demo, scores, tmp_path, fsdp):
+    options = dict(scores=scores, keep=0.3, train_tokens=256 * 300, save_every=50, eval_every=100, dropout=0.0)
+    whole, cut = train(train_slm, tmp_path / "whole", demo, **options), tmp_path / "cut"
+    ranks = start_ranks(2, command("train_slm.py", cut, demo, **options, **({"fsdp": True} if fsdp else {})))
+    deadline = time.time() + 60
+    while time.time() < deadline and not (cut / "ckpt.pt").exists():
+        time.sleep(0.01)
+    ranks[1].send_signal(signal.SIGKILL)
+    message = ranks[0].communicate(timeout=60)[1]
+    assert ranks[0].returncode == 2 and "Traceback" not in message
+    assert "another process of the run is gone" in message and "--resume" in message
+    assert 0 < torch.load(cut / "ckpt.pt", weights_only=True)["step"] < 300
+    train(train_slm, cut, demo, resume=True, **options)
+    assert records(cut)[-1]["loss"] == pytest.approx(records(whole)[-1]["loss"], abs=0.05)
+    assert [r["step"] for r in records(cut)] == list(range(300))
+
+
+def torchrun(n, *command):
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n),
+                           os.path.join(ROOT, command[0]), *map(str, command[1:])], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_scores_do_not_depend_on_the_number_of_processes(demo, scores, tmp_path, n):
+    """With rows that neither the number of processes nor the batch divides."""
+    ckpt = os.path.join(os.path.dirname(scores), "ref", "best.pt")
+    score.main(score.Config(ckpt=ckpt, data=demo, out=str(tmp_path / "one"), entropy=True, batch_rows=7, device="cpu"))
+    torchrun(n, "score.py", "--ckpt", ckpt, "--data", demo, "--out", tmp_path / "some", "--entropy", "--batch_rows", 7,
+             "--device", "cpu")
+    for name in ("loss.bin", "entropy.bin"):
+        a, b = (torch.frombuffer(bytearray((tmp_path / d / name).read_bytes()), dtype=torch.float16) for d in ("one", "some"))
+        torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-3)
+        assert len(a) == len(b)
+
+
+def test_answers_do_not_depend_on_the_number_of_processes(demo, scores, tmp_path):
+    ckpt = os.path.join(os.path.dirname(scores), "ref", "best.pt")
+    options = dict(data=demo, shots=1, max_new_tokens=8, batch_size=2, likelihood=True, device="cpu")
+    eval_math.main(eval_math.Config(ckpt=[ckpt], out=str(tmp_path / "one"), **options))
+    flags = [f"--{k}" if v is True else f"--{k}={v}" for k, v in options.items()]
+    done = torchrun(2, "eval_math.py", "--ckpt", ckpt, "--out", tmp_path / "two", *flags)
+    assert done.stdout.count("correct =") == 1
+    one, two = (sorted(os.listdir(tmp_path / d)) for d in ("one", "two"))
+    assert one == two and len(one) == 2
+    rows = [(tmp_path / d / one[0]).read_text().splitlines() for d in ("one", "two")]
+    assert len(rows[0]) == 12
+    for a, b in zip(*(map(eval_math.json.loads, r) for r in rows)):
+        assert a.pop("solution_loss", 0) == pytest.approx(b.pop("solution_loss", 0), rel=1e-4) and a == b
