@@ -47,6 +47,7 @@ from common import UNREADABLE, BadInput, Progress, json_rows, open_text, read_js
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+SAVE_SECONDS = 10  # between notes of how far a corpus is
 DEMO_PATTERN = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]|\s"
 
 
@@ -408,7 +409,7 @@ def make_own(cfg, folder):
                 name = None
             if number > done:
                 state["pieces"][side] = number
-                if time.time() - saved > 10:
+                if time.time() - saved > SAVE_SECONDS:
                     save()
                     saved = time.time()
                 progress.show(tokens[side])
@@ -592,18 +593,18 @@ def main(cfg):
     lock = os.open(new, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        make_own(cfg, new) if cfg.curated else make_demo(dataclasses.replace(cfg, out=new))
+        for name in sorted(os.listdir(new), key=lambda name: name.endswith(".json")):
+            os.replace(os.path.join(new, name), os.path.join(cfg.out, name))
+        os.rmdir(new)
     except BlockingIOError:
         raise BadInput(f"another data.py is writing {cfg.out}: wait for it, or choose another --out")
-    try:
-        make_own(cfg, new) if cfg.curated else make_demo(dataclasses.replace(cfg, out=new))
     except BaseException:
         if not os.path.exists(os.path.join(new, "progress.json")):  # nothing there to go on with
             shutil.rmtree(new)
         raise
-    for name in sorted(os.listdir(new), key=lambda name: name.endswith(".json")):
-        os.replace(os.path.join(new, name), os.path.join(cfg.out, name))
-    os.rmdir(new)
-    os.close(lock)
+    finally:
+        os.close(lock)
     for name in sorted(os.listdir(cfg.out)):
         if name.endswith(".bin") and not name.endswith(".labels.bin"):
             meta = Tokens(cfg.out, name.removesuffix(".bin"), 1).meta

@@ -13,14 +13,7 @@ OUT=${OUT:-out/gsm8k} DATA=${DATA:-data/gsm8k} PYTHON=${PYTHON:-python}
 MODEL="--n_layer 4 --n_head 4 --n_embd 192 --block_size 512 --batch_tokens 6144 --micro_rows 12"
 
 if [ ! -f "$DATA/curated.json" ]; then
-  mkdir -p "$DATA"
-  $PYTHON - "$TRAIN" > "$DATA/text.jsonl" <<'PYTHON'
-import json, sys
-from tasks import gsm8k
-for line in open(sys.argv[1], encoding="utf-8"):
-    p = gsm8k(json.loads(line))
-    print(json.dumps({"text": p["question"] + p["solution"]}))
-PYTHON
+  $PYTHON runs/curated_math.py --gsm8k "$TRAIN" --out "$DATA/text.jsonl"
   $PYTHON data.py --curated "$DATA/text.jsonl" --noisy "$DATA/text.jsonl" --tokenizer "$TOKENIZER" --vocab_size 4096 --out "$DATA"
 fi
 [ -f "$DATA/overlap.json" ] || $PYTHON data.py --check_overlap gsm8k --data_dir "$DATA_DIR" --out "$DATA"

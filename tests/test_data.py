@@ -1,8 +1,14 @@
 """Tokenizers, token files, fixed rows, and the built-in corpus."""
 import dataclasses
+import fcntl
+import gzip
+import itertools
 import json
+import lzma
 import os
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -215,6 +221,123 @@ def test_a_long_document_comes_in_pieces_but_stays_one_document(tmp_path):
     pieces = list(data.read_documents([str(path)], ["text"]))
     assert len(pieces) > 3 and [end for _, end in pieces] == [False] * (len(pieces) - 2) + [True, True]
     assert "".join(text for [(text, _)], _ in pieces) == "a line of text\n" * 200_000 + "short\n"
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Curated and noisy documents with copies of held-out ones among the noisy; options for data.Config."""
+    curated = [{"text": f"A curated text, number {i}, about {i * i}.", "more": None} for i in range(150)]
+    noisy = [{"text": f"Noise {i} " * (i % 7 + 1), "more": "x"} for i in range(400)] + curated[::3]
+    for name, rows in (("curated", curated), ("noisy", noisy)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\n")
+    return dict(curated=[str(tmp_path / "curated.jsonl")], noisy=[str(tmp_path / "noisy.jsonl")], held_out=0.1,
+                tokenizer=str(tmp_path / "merges.txt"))
+
+
+def contents(folder):
+    return {name: open(os.path.join(folder, name), "rb").read() for name in sorted(os.listdir(folder))}
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "parquet", "txt.gz", "hf"])
+def test_packed_files_hold_the_same_documents(tmp_path, texts, kind, monkeypatch):
+    plain, other = str(tmp_path / "plain"), str(tmp_path / "other")
+    data.main(data.Config(out=plain, **texts))
+    paths = {}
+    for side in ("curated", "noisy"):
+        rows = [json.loads(line) for line in open(texts[side][0])]
+        path = paths[side] = str(tmp_path / (f"{side}.{kind}" if kind in ("parquet", "txt.gz") else f"{side}.jsonl.{kind}"))
+        if kind == "parquet":
+            pyarrow = pytest.importorskip("pyarrow")
+            pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+        elif kind == "txt.gz":
+            with gzip.open(path, "wt") as f:
+                f.write("<|endoftext|>".join("\n" * (i > 0) + r["text"] + "\n" for i, r in enumerate(rows)))
+        elif kind == "hf":  # a stand-in for the package and the network
+            paths[side] = f"hf:someone/{side}"
+            module = types.ModuleType("datasets")
+            module.load_dataset = lambda name, split, streaming: (
+                json.loads(line) for line in open(texts[name.split("/")[1]][0]))
+            monkeypatch.setitem(sys.modules, "datasets", module)
+        else:
+            with {"gz": gzip, "xz": lzma}[kind].open(path, "wt") as f:
+                f.write(open(texts[side][0]).read())
+    data.main(data.Config(out=other, **texts | {side: [path] for side, path in paths.items()}))
+    if kind == "txt.gz":  # whose documents end with a line break, so that others are held out
+        assert Tokens(other, "noisy", 1).meta["n_documents"] > 400
+    else:
+        assert contents(plain) == contents(other)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "cut parquet"])
+def test_damaged_packed_files(tmp_path, texts, damage):
+    path = tmp_path / ("noisy.parquet" if "parquet" in damage else "noisy.jsonl.gz")
+    if "parquet" in damage:
+        pytest.importorskip("pyarrow")
+        path.write_bytes(b"PAR1 and no more")
+    else:
+        packed = gzip.compress(open(texts["noisy"][0], "rb").read())
+        path.write_bytes(packed[:len(packed) // 2] if damage == "cut" else b"not packed at all")
+    with pytest.raises(BadInput, match=f"{path}.*damaged or cut off"):
+        data.main(data.Config(out=str(tmp_path / "out"), **texts | {"noisy": [str(path)]}))
+    assert not os.path.exists(tmp_path / "out.part")
+
+
+@pytest.mark.parametrize("at, max_tokens", [(1, 0), (100, 0), (151, 0), (300, 0), (230, 6000), (560, 0)])
+def test_an_interrupted_corpus_goes_on_and_comes_out_the_same(tmp_path, texts, at, max_tokens, monkeypatch):
+    """Interrupted after some documents, with a torn document behind what was noted; those noted are not tokenized again."""
+    cfg = data.Config(out=str(tmp_path / "whole"), max_tokens=max_tokens, **texts)
+    data.main(cfg)
+    cfg = dataclasses.replace(cfg, out=str(tmp_path / "cut"))
+    monkeypatch.setattr(data, "SAVE_SECONDS", -1)
+    add, calls = data.TokenWriter.add, []
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) > at:
+            self.file.write(b"torn")
+            self.file.flush()
+            raise KeyboardInterrupt
+        add(self, *args)
+    monkeypatch.setattr(data.TokenWriter, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        data.main(cfg)
+    monkeypatch.setattr(data.TokenWriter, "add", lambda *args: (calls.append(1), add(*args)))
+    calls.clear()
+    data.main(cfg)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "cut") and not os.path.exists(tmp_path / "cut.part")
+    documents = sum(Tokens(cfg.out, name, 1).meta["n_documents"] for name in ("curated", "dev", "target", "noisy"))
+    assert len(calls) == documents - at
+    if max_tokens:
+        noisy = Tokens(cfg.out, "noisy", 1).meta
+        assert max_tokens <= noisy["n_tokens"] - noisy["n_documents"] < max_tokens + 100
+
+
+def test_what_was_begun_with_other_settings_is_begun_again(tmp_path, texts, monkeypatch):
+    monkeypatch.setattr(data, "SAVE_SECONDS", -1)
+    encode = data.encode
+
+    def cut_off(*args):
+        yield from itertools.islice(encode(*args), 50)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(data, "encode", cut_off)
+    cfg = data.Config(out=str(tmp_path / "a"), **texts)
+    with pytest.raises(KeyboardInterrupt):
+        data.main(cfg)
+    assert os.path.exists(tmp_path / "a.part" / "progress.json")
+    monkeypatch.setattr(data, "encode", encode)
+    data.main(dataclasses.replace(cfg, held_out=0.2))
+    data.main(dataclasses.replace(cfg, held_out=0.2, out=str(tmp_path / "b")))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_two_at_a_time_are_refused(tmp_path, texts):
+    os.makedirs(tmp_path / "out.part")
+    lock = os.open(tmp_path / "out.part", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(BadInput, match="another data.py"):
+        data.main(data.Config(out=str(tmp_path / "out"), **texts))
+    os.close(lock)
 
 
 def test_tiktoken_names_are_still_tried(monkeypatch):

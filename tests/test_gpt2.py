@@ -1,0 +1,230 @@
+"""GPT-2's weights in and out: the same logits as Hugging Face's model, nothing changed by a round trip, padding, bad files."""
+import json
+import os
+import shutil
+import sys
+
+import pytest
+import torch
+
+import data
+import gpt2
+import train_ref
+import train_slm
+from common import BadInput, load_checkpoint, resize, save_checkpoint
+from helpers import records, train
+from kept import token_losses
+from model import GPT, GPTConfig
+
+MERGES = "#version: 0.2\nĠ t\nĠt h\nĠth e\nt h\ni n\nĠ a\na n\nan d\nĠ and\n"
+
+
+def checkpoint(folder, seed=0, **options):
+    """A checkpoint with random weights and biases, and a corpus folder with its tokenizer."""
+    folder.mkdir(exist_ok=True)
+    (folder / "merges.txt").write_text(MERGES, encoding="utf-8")
+    enc = data.load_tokenizer(str(folder / "merges.txt"))
+    data.save_tokenizer(enc, str(folder))
+    torch.manual_seed(seed)
+    config = dict(block_size=32, vocab_size=enc.n_vocab, n_layer=2, n_head=2, n_embd=16) | options
+    model = GPT(GPTConfig(**config)).eval()
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    path = str(folder / "ckpt.pt")
+    save_checkpoint(path, {"model": model.state_dict(), "model_config": config, "tokenizer_sha256": data.tokenizer_hash(enc),
+                           "config": {"data": str(folder)}})
+    return path, model, enc
+
+
+def load(path):
+    ckpt = load_checkpoint(str(path))
+    model = GPT(GPTConfig(**ckpt["model_config"])).eval()
+    model.load_state_dict(ckpt["model"])
+    return ckpt, model
+
+
+def export(path, folder):
+    gpt2.main(gpt2.Config(export=[path, str(folder)]))
+    return folder
+
+
+@pytest.mark.parametrize("safetensors", [True, False])
+def test_export_then_import_is_the_identity(tmp_path, monkeypatch, safetensors):
+    if safetensors:
+        pytest.importorskip("safetensors")
+    else:
+        monkeypatch.setitem(sys.modules, "safetensors.torch", None)  # as if it were not installed
+    path, model, enc = checkpoint(tmp_path / "a")
+    folder = export(path, tmp_path / "hf")
+    assert (folder / ("model.safetensors" if safetensors else "pytorch_model.bin")).exists()
+    before, (after, _) = load_checkpoint(path), load(folder)
+    assert before["model"].keys() == after["model"].keys()
+    assert all(t.equal(after["model"][name]) for name, t in before["model"].items())
+    assert GPTConfig(**after["model_config"]) == GPTConfig(**before["model_config"])
+    assert after["tokenizer_sha256"] == before["tokenizer_sha256"]
+    assert (folder / "merges.txt").read_text(encoding="utf-8") == MERGES  # found again from the ranks
+    with pytest.raises(BadInput, match="not empty"):
+        export(path, folder)
+
+
+def test_export_without_biases_and_with_padding(tmp_path):
+    path, model, _ = checkpoint(tmp_path / "a", bias=False, pad_vocab=64)
+    ckpt, other = load(export(path, tmp_path / "hf"))
+    x = torch.randint(0, model.config.vocab_size, (2, 32))
+    torch.testing.assert_close(other.logits(other(x)), model.logits(model(x)), rtol=0, atol=1e-6)
+    assert len(ckpt["model"]["wte.weight"]) == ckpt["model_config"]["vocab_size"] == model.config.vocab_size
+
+
+def test_logits_are_those_of_hugging_face(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    path, model, enc = checkpoint(tmp_path / "a")
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(str(export(path, tmp_path / "out"))).eval()
+    x = torch.randint(0, enc.n_vocab, (3, 32))
+    with torch.no_grad():
+        torch.testing.assert_close(model.logits(model(x)), theirs(x).logits, rtol=0, atol=1e-4)
+        # and the other way, from a model that they made
+        config = transformers.GPT2Config(vocab_size=enc.n_vocab, n_positions=40, n_embd=32, n_layer=3, n_head=4)
+        theirs = transformers.GPT2LMHeadModel(config).eval()
+        for p in theirs.parameters():
+            p.data += 0.1 * torch.randn_like(p)
+        theirs.save_pretrained(str(tmp_path / "in"))
+        shutil.copy(tmp_path / "a" / "merges.txt", tmp_path / "in")
+        _, model = load(tmp_path / "in")
+        torch.testing.assert_close(model.logits(model(x)), theirs(x).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokenizer", ["merges", "demo"])
+def test_exported_tokenizer_gives_the_same_ids(tmp_path, demo, tokenizer):
+    transformers = pytest.importorskip("transformers")
+    enc = checkpoint(tmp_path / "a")[2] if tokenizer == "merges" else data.load_tokenizer(demo)
+    gpt2.export_tokenizer(enc, 32, str(tmp_path))
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    text = "Question: Ben has 8 boats. The and then, in the  barn\n\n\tdon't été 漢字 🙂 in\n Answer: 3 + 1 = 4."
+    ids = theirs(text)["input_ids"]
+    assert ids == enc.encode_ordinary(text) and theirs.decode(ids) == text
+    assert theirs("a<|endoftext|>b")["input_ids"] == enc.encode("a<|endoftext|>b", allowed_special="all")
+
+
+def test_merges_by_brute_force():
+    """Joined in any other order than the merges found, the tokens do not come out."""
+    ranks = {bytes([b]): b for b in range(256)} | {b"ab": 256, b"bc": 257, b"abc": 258, b"xyz": 259, b"yz": 260}
+    assert gpt2.merges(b"ab", ranks) == [(b"a", b"b")] and gpt2.merges(b"a", ranks) == []
+    assert gpt2.merges(b"abc", ranks) == [(b"ab", b"c")]  # not a + bc: ab was merged first
+    assert gpt2.merges(b"xyz", ranks) == [(b"x", b"yz")]  # a word put in whole, before its parts
+
+
+def test_published_names_are_downloaded_once_each(tmp_path, monkeypatch):
+    path, model, _ = checkpoint(tmp_path / "a")
+    folder, calls = export(path, tmp_path / "hf"), []
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+    def download(url, map_location, weights_only, file_name):
+        assert weights_only is True
+        calls.append(url)
+        os.makedirs(tmp_path / "hub" / "checkpoints", exist_ok=True)
+        state = {name: t.t() if name.endswith(gpt2.TRANSPOSED) else t for name, t in model.state_dict().items()}
+        state |= {"h.0.attn.bias": torch.ones(1, 1, 32, 32).tril(), "lm_head.weight": state["wte.weight"]}  # are in theirs too
+        torch.save(state, tmp_path / "hub" / "checkpoints" / file_name)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    monkeypatch.setattr(gpt2, "tokenizer_of", lambda *_: "some hash")
+    for name in ("gpt2", "gpt2-medium", "gpt2"):
+        with pytest.raises(BadInput, match="16 channels, not 64 a head"):
+            load_checkpoint(name)
+    assert calls == [gpt2.URL.format("gpt2"), gpt2.URL.format("gpt2-medium")]
+    shutil.copy(folder / "config.json", tmp_path / "hub" / "checkpoints")
+    ckpt = load_checkpoint("gpt2")
+    assert all(t.equal(ckpt["model"][name]) for name, t in model.state_dict().items())
+
+    def no_network(*_, **__):
+        raise OSError("no route to host")
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    with pytest.raises(BadInput, match="cannot download .*gpt2-large.*no route to host.*fetch it elsewhere"):
+        load_checkpoint("gpt2-large")
+
+
+def test_the_tokenizer_of_weights_without_one():
+    assert gpt2.tokenizer_of("nowhere", {}, 50257) == gpt2.TOKENIZER_SHA256
+    with pytest.raises(BadInput, match="merges.txt"):
+        gpt2.tokenizer_of("nowhere", {}, 50258)
+
+
+def test_files_that_are_not_gpt2(tmp_path):
+    path, model, _ = checkpoint(tmp_path / "a")
+    folder = export(path, tmp_path / "hf")
+    config = json.loads((folder / "config.json").read_text())
+    for change, says in (({"model_type": "llama"}, "model_type 'llama'"), ({"activation_function": "relu"}, "activation_function"),
+                         ({"n_layer": 3}, "n_layer 3")):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(BadInput, match=says):
+            load_checkpoint(str(folder))
+    (tmp_path / "cut.bin").write_bytes((tmp_path / "a" / "ckpt.pt").read_bytes()[:3000])
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0")
+    (tmp_path / "empty").mkdir()
+    torch.save({"a": torch.ones(2)}, tmp_path / "other.bin")
+    for name, says in (("cut.bin", "truncated"), ("other.bin", "does not hold"), ("none.bin", "there is no"), ("empty", "holds neither"),
+                       ("cut.safetensors", "truncated|pip install safetensors")):
+        with pytest.raises(BadInput, match=says):
+            load_checkpoint(str(tmp_path / name))
+    with pytest.raises(BadInput, match="another tokenizer"):
+        gpt2.main(gpt2.Config(export=[path, str(tmp_path / "x")], data=str(other_tokenizer(tmp_path))))
+
+
+def other_tokenizer(tmp_path):
+    (tmp_path / "other_tokenizer").mkdir()
+    data.save_tokenizer(data.demo_tokenizer(), str(tmp_path / "other_tokenizer"))
+    return tmp_path / "other_tokenizer"
+
+
+def test_padded_ids_are_never_predicted_and_change_nothing(tmp_path):
+    """Loss, gradients and generation with an embedding of more rows than ids, against the embedding without."""
+    path, model, enc = checkpoint(tmp_path / "a")
+    ckpt = load_checkpoint(path)
+    resize(ckpt, pad_vocab=64)
+    padded = GPT(GPTConfig(**ckpt["model_config"])).eval()
+    padded.load_state_dict(ckpt["model"])
+    V = enc.n_vocab
+    assert len(padded.wte.weight) == 320 > V and padded.logits(torch.zeros(1, 16)).shape == (1, V)
+    padded.wte.weight.data[V:] = 50.0  # would win everywhere if it could
+    x, y = torch.randint(0, V, (2, 4, 32))
+    for k in (None, 40, 100):
+        grads = []
+        for m in (model, padded):
+            m.zero_grad()
+            loss, losses, kept = m.kept_loss(m(x), y, k, lambda losses, i: losses)
+            loss.backward()
+            grads.append((loss, losses, kept, m.wte.weight.grad[:V].clone(), m.h[0].attn.c_attn.weight.grad.clone()))
+        for a, b in zip(*grads):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        assert padded.wte.weight.grad[V:].abs().max() == 0
+    torch.testing.assert_close(padded.losses(padded(x), y), token_losses(model.logits(model(x)), y).detach(), rtol=1e-5, atol=1e-5)
+    assert padded.generate([[1, 2, 3]], 20) == model.generate([[1, 2, 3]], 20)
+    resize(ckpt, pad_vocab=1)  # and back
+    assert ckpt["model"]["wte.weight"].equal(model.state_dict()["wte.weight"])
+
+
+def test_cropped_positions(tmp_path):
+    path, model, enc = checkpoint(tmp_path / "a")
+    ckpt = load_checkpoint(path)
+    resize(ckpt, block_size=20)
+    short = GPT(GPTConfig(**ckpt["model_config"])).eval()
+    short.load_state_dict(ckpt["model"])
+    x = torch.randint(0, enc.n_vocab, (2, 20))
+    assert short.config.block_size == 20 and short(x).equal(model(x))
+    resize(ckpt, block_size=40)  # never grows
+    assert ckpt["model_config"]["block_size"] == 20
+
+
+def test_training_from_exported_weights_is_training_from_the_checkpoint(demo, tmp_path):
+    """Both scripts, with the same trace; padded too; and what is resumed stays padded."""
+    base = str(train(train_ref, tmp_path / "base", demo) / "ckpt.pt")
+    folder = str(export(base, tmp_path / "hf"))
+    for script, how in ((train_ref, {}), (train_slm, {"keep": 0.5, "select": "high_loss"})):
+        traces = []
+        for i, options in enumerate((dict(init_from=base), dict(init_from=folder), dict(init_from=folder, pad_vocab=64),
+                                     dict(init_from=base, crop=True, block_size=16))):
+            run = train(script, tmp_path / f"{script.__name__}{i}", demo, **how, **{"block_size": 32} | options)
+            traces.append([r["loss"] for r in records(run)])
+        assert traces[0] == traces[1] == pytest.approx(traces[2], abs=1e-5) and traces[3] != traces[0]
+        ckpt = load_checkpoint(str(tmp_path / f"{script.__name__}2" / "ckpt.pt"))
+        assert ckpt["model_config"]["pad_vocab"] == 64 and len(ckpt["model"]["wte.weight"]) % 64 == 0
+        assert load_checkpoint(str(tmp_path / f"{script.__name__}3" / "ckpt.pt"))["model_config"]["block_size"] == 16

@@ -1,0 +1,105 @@
+"""The scripts for real models and corpora as a user would call them, at tiny size, on files made here."""
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import data
+import gpt2
+from common import save_checkpoint
+from helpers import ROOT
+from model import GPT, GPTConfig
+
+MERGES = "#version: 0.2\n" + "\n".join(["Ġ t", "Ġt h", "Ġth e", "i n", "a n", "e r", "o n", "Ġ a", "Ġ =", "Q u"]) + "\n"
+
+
+def sh(script, folder, **variables):
+    environment = os.environ | {"PYTHON": sys.executable, "SIZE": "tiny"} | {k: str(v) for k, v in variables.items()}
+    done = subprocess.run(["bash", os.path.join(ROOT, "runs", script)], env=environment, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """GSM8K's two files, MATH's training set, web text with test questions in it, merges, and GPT-2 weights, all tiny."""
+    folder, rng = tmp_path_factory.mktemp("files"), random.Random(0)
+
+    def problem(i):
+        a, b = rng.randrange(90), rng.randrange(90)
+        question = f"In the year {i} Ann has {a} hens in one barn and {b} hens in the other barn of hers. How many are there?"
+        return {"question": question, "answer": f"{a} + {b} = <<{a}+{b}={a + b}>>{a + b}\n#### {a + b}"}
+    (folder / "tasks").mkdir()
+    test = [problem(i) for i in range(1000, 1006)]
+    for path, rows in (("train.jsonl", [problem(i) for i in range(300)]), ("tasks/gsm8k.jsonl", test)):
+        (folder / path).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "MATH" / "algebra").mkdir(parents=True)
+    for i in range(40):
+        (folder / "MATH" / "algebra" / f"{i}.json").write_text(json.dumps(
+            {"problem": f"Find $x + {i}$ where $x = 1$.", "level": "Level 1", "solution": f"It is $\\boxed{{{i + 1}}}$."}))
+    words = "the a in on then another theorem proof about an integer number is one other".split()
+    web = [test[3]["question"]] + [" ".join(rng.choice(words) for _ in range(60)) for _ in range(300)]
+    (folder / "web.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in web))
+    (folder / "merges.txt").write_text(MERGES, encoding="utf-8")
+    enc = data.load_tokenizer(str(folder / "merges.txt"))
+    data.save_tokenizer(enc, str(folder))
+    torch.manual_seed(0)
+    config = dict(block_size=256, vocab_size=enc.n_vocab, n_layer=2, n_head=2, n_embd=32)
+    save_checkpoint(str(folder / "base.pt"), {"model": GPT(GPTConfig(**config)).state_dict(), "model_config": config,
+                                              "tokenizer_sha256": data.tokenizer_hash(enc), "config": {"data": str(folder)}})
+    gpt2.main(gpt2.Config(export=[str(folder / "base.pt"), str(folder / "gpt2")]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(files):
+    """`bash runs/openwebmath.sh`, called from another folder with paths relative to it."""
+    out = sh("openwebmath.sh", files, TRAIN="train.jsonl", MATH="MATH", NOISY="web.jsonl", TOKENIZER="merges.txt", TOKENS=60000,
+             DATA=files / "owm", DATA_DIR=files / "tasks", TASKS="gsm8k")
+    assert "340 problems" in out and "gsm8k: 1 of 6 questions in noisy" in out
+    return files / "owm"
+
+
+def test_openwebmath(files, corpus):
+    text = data.load_tokenizer(str(corpus)).decode(data.Tokens(str(corpus), "curated", 1).tokens.tolist())
+    assert "How many are there?\nAnswer: " in text and "Final Answer: The final answer is $" in text and "<<" not in text
+    assert json.loads((corpus / "overlap.json").read_text())["gsm8k"]["noisy"]["found"] == 1
+    before = {p: p.stat().st_mtime_ns for p in corpus.iterdir()}
+    sh("openwebmath.sh", files, TRAIN="train.jsonl", NOISY="web.jsonl", DATA=corpus)  # finished: nothing is done again
+    assert before == {p: p.stat().st_mtime_ns for p in corpus.iterdir()}
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_gpt2_math(files, corpus, tmp_path, gpus):
+    """All of it from GPT-2 weights, with one process and with two; then the same again, which finds everything done."""
+    names = ["clm", "slm", "random"][:4 - gpus]
+    how = dict(BASE="gpt2", DATA=corpus, OUT=tmp_path / "out", DATA_DIR=files / "tasks", TASKS="gsm8k", DEVICE="cpu", GPUS=gpus,
+               ARMS=" ".join(names))
+    out = sh("gpt2_math.sh", files, **how)
+    assert out.count("gsm8k: ") == len(names) + 2 and out.count("loss of the right solutions") == len(names) + 2
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["arms"]) == {*names, "ref"}
+    starts = {a: json.loads((tmp_path / "out" / "seed0" / a / "metrics.jsonl").read_text().splitlines()[0]) for a in names}
+    assert len({r["target_loss"] for r in starts.values()}) == 1  # all arms start from GPT-2's weights
+    weights = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
+    if gpus == 1:
+        assert sh("gpt2_math.sh", files, **how).count("finished before") == len(names) + 1
+        assert weights == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
+
+
+def test_real_text(tmp_path):
+    """`bash runs/real.sh` on LaTeX made here."""
+    rng = random.Random(1)
+    sections = ["\\section{S%d}\n\n" % i + "\n\n".join(
+        " ".join(rng.choice(["Let", "the", "scheme", "$X$", "be", "affine", "over", "a", "ring"]) for _ in range(120))
+        for _ in range(6)) for i in range(90)]
+    (tmp_path / "math.tex").write_text("\n".join(sections))
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a in letters for b in letters))
+    sh("real.sh", tmp_path, MATH="math.tex", TOKENIZER="merges.txt", SEEDS=0, OUT=tmp_path / "out", DATA=tmp_path / "data")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["arms"]) == {"clm", "slm", "random", "clm_mixed", "ref"}
