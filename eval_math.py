@@ -7,7 +7,7 @@ Step 4: few-shot accuracy on math problems: prompts, generation, answers, and wh
     python eval_math.py --ckpt out/slm/ckpt.pt --data data/mine --problems test.jsonl --shots_from train.jsonl
     python eval_math.py --ckpt out/slm/step_*.pt --data data/demo --out out/slm/eval   # a curve over training
     python eval_math.py --ckpt gpt2 --data data/mine --task gsm8k                      # GPT-2's own weights (gpt2.py)
-    torchrun --nproc_per_node 4 eval_math.py ...
+    torchrun --nproc_per_node 4 -- eval_math.py ...   # (-- keeps torchrun from taking --n for an option of its own)
     python eval_math.py --grade generations.jsonl --task gsm8k                         # no model: grade what is there
 
 Tasks (tasks.py): demo (the problems of the corpus folder, or your own: .jsonl rows with `question` and `answer`),

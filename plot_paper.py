@@ -24,6 +24,8 @@ ARMS = {  # run folder: (what it is, the arms it is compared with)
     "keep_0.1": ("SLM, keep 0.1", ["clm", "slm"]), "keep_0.2": ("SLM, keep 0.2", ["clm", "slm"]),
     "keep_0.4": ("SLM, keep 0.4", ["clm", "slm"]), "keep_0.6": ("SLM, keep 0.6", ["clm", "slm"]),
     "keep_0.8": ("SLM, keep 0.8", ["clm", "slm"]),
+    "rank_1": ("SLM, each row ranked by itself", ["slm"]), "rank_2": ("SLM, 2 of 8 rows ranked together", ["slm"]),
+    "rank_4": ("SLM, 4 of 8 rows ranked together", ["slm"]),
     "self_low_ref": ("self-reference: low loss", ["clm", "random"]),
     "self_low_entropy": ("self-reference: low entropy", ["clm", "random"]),
     "self_intersection": ("self-reference: both low", ["clm", "random"]),

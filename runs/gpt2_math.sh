@@ -21,7 +21,7 @@ if [ "$SIZE" = tiny ]; then  # BASE: a small folder, made by python model.py --e
   EVAL="--likelihood --shots 1 --max_new_tokens 8 --n 4"
 fi
 launch="$PYTHON"
-[ "$GPUS" = 1 ] || launch="$PYTHON -m torch.distributed.run --standalone --nproc_per_node $GPUS --"  # torchrun; -- as it would take --n for its own
+[ "$GPUS" = 1 ] || launch="$PYTHON -m torch.distributed.run --standalone --nproc_per_node $GPUS --"  # torchrun (-- keeps it from taking --n for an option of its own)
 
 train() {  # script, seed, run, options
   $launch "$1" --resume --data "$DATA" --out "$OUT/seed$2/$3" --device "$DEVICE" --init_from "$BASE" --seed "$2" $MODEL \

@@ -5,7 +5,7 @@
 #   bash runs/paper.sh main ratios figures      # some; `main` first, the others start from its models and scores
 #   SIZE=tiny SEEDS="0 1" bash runs/paper.sh    # a try: tiny runs, one arm of each part
 #
-# Parts: main ratios self weak soft several schedule finetune dynamics highlight figures. Run it again after an
+# Parts: main ratios ranking self weak soft several schedule finetune dynamics highlight figures. Run it again after an
 # interruption: what is finished is not done again. Ends with results.json, table.md and the figures in OUT/figures. (No
 # spaces in OUT, DATA and PYTHON.)
 # The arms have half the tokens of runs/seeds.sh; the base model they start from has the same.
@@ -18,7 +18,7 @@ if [ "$SIZE" = tiny ]; then
 else
   export BASE_TOKENS=3993600 TOKENS=1996800 REF_TOKENS=600000 NOISY=4000000 HELD_OUT=100000 PROBLEMS=0 SNAPSHOT=130
 fi
-ALL="main ratios self weak soft several schedule finetune dynamics highlight figures"
+ALL="main ratios ranking self weak soft several schedule finetune dynamics highlight figures"
 PARTS=${*:-$ALL}
 for part in $PARTS; do
   case " $ALL " in *" $part "*) ;; *) echo "paper.sh: there is no part $part; there are $ALL" >&2; exit 2 ;; esac
@@ -63,6 +63,7 @@ for part in $PARTS; do
   case $part in
     main)      ARMS="clm slm random" bash runs/demo.sh ;;
     ratios)    for k in 0.1 0.2 0.4 0.6 0.8; do echo "keep_$k --keep $k"; done | arms ;;     # figure 9
+    ranking)   for r in 1 2 4; do echo "rank_$r --keep 0.3 --rank_rows $r"; done | arms ;;    # not 8 rows together
     self)      echo | all_seeds self_scores                                                   # tables 3, 4
                for how in low_ref low_entropy intersection union; do
                  echo "self_$how --keep 0.3 --select $how --scores $OUT/seed@SEED@/self_scores"

@@ -45,7 +45,7 @@ def paper(tmp_path_factory):
 
 def test_every_arm_and_figure_of_the_paper(paper):
     results = json.loads((paper / "out" / "figures" / "results.json").read_text())
-    arms = {"clm", "slm", "random", "keep_0.1", "self_low_ref", "fresh_clm", "weak", "soft_1", "several_mean", "warmup", "answers"}
+    arms = {"clm", "slm", "random", "keep_0.1", "rank_1", "self_low_ref", "fresh_clm", "weak", "soft_1", "several_mean", "warmup", "answers"}
     assert set(results["arms"]) == arms | set(plot_paper.REFERENCES) and results["seeds"] == ["seed3"]
     for name, arm in results["arms"].items():
         assert arm["target_loss"]["n"] == arm["accuracy"]["n"] == 1, name
