@@ -366,7 +366,8 @@ def main(cfg):
         model = GPT(GPTConfig(**ckpt["model_config"])).to(ranks.device).eval()
         load_weights(model, ckpt["model"], path)
         name = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
-        out = cfg.out or os.path.join("out/gpt2" if path in PUBLISHED else path if os.path.isdir(path) else os.path.dirname(path), "eval")
+        beside = "out/gpt2" if path in PUBLISHED else path if os.path.isdir(path) else os.path.dirname(path)
+        out = cfg.out or os.path.join(beside, "eval")
         os.makedirs(out, exist_ok=True)
         summary, ckpt_sha256, accuracies = os.path.join(out, "summary.jsonl"), file_hash(weights_file(path)), []
         for task_cfg, problems, shots in tasks:

@@ -8,14 +8,12 @@ GPT-2's weights in, and checkpoints out as a folder that Hugging Face's transfor
 Wherever a script takes a checkpoint, it takes these too. The parameters have GPT-2's names here already; what differs is
 that Hugging Face keeps the matrices of its linear layers transposed, and the output layer as one more name.
 """
-import json
 import os
-import re
 from dataclasses import dataclass, field
 
 import torch
 
-from common import BadInput, load_checkpoint, read_json, replacing, run, save_checkpoint, write_json
+from common import BadInput, load_checkpoint, read_json, replacing, save_checkpoint, write_json
 from data import END_OF_TEXT, GPT2_PATTERN, gpt2_characters, gpt2_ranks, load_tokenizer, make_tokenizer, tokenizer_hash
 from model import GPT, GPTConfig
 

@@ -281,5 +281,6 @@ def common_prefix(rows):
 
 
 if __name__ == "__main__":
-    import gpt2  # here, as it imports this file
-    gpt2.run(gpt2.main, gpt2.Config, __doc__)
+    import gpt2  # both here, as they import this file
+    from common import run
+    run(gpt2.main, gpt2.Config, __doc__)

@@ -92,8 +92,8 @@ def main(cfg):
 
     # Where the scores come from, and how many rows are done. A file half written by a killed run is cut back to them.
     names = ["loss", "entropy"] if cfg.entropy else ["loss"]
-    origin = {"corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(weights_file(cfg.ckpt)), "block_size": T,
-              "tokenizer_sha256": tokens.tokenizer_sha256, "files": names, "n_rows": tokens.n_rows}
+    origin = {"corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(weights_file(cfg.ckpt)),
+              "block_size": T, "tokenizer_sha256": tokens.tokenizer_sha256, "files": names, "n_rows": tokens.n_rows}
     os.makedirs(cfg.out, exist_ok=True)
     sidecar = os.path.join(cfg.out, "scores.json")
     state = read_json(sidecar) if os.path.exists(sidecar) else {**origin, "rows_done": 0, "seconds": 0.0}

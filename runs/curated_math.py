@@ -7,7 +7,6 @@ GSM8K's is grade_school_math/data/train.jsonl of github.com/openai/grade-school-
 it was published, or a .jsonl with `problem` and `solution`. Either may be left out.
 """
 import glob
-import json
 import os
 import sys
 from dataclasses import dataclass
