@@ -28,7 +28,7 @@ TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 def is_gpt2(path):
     """Whether a name or path means weights in Hugging Face's format."""
-    return path in PUBLISHED or os.path.isdir(path) or path.endswith((".bin", ".safetensors"))
+    return path in PUBLISHED or os.path.isdir(path) or str(path).endswith((".bin", ".safetensors"))
 
 
 def weights_file(path):
@@ -58,7 +58,7 @@ def load(path, device="cpu"):
     """
     file = weights_file(path)
     try:
-        if file.endswith(".safetensors"):
+        if str(file).endswith(".safetensors"):
             try:
                 from safetensors.torch import load_file
             except ImportError:

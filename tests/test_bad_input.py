@@ -26,6 +26,7 @@ import common
 import data
 import dynamics
 import eval_math
+import gpt2
 import highlight
 import plot
 import plot_paper
@@ -117,11 +118,28 @@ def test_help_from_a_shell():  # the other tests go past `if __name__ == "__main
     ("--micro_rows -1", ["micro_rows", "-1"]),
     ("--seed -1", ["seed", "-1"]),
     ("--beta2 1.5", ["beta2", "1.5"]),
+    ("--pad_vocab -1", ["pad_vocab", "-1"]),
+    ("--fsdp", ["fsdp", "torchrun"]),
+    ("--rank_rows 3", [r"batch_tokens \(64\)", "block_size x rank_rows"]),
+    ("--rank_rows 2 --micro_rows 1", ["rank_rows", "micro_rows"]),
+    ("--init_from W/nowhere.bin", ["W/nowhere.bin", "gpt2-medium"]),
+    ("--init_from W/demo", ["W/demo", "model.safetensors"]),
     ("--keep 1.2 --n_embd 15 --lr -1", ["keep.*; |; .*keep", "n_embd", "lr must be above 0"]),  # all at once
 ])
 def test_bad_values(options, says, world, tmp_path, refused):
     refused(says, train_slm, *SHORT, "--data", world / "demo", "--scores", world / "scores", "--out", tmp_path / "run",
-            *options.split())
+            *options.replace("W/", f"{world}/").split())
+
+
+@pytest.mark.parametrize("options, says", [
+    ("", ["--export takes"]),
+    ("--export W/ref/ckpt.pt", ["--export takes"]),
+    ("--export W/nowhere.pt T/new", ["W/nowhere.pt", "train"]),
+    ("--export W/ref/ckpt.pt W/demo", ["W/demo is not empty"]),
+    ("--export W/ref/ckpt.pt T/new --data W/other", ["another tokenizer", "--data"]),
+])
+def test_export(options, says, world, tmp_path, refused):
+    refused(says, gpt2, *options.replace("W/", f"{world}/").replace("T/", f"{tmp_path}/").split())
 
 
 @pytest.mark.parametrize("module, device", [(train_ref, "cuda:99"), (train_slm, "tpu9"), (score, "abc"),
