@@ -5,6 +5,7 @@ learning rate, evaluation by loss, distributed set-up.
 import argparse
 import contextlib
 import dataclasses
+import datetime
 import gzip
 import hashlib
 import inspect
@@ -41,31 +42,35 @@ def run(main, Config, doc):
     script = os.path.basename(sys.argv[0])
     try:
         main(parse(Config, doc))
-    except BadInput as e:
-        print(f"{script}: {e}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as e:  # a full disk, a folder that may not be written
-        print(f"{script}: {e.filename or 'writing'}: {e.strerror}; what was saved before is as it was", file=sys.stderr)
-        sys.exit(2)
-    except RuntimeError as e:
-        if not lost_rank(e):
-            raise
-        print(f"{script}: rank {os.environ['RANK']}: another process of the run is gone ({str(e).splitlines()[0]:.80}); its own "
-              f"message says why; go on with the same command (and --resume, for a training run)", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(2)  # at once: the process group of a dead rank cannot be closed
-    except KeyboardInterrupt:
-        print(f"{script}: interrupted; go on with the same command (and --resume, for a training run)", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if several_processes():
             torch.distributed.destroy_process_group()
+    except BadInput as e:
+        leave(f"{script}: {e}", 2)
+    except OSError as e:  # a full disk, a folder that may not be written
+        leave(f"{script}: {e.filename or 'writing'}: {e.strerror}; what was saved before is as it was", 2)
+    except RuntimeError as e:
+        # torch's own kinds, and how gloo says that a process of the group is gone
+        kinds, text = ("DistError", "DistBackendError", "DistNetworkError"), "gloo|[Cc]onnection (closed|reset)"
+        if not (several_processes() and (type(e).__name__ in kinds or re.search(text, str(e)))):
+            raise
+        leave(f"{script}: rank {os.environ['RANK']}: another process of the run is gone ({str(e).splitlines()[0]:.80}); its own "
+              f"message says why; go on with the same command (and --resume, for a training run)", 2)
+    except KeyboardInterrupt:
+        leave(f"{script}: interrupted; go on with the same command (and --resume, for a training run)", 130)
 
 
-def lost_rank(e):
-    """Whether an error says that a process of the group is gone: torch's own kinds, and how gloo says it."""
-    return torch.distributed.is_initialized() and (
-        isinstance(e, torch.distributed.DistError) or re.search("gloo|[Cc]onnection (closed|reset)", str(e)) is not None)
+def several_processes():
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def leave(message, code):
+    """End with a line on standard error. Among several processes at once: closing their group would wait for the others,
+    while torchrun ends them all as soon as one of them has ended."""
+    print(message, file=sys.stderr, flush=True)
+    if several_processes():
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -201,7 +206,7 @@ def load_checkpoint(path, device="cpu"):
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         checkpoint["model"], checkpoint["tokenizer_sha256"], GPTConfig(**checkpoint["model_config"])
         return checkpoint
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise BadInput(f"there is no checkpoint {path}: train one with train_ref.py or train_slm.py, or give another")
     except Exception as e:  # truncated archives raise a dozen kinds
         raise BadInput(f"{path} is not a checkpoint of this repository, or is truncated ({type(e).__name__}); "
@@ -223,7 +228,7 @@ def resize(checkpoint, block_size=0, pad_vocab=0):
     state, config = checkpoint["model"], checkpoint["model_config"]
     if block_size and block_size < config["block_size"]:
         state["wpe.weight"], config["block_size"] = state["wpe.weight"][:block_size].clone(), block_size
-    if pad_vocab:
+    if pad_vocab and pad_vocab != config.get("pad_vocab", 1):
         config["pad_vocab"], wte = pad_vocab, state["wte.weight"][:config["vocab_size"]]
         state["wte.weight"] = torch.nn.functional.pad(wte, (0, 0, 0, -len(wte) % pad_vocab))
 
@@ -257,7 +262,7 @@ class RunFolder:
     def __init__(self, folder, cfg, about, resume, free=()):
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
-        cfg = dataclasses.asdict(cfg)
+        cfg, defaults = dataclasses.asdict(cfg), dataclasses.asdict(type(cfg)())
         if os.path.exists(self.path("config.json")):
             if not resume:
                 raise BadInput(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
@@ -266,7 +271,8 @@ class RunFolder:
                 raise BadInput(f"{folder} holds a run on another corpus or with other scores: choose another --out, or "
                                f"delete the folder")
             old = held["config"]
-            differ = [f"{k}: {old.get(k)!r} -> {v!r}" for k, v in cfg.items() if old.get(k) != v and k not in free]
+            old = defaults | old  # an option that is newer than the run
+            differ = [f"{k}: {old[k]!r} -> {v!r}" for k, v in cfg.items() if old[k] != v and k not in free]
             if differ:
                 raise BadInput(f"{folder} holds a run with another configuration ({', '.join(differ)}): "
                                f"choose another --out, or delete the folder")
@@ -355,19 +361,25 @@ def learning_rate(step, cfg):
 
 
 def whole(state):
-    """A state_dict with the parts of --fsdp put together, in memory of the host. All ranks must call it."""
+    """A state_dict, with the parts of --fsdp put together in memory of the main rank's host (elsewhere they come out empty).
+    All ranks must call it."""
     if isinstance(state, (dict, list)):
         return {k: whole(v) for k, v in state.items()} if isinstance(state, dict) else [whole(v) for v in state]
-    return state.full_tensor().cpu() if hasattr(state, "full_tensor") else state
+    if not hasattr(state, "full_tensor"):
+        return state
+    full = state.full_tensor()
+    return full.cpu() if torch.distributed.get_rank() == 0 else full.new_empty(0)
 
 
 def load_optimizer(optimizer, state):
-    """optimizer.load_state_dict of a state that is `whole`; with --fsdp each rank then keeps its part."""
-    optimizer.load_state_dict(state)
-    for p, values in optimizer.state.items():
+    """optimizer.load_state_dict of a state that is `whole`. With --fsdp each rank takes its part of it."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, values in state["state"].items():
+        p = parameters[i]
         for name, t in values.items():
             if hasattr(p, "full_tensor") and t.shape == p.shape:
-                values[name] = torch.distributed.tensor.distribute_tensor(t.to(p.device), p.device_mesh, p.placements)
+                values[name] = torch.distributed.tensor.distribute_tensor(t, p.device_mesh, p.placements)
+    optimizer.load_state_dict(state)
 
 
 def adamw(model, cfg, device):
@@ -381,23 +393,24 @@ def adamw(model, cfg, device):
 def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
     """Mean loss over the first max_rows rows, and over their solution tokens if labelled: (loss, solution loss or None).
 
-    Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing.
+    Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing. Each rank runs a
+    part of the rows, and all get the same result (they decide by it when to stop).
     """
     was_training = model.training
     model.eval()
-    losses, labels = [], []
+    losses, done = [], 0
     n_rows = min(tokens.n_rows, max_rows)
-    for r in range(0, n_rows, batch_rows):
-        rows = np.arange(r, min(r + batch_rows, n_rows))
-        x, y = map(ranks.to_device, tokens.rows(rows))
+    while done < n_rows:
+        x, y = map(ranks.to_device, tokens.rows(ranks.rows(done, n_rows, batch_rows)))
         with ranks.autocast():
-            losses.append(model.losses(model(x), y).cpu().double())
-        labels.append(tokens.row_labels(rows))
+            losses.append(ranks.gather(model.losses(model(x), y))[:n_rows - done].cpu().double())
+        done += len(losses[-1])
     model.train(was_training)
     losses = torch.cat(losses)
     if tokens.labels is None:
         return losses.mean().item(), None
-    return losses.mean().item(), losses[torch.isin(torch.cat(labels), torch.tensor(corpus.SOLUTIONS))].mean().item()
+    labels = tokens.row_labels(np.arange(n_rows))
+    return losses.mean().item(), losses[torch.isin(labels, torch.tensor(corpus.SOLUTIONS))].mean().item()
 
 
 def selection_stats(losses, selected, labels=None, names=None):
@@ -424,7 +437,7 @@ class Ranks:
 
     def __init__(self, device):
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.main, self.sharded = self.rank == 0, None  # None, or the model of --fsdp
+        self.main, self.sharded = self.rank == 0, False
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -437,11 +450,16 @@ class Ranks:
             torch.cuda.set_device(self.device)
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         if self.world > 1:
-            torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            try:  # a long timeout: who is done with its questions waits for the others; a dead process torchrun sees at once
+                torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo",
+                                                     timeout=datetime.timedelta(hours=2))
+            except (RuntimeError, ValueError) as e:
+                raise BadInput(f"the {self.world} processes do not find each other ({str(e).splitlines()[0]:.80}): start them with "
+                               f"torchrun --nproc_per_node {self.world}")
 
     def to_device(self, t):
         """t on this rank's device. A GPU copies it from pinned memory while the host goes on."""
-        return t.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else t.to(self.device)
+        return t.contiguous().pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else t.to(self.device)
 
     def wait(self):
         """Seconds until the GPU has done all it was given; 0 elsewhere."""
@@ -457,23 +475,29 @@ class Ranks:
         return contextlib.nullcontext()
 
     def shard(self, model):
-        """FSDP2: each rank keeps its part of every parameter; the whole of a block is put together while it runs."""
+        """FSDP2 of a model that is still in the host's memory: each rank takes its part of every parameter to its device;
+        the whole of a block is put together while it runs."""
         from torch.distributed.fsdp import fully_shard
         mesh = torch.distributed.init_device_mesh(self.device.type, (self.world,))
         for block in model.h:
             fully_shard(block, mesh=mesh)
         # What is not in a block stays whole until its backward pass, since the output layer is used after the forward pass.
-        self.sharded = fully_shard(model, mesh=mesh, reshard_after_forward=False)
-        return model
+        self.sharded = True
+        return fully_shard(model, mesh=mesh, reshard_after_forward=False)
 
     def exchange(self, model, now):
-        """Context of a backward pass: whether gradients are exchanged between the ranks with it, or with a later one."""
-        if self.sharded:
-            self.sharded.set_requires_gradient_sync(now)
+        """Context of a backward pass: whether gradients are exchanged between the ranks with it, or with a later one. (With
+        --fsdp always with it: waiting would take the memory of whole gradients.)"""
         return contextlib.nullcontext() if now or self.sharded or self.world == 1 else model.no_sync()
 
+    def rows(self, done, n_rows, most):
+        """Numbers of the next rows of a file for this rank, at most `most` of them: those from `done` on are dealt to the ranks
+        in order. All get equally many, so at the end some get the last row again: gather(...)[:n_rows - done] has each once."""
+        n = min(most, math.ceil((n_rows - done) / self.world))
+        return np.minimum(done + self.rank * n + np.arange(n), n_rows - 1)
+
     def gather(self, t):
-        """The (n, ...) tensors of all ranks, in the order of the ranks, as one (world * n, ...)."""
+        """The (n, ...) tensors of all ranks, in the order of the ranks, as one (world * n, ...). All ranks must call it."""
         if self.world == 1:
             return t
         parts = [torch.empty_like(t) for _ in range(self.world)]
@@ -481,8 +505,12 @@ class Ranks:
         return torch.cat(parts)
 
     def any(self, flag):
-        """Whether `flag` is set on any rank: all must leave a loop together, or those that stay wait for ever."""
+        """Whether `flag` is set on any rank: all must leave a loop together, or those that stay wait for ever. All must call it."""
         return flag if self.world == 1 else bool(self.gather(torch.tensor([float(flag)], device=self.device)).any())
+
+    def meet(self):
+        """Wait until all ranks are here."""
+        self.any(False)
 
 
 class StopSignal:

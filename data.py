@@ -151,14 +151,13 @@ class TokenWriter:
 
     def open(self, ending, itemsize):
         """A file of n_tokens items to append to, and the hash of what it holds."""
-        f, h, left = open(self.path(ending), "a+b"), hashlib.sha256(), self.n_tokens * itemsize
-        f.truncate(left)
+        f, h, size = open(self.path(ending), "a+b"), hashlib.sha256(), self.n_tokens * itemsize
+        if f.seek(0, os.SEEK_END) < size:
+            raise BadInput(f"{f.name} is shorter than progress.json beside it says: delete {self.folder}, and start again")
+        f.truncate(size)
         f.seek(0)
         while block := f.read(2**20):
             h.update(block)
-            left -= len(block)
-        if left:
-            raise BadInput(f"{f.name} is shorter than progress.json beside it says: delete {self.folder}, and start again")
         return f, h
 
     def path(self, ending):
@@ -289,8 +288,7 @@ class Config:
 
 def make_demo(cfg):
     """The built-in corpus: curated, noisy, noisy+curated, dev, target, and the problems of curated and evaluation."""
-    for name in os.listdir(cfg.out):  # an interrupted run's
-        os.remove(os.path.join(cfg.out, name))
+    empty(cfg.out)
     enc = demo_tokenizer()
     save_tokenizer(enc, cfg.out)
     cache = {}  # most segments recur
@@ -350,6 +348,12 @@ def make_demo(cfg):
     join(cfg.out, ["noisy"] + ["curated"] * cfg.curated_repeats, "noisy+curated", enc)
 
 
+def empty(folder):
+    """Remove what an interrupted run left in its working folder."""
+    for name in os.listdir(folder):
+        os.remove(os.path.join(folder, name))
+
+
 def join(folder, names, out, enc):
     """A token file that is others one after the other (rows are shuffled when they are read)."""
     writer = TokenWriter(folder, out, enc, corpus.LABELS)
@@ -373,7 +377,10 @@ def make_own(cfg, folder):
     path = os.path.join(folder, "progress.json")
     state = read_json(path) if os.path.exists(path) else {}
     if state.get("about") != about:  # none, or of other files or settings
+        empty(folder)
         state = {"about": about, "pieces": dict.fromkeys(sides, 0), "tokens": dict.fromkeys(sides, 0), "written": {}}
+    if state.get("finished"):  # but not all of it was moved to its place
+        return
     save_tokenizer(enc, folder)
     labelled = corpus.LABELS if cfg.answer_field else None
     writers = {name: TokenWriter(folder, name, enc, labelled, *state["written"].get(name, (0, 0))) for name in names}
@@ -421,8 +428,7 @@ def make_own(cfg, folder):
             raise BadInput(f"the side {name} came out empty: give more or longer documents (one a line in .jsonl, "
                            f"separated by lines of {END_OF_TEXT} in .txt), or another --held_out")
         writer.close()
-    if os.path.exists(path):
-        os.remove(path)
+    write_json(path, state | {"finished": True})
     if dropped:
         print(f"dropped {dropped:,} noisy documents that are copies of held-out ones")
 
@@ -482,13 +488,21 @@ def read_rows(path, fields):
             from datasets import load_dataset
         except ImportError:
             raise BadInput(f"reading {path} needs another package: pip install datasets")
-        try:
-            return enumerate(load_dataset(path[3:], split="train", streaming=True), 1)
-        except Exception as e:  # no network, no such dataset, a dozen kinds
-            raise BadInput(f"cannot open the dataset {path[3:]} ({str(e).splitlines()[0]:.100}); fetch its files, and name these")
+        return hf_rows(path, load_dataset)
     if path.endswith(".parquet"):
         return parquet_rows(path, fields)
+    if re.search(r"\.(zst|bz2|zip|7z|lz4)$", path):
+        raise BadInput(f"{path} is packed in a way that is not known here (.gz and .xz are): unpack it first")
     return None
+
+
+def hf_rows(path, load_dataset):
+    """The rows of a dataset of Hugging Face's, over the network."""
+    try:
+        yield from enumerate(load_dataset(path[3:], split="train", streaming=True), 1)
+    except Exception as e:  # no network, no such dataset, a dozen kinds
+        raise BadInput(f"reading {path} failed ({str(e).splitlines()[0]:.100}): the same command goes on; or fetch the files, "
+                       f"and name these")
 
 
 def parquet_rows(path, fields):
@@ -588,21 +602,26 @@ def main(cfg):
         return check_overlap(cfg)
     # Into a folder beside it, and moved when all is well, sidecars last: what fails leaves the old corpus as it was.
     os.makedirs(cfg.out, exist_ok=True)
-    new = f"{os.path.normpath(cfg.out)}.part"
+    out = os.path.realpath(cfg.out)
+    new = f"{out}.part"
     os.makedirs(new, exist_ok=True)
+    progress = os.path.join(new, "progress.json")
     lock = os.open(new, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        make_own(cfg, new) if cfg.curated else make_demo(dataclasses.replace(cfg, out=new))
-        for name in sorted(os.listdir(new), key=lambda name: name.endswith(".json")):
-            os.replace(os.path.join(new, name), os.path.join(cfg.out, name))
-        os.rmdir(new)
+        try:
+            make_own(cfg, new) if cfg.curated else make_demo(dataclasses.replace(cfg, out=new))
+        except BaseException:
+            if not os.path.exists(progress):  # nothing there to go on with
+                shutil.rmtree(new)
+            raise
+        for name in sorted(set(os.listdir(new)) - {"progress.json"}, key=lambda name: name.endswith(".json")):
+            os.replace(os.path.join(new, name), os.path.join(out, name))
+        shutil.rmtree(new)
+        if os.path.exists(os.path.join(out, "overlap.json")):  # of the corpus that was here before
+            os.remove(os.path.join(out, "overlap.json"))
     except BlockingIOError:
         raise BadInput(f"another data.py is writing {cfg.out}: wait for it, or choose another --out")
-    except BaseException:
-        if not os.path.exists(os.path.join(new, "progress.json")):  # nothing there to go on with
-            shutil.rmtree(new)
-        raise
     finally:
         os.close(lock)
     for name in sorted(os.listdir(cfg.out)):

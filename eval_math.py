@@ -311,14 +311,14 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
         return {row["index"]: row for name in [path, *glob.glob(glob.escape(path) + ".rank*")] for row in read_jsonl(name)}
 
     done, mine = read_done(), path if ranks.world == 1 else f"{path}.rank{ranks.rank}"
-    ranks.any(False)  # all have read before one writes
+    ranks.meet()  # all have read before one writes
     rows = [done.get(i, row) for i, row in enumerate(rows)]
     # of similar length together: little padding, and the first batch is the largest
     order = sorted((i for i in range(len(rows)) if prompts[i] and i not in done), key=lambda i: -len(prompts[i]))
     order = order[ranks.rank::ranks.world]  # this rank's
     if order:
         size = cfg.batch_size or free_batch_size(model, [prompts[i] for i in order], cfg.max_new_tokens)
-        progress = Progress(f"{cfg.task[0]} answers", len(rows), "problems", len(rows) - len(order))
+        progress = Progress(f"{cfg.task[0]} answers", len(order), "problems")
         with open(mine, "a", encoding="utf-8") as f, ranks.autocast():
             f.write("\n")  # after a line that was torn
             for at in range(0, len(order), size):
@@ -330,9 +330,9 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
                                    f"--batch_size")
                 f.writelines(json.dumps(rows[i]) + "\n" for i in some)
                 f.flush()
-                progress.show(progress.first + at + len(some))
+                progress.show(at + len(some))
         progress.close()
-    ranks.any(False)  # all have written
+    ranks.meet()  # all have written
     if not ranks.main:
         return []
     if ranks.world > 1:

@@ -8,6 +8,7 @@ GPT-2's weights in, and checkpoints out as a folder that Hugging Face's transfor
 Wherever a script takes a checkpoint, it takes these too. The parameters have GPT-2's names here already; what differs is
 that Hugging Face keeps the matrices of its linear layers transposed, and the output layer as one more name.
 """
+import fcntl
 import os
 from dataclasses import dataclass, field
 
@@ -36,9 +37,12 @@ def weights_file(path):
     if path in PUBLISHED and not os.path.exists(path):
         name = f"{path}.bin"  # all are called pytorch_model.bin, and the cache goes by the name
         file = os.path.join(torch.hub.get_dir(), "checkpoints", name)
-        if not os.path.exists(file):
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        with open(f"{file}.lock", "w") as lock:  # of several processes one downloads
+            fcntl.flock(lock, fcntl.LOCK_EX)
             try:
-                torch.hub.load_state_dict_from_url(URL.format(path), map_location="cpu", weights_only=True, file_name=name)
+                if not os.path.exists(file):
+                    torch.hub.load_state_dict_from_url(URL.format(path), map_location="cpu", weights_only=True, file_name=name)
             except Exception as e:  # no network, a proxy's error page, a full disk
                 raise BadInput(f"cannot download {URL.format(path)} ({e}): fetch it elsewhere, and give the file's path")
         return file
@@ -56,40 +60,51 @@ def load(path, device="cpu"):
     config.json beside the file is read where there is one; else the sizes are those of the tensors, with 64 channels a
     head, as all of GPT-2's models have it.
     """
-    file = weights_file(path)
+    file = str(weights_file(path))
+    state = read_weights(file, device)
+    (V, C), T = state["wte.weight"].shape, len(state["wpe.weight"])
+    n_layer = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("h."))
+    folder = os.path.dirname(file)
+    about = os.path.join(folder, "config.json")
+    config = read_json(about) if os.path.exists(about) else {}
+    for key, values in {"model_type": ["gpt2"], "activation_function": ["gelu_new"], "n_inner": [None, 4 * C],
+                        "layer_norm_epsilon": [1e-5], "scale_attn_weights": [True],
+                        "scale_attn_by_inverse_layer_idx": [False], "n_layer": [n_layer]}.items():
+        if config.get(key, values[0]) not in values:
+            raise BadInput(f"{about} says {key} {config[key]!r}, which is not GPT-2 with {n_layer} layers; model.py has no other")
+    if "n_head" not in config and C % 64:
+        raise BadInput(f"{file} has {C} channels, not 64 a head as GPT-2 has: put its config.json beside it")
+    vocab_size = config.get("vocab_size", V)
+    state["wte.weight"] = state["wte.weight"][:vocab_size]
+    return {"model": state, "tokenizer_sha256": tokenizer_of(folder, config, vocab_size),
+            "model_config": dict(block_size=T, vocab_size=vocab_size, n_layer=n_layer, n_head=config.get("n_head", C // 64),
+                                 n_embd=C, dropout=0.0, bias=True)}
+
+
+def read_weights(file, device):
+    """{name: float32 tensor} with this repository's names and shapes, from a .bin or .safetensors. Raises BadInput."""
     try:
-        if str(file).endswith(".safetensors"):
+        if file.endswith(".safetensors"):
             try:
                 from safetensors.torch import load_file
             except ImportError:
                 raise BadInput(f"reading {file} needs another package: pip install safetensors")
-            theirs = load_file(file)
+            state = load_file(file)
         else:
-            theirs = torch.load(file, map_location="cpu", weights_only=True)
-        theirs = {name.removeprefix("transformer."): t for name, t in theirs.items()}
-        state = {name: (t.t() if name.endswith(TRANSPOSED) else t).float().contiguous().to(device) for name, t in theirs.items()
-                 if name != "lm_head.weight" and not name.endswith((".attn.bias", ".attn.masked_bias"))}
-        (V, C), T = state["wte.weight"].shape, len(state["wpe.weight"])
-        n_layer = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("h."))
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        state = {name.removeprefix("transformer."): t for name, t in state.items()}
+        if not state.get("lm_head.weight", state["wte.weight"]).equal(state["wte.weight"]):
+            raise BadInput(f"{file} has an output layer of its own, where GPT-2's is the token embedding; model.py has no other")
+        state["wpe.weight"], state["h.0.mlp.c_fc.weight"]  # a KeyError says that it is something else
+        # what is left out: the output layer, and causal masks, which older files hold
+        return {name: (t.t() if name.endswith(TRANSPOSED) else t).float().contiguous().to(device) for name, t in state.items()
+                if name != "lm_head.weight" and not name.endswith((".attn.bias", ".attn.masked_bias"))}
     except FileNotFoundError:
         raise BadInput(f"there is no {file}: give the path of GPT-2 weights, or one of {', '.join(PUBLISHED)}")
     except BadInput:
         raise
     except Exception as e:  # truncated or other files raise a dozen kinds
         raise BadInput(f"{file} does not hold the weights of a GPT-2 model, or is truncated ({type(e).__name__})")
-    folder = os.path.dirname(file)
-    about = os.path.join(folder, "config.json")
-    theirs = read_json(about) if os.path.exists(about) else {}
-    for key, value in {"model_type": "gpt2", "activation_function": "gelu_new", "n_inner": None, "layer_norm_epsilon": 1e-5,
-                       "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "n_layer": n_layer}.items():
-        if theirs.get(key, value) not in (value, 4 * C if key == "n_inner" else value):
-            raise BadInput(f"{about} says {key} {theirs[key]!r}, which is not GPT-2 with {n_layer} layers; model.py has no other")
-    if "n_head" not in theirs and C % 64:
-        raise BadInput(f"{file} has {C} channels, not 64 a head as GPT-2 has: put its config.json beside it")
-    config = dict(block_size=T, vocab_size=theirs.get("vocab_size", V), n_layer=n_layer, n_head=theirs.get("n_head", C // 64),
-                  n_embd=C, dropout=0.0, bias=True)
-    state["wte.weight"] = state["wte.weight"][:config["vocab_size"]]
-    return {"model": state, "model_config": config, "tokenizer_sha256": tokenizer_of(folder, theirs, config["vocab_size"])}
 
 
 def tokenizer_of(folder, about, vocab_size):

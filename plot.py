@@ -154,8 +154,23 @@ def collect(folder):
     if scores:
         results["cost"]["score"] = {"tokens": float(np.mean([s["rows_done"] * s["block_size"] for s in scores])),
                                     "seconds": float(np.mean([s["seconds"] for s in scores]))}
+    tasks = {arm: found for arm in ["start", "ref", *ARMS] if (found := public_tasks(folder, arm))}
+    if tasks:
+        results["tasks"] = tasks
     results["source"] = read_json(os.path.join(folder, next(iter(runs)), "clm", "config.json"))["source"]
     return results
+
+
+def public_tasks(folder, arm):
+    """{task: {measure: mean over seeds}} of an arm's last (of `ref` best) weights on eval_math.py's public tasks. `start` are
+    the weights that all arms began with (runs/gpt2_math.sh)."""
+    pattern = os.path.join(folder, "start_eval" if arm == "start" else os.path.join("seed*", arm, "eval"), "summary.jsonl")
+    found = {}
+    for path in sorted(glob.glob(pattern)):
+        for r in read_jsonl(path):
+            if r.get("task", "demo") != "demo" and (arm == "start" or r["ckpt"] == ("best" if arm == "ref" else "ckpt")):
+                found.setdefault(r["task"], []).append(r)
+    return {task: {k: interval([r.get(k) for r in rows]) for k in ("accuracy", "solution_loss")} for task, rows in found.items()}
 
 
 def selection_curves(runs, n_bins=20):
@@ -316,6 +331,13 @@ def table(results):
                 low, high = saving[key]["low"], saving[key]["high"]
                 cells.append(saving_text(saving[key]) + (f" ({low:.1f} to {high:.1f})" if n > 1 and low < high else ""))
         lines.append(f"| {names[arm]} | " + " | ".join(cells) + " |")
+    if "tasks" in results:
+        lines += ["", "Few-shot accuracy on public tasks, and loss of the right solutions:", ""]
+        tasks = list(dict.fromkeys(task for found in results["tasks"].values() for task in found))
+        lines += ["| arm | " + " | ".join(tasks) + " |", "|---|" + "---|" * len(tasks)]
+        for arm, found in results["tasks"].items():
+            cells = [f"{cell(t['accuracy'], True)}, {cell(t['solution_loss'])}" if (t := found.get(task)) else "" for task in tasks]
+            lines.append(f"| {(names | {'start': 'the weights all began with'})[arm]} | " + " | ".join(cells) + " |")
     lines += ["", "Cost (mean over seeds):", "", "| step | tokens | seconds |", "|---|---|---|"]
     steps = {"base": "base model (shared by all arms)", "ref": "reference model", "score": "scoring (forward only)",
              "clm": "one CLM run", "slm": "one SLM run"}

@@ -19,7 +19,6 @@ from and how far they are: run the same command again to go on where it stopped.
 mean loss of each is printed. Look at `solution` and `result`: where they are high, the model does not know the
 solutions in noisy context, and what it selects is useless.
 """
-import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -127,15 +126,12 @@ def main(cfg):
     with ThreadPoolExecutor(max_workers=1) as writer:  # in the background: the model goes on with the next batch
         written = None
         while done < tokens.n_rows:
-            # The next rows, a part for each rank. The main one collects the scores and writes them in order, so that the
-            # files do not depend on the number of ranks. (What is left over at the end repeats the last row.)
-            left = tokens.n_rows - done
-            n = min(cfg.batch_rows, math.ceil(left / ranks.world))
-            rows = np.minimum(done + ranks.rank * n + np.arange(n), tokens.n_rows - 1)
-            x, y = map(ranks.to_device, tokens.rows(rows))
+            # The next rows, a part for each rank. The main one writes the scores of all in order, so that the files do not
+            # depend on the number of ranks.
+            x, y = map(ranks.to_device, tokens.rows(ranks.rows(done, tokens.n_rows, cfg.batch_rows)))
             with ranks.autocast():
                 results = score_rows(model, x, y, cfg.entropy)
-            results = [ranks.gather(values)[:left] for values in results if values is not None]
+            results = [ranks.gather(values)[:tokens.n_rows - done] for values in results if values is not None]
             done += len(results[0])
             if written:
                 written.result()  # one step behind at most; raises what went wrong, a full disk for instance

@@ -152,13 +152,15 @@ def main(cfg):
     raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(device)
     folder = RunFolder(cfg.out, cfg, variants.made_from, cfg.resume, MAY_DIFFER) if ranks.main else None  # SLM
     if os.path.exists(os.path.join(cfg.out, "done.json")):
-        print(f"{cfg.out}: finished before, nothing to do")
+        if ranks.main:
+            print(f"{cfg.out}: finished before, nothing to do")
         return
     optimizer = adamw(raw_model, cfg, device)
     step, seconds, best, n_worse = 0, 0.0, float("inf"), 0
     if resuming:
         load_optimizer(optimizer, ckpt["optimizer"])
         step, seconds, best, n_worse = ckpt["step"], ckpt["seconds"], ckpt["best"], ckpt["n_worse"]
+        ckpt = None  # its tensors are in use elsewhere, or of no use
     elif ranks.main:
         print(f"{cfg.out}: {sum(p.numel() for p in raw_model.parameters()):,} parameters")
     model = torch.compile(raw_model) if cfg.compile else raw_model
@@ -187,12 +189,13 @@ def main(cfg):
     while True:
         # One iteration more than there are steps, so that the last weights are evaluated and saved like all others.
         last = step == cfg.steps
-        stopping = stop.received if ranks.world == 1 else step % cfg.log_every == 0 and ranks.any(stop.received)
+        stopping = ranks.any(stop.received)
         if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
             seconds += ranks.wait()
         if stopping or last or (step % cfg.save_every == 0 and loss is not None):
             save_to_resume()
         if stopping:
+            ranks.meet()  # the first to end ends all: not while one is still writing
             raise KeyboardInterrupt
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
             save(f"step_{step:06}.pt")
@@ -239,7 +242,7 @@ def main(cfg):
                     hidden = model(x, n_kept=n_kept, filter_backward=cfg.filter_backward)  # (B, T, C)
                     if one_pass:  # SLM: equations 4 and 5
                         at = (this_rank.start + i * micro_rows) * T  # its first token in the step
-                        loss_sum, step_losses, selected = raw_model.kept_loss(hidden, y, n_kept, lambda l, k: score(l, k + at))
+                        loss_sum, step_losses, selected = raw_model.kept_loss(hidden, y, n_kept, lambda losses, j: score(losses, j + at))
                     else:  # SLM: all are ranked together; micro-batches after the first are run forward twice
                         if i == 0:
                             with torch.no_grad():

@@ -91,6 +91,8 @@ class Variants:
             known = low_loss_and_entropy(self.cfg.select, *(s.rows(rows).masked_fill(~may, torch.inf)
                                                             for s in (self.loss, self.entropy)))
         known = known.masked_fill(~may, -torch.inf)
+        if self.cfg.rank_rows and (known == -torch.inf).any():
+            raise BadInput("rank_rows needs the score of every token, and some are not known: leave it out")
         if (known == -torch.inf).all():
             raise BadInput(f"none of the tokens of step {step} may be selected, by their labels or scores: raise --batch_tokens")
         return known

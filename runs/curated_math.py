@@ -29,6 +29,8 @@ class Config:
 
 def main(cfg):
     problems = load_problems("gsm8k", cfg.gsm8k) if cfg.gsm8k else []
+    if os.path.isdir(os.path.join(cfg.math, "test")):
+        raise BadInput(f"{cfg.math} holds MATH's test set too: name its folder train")
     if os.path.isdir(cfg.math):
         paths = sorted(glob.glob(os.path.join(cfg.math, "**", "*.json"), recursive=True))
         try:
@@ -37,6 +39,9 @@ def main(cfg):
             raise BadInput(f"{cfg.math} holds a .json that is not a problem of MATH: {e!r}")
     elif cfg.math:
         problems += load_problems("math", cfg.math)
+    problems = [p for p in problems if p["answer"]]  # a few solutions of MATH box none
+    if not problems:
+        raise BadInput(f"{cfg.gsm8k or cfg.math} holds no problems with answers")
     os.makedirs(os.path.dirname(cfg.out) or ".", exist_ok=True)
     write_jsonl(cfg.out, [{"text": p["question"] + p["solution"]} for p in problems])
     print(f"{cfg.out}: {len(problems):,} problems")

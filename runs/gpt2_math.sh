@@ -6,31 +6,34 @@
 #
 # Not run on a GPU yet. Estimate for one of 24 GB with bf16 (RTX 4090 class, 80,000 tokens/s at 40% of its peak): reference
 # model 3 minutes, scores half an hour, CLM 1.8 hours, SLM and random 2.2 hours each, evaluation half an hour; 7 to 8 hours,
-# 3 to 6 dollars where such a card is rented. MICRO is the number of rows that fit into its memory at once.
+# 3 to 6 dollars where such a card is rented. MICRO is the number of rows that fit into its memory at once; GPUS x MICRO must divide 128.
 # BASE may be gpt2-medium, ... or a file or folder of GPT-2 weights. Restartable.
 set -euo pipefail
-[ ! -e "${BASE:-gpt2}" ] || BASE=$(realpath "$BASE")
+BASE=${BASE:-gpt2}
+[ ! -e "$BASE" ] || BASE=$(realpath "$BASE")
 cd "$(dirname "$0")/.."
-BASE=${BASE:-gpt2} DATA=${DATA:-data/openwebmath} OUT=${OUT:-out/gpt2_math} PYTHON=${PYTHON:-python} GPUS=${GPUS:-1}
+DATA=${DATA:-data/openwebmath} OUT=${OUT:-out/gpt2_math} PYTHON=${PYTHON:-python} GPUS=${GPUS:-1}
 SEEDS=${SEEDS:-0} ARMS=${ARMS:-clm slm random} DATA_DIR=${DATA_DIR:-data/tasks} DEVICE=${DEVICE:-auto} SIZE=${SIZE:-full}
 TASKS=${TASKS:-gsm8k math_oai svamp asdiv mawps tabmwp mathqa mmlu_stem sat_math}
-TOKENS=${TOKENS:-499646464} MICRO=${MICRO:-16} REF_TOKENS=${REF_TOKENS:-9961472}  # 953 steps of 2^19; 152 of 2^16
-MODEL="--block_size 1024 --pad_vocab 64 --compile" BATCH=524288 REF_BATCH=65536 EVAL="--likelihood" EVERY=50
+TOKENS=${TOKENS:-499646464} MICRO=${MICRO:-16} REF_TOKENS=${REF_TOKENS:-9961472}  # 953 steps of 2^19; 76 of 2^17
+T=1024 MODEL="--pad_vocab 64 --compile" BATCH=524288 REF_BATCH=131072 EVAL="--likelihood" EVERY=50
 if [ "$SIZE" = tiny ]; then  # BASE: a small folder, made by python model.py --export
-  MODEL="--block_size 128 --pad_vocab 64 --warmup_steps 1" BATCH=1024 REF_BATCH=512 TOKENS=4096 REF_TOKENS=2048 MICRO=2 EVERY=2
+  T=128 MODEL="--pad_vocab 64 --warmup_steps 1" BATCH=1024 REF_BATCH=512 TOKENS=4096 REF_TOKENS=2048 MICRO=2 EVERY=2
   EVAL="--likelihood --shots 1 --max_new_tokens 8 --n 4"
 fi
 launch="$PYTHON"
-[ "$GPUS" = 1 ] || launch="$PYTHON -m torch.distributed.run --standalone --nproc_per_node $GPUS --"  # torchrun (-- keeps it from taking --n for an option of its own)
+if [ "$GPUS" -gt 1 ]; then  # torchrun; its -- keeps it from taking --n for an option of its own
+  launch="$PYTHON -m torch.distributed.run --standalone --nproc_per_node $GPUS --"
+fi
 
 train() {  # script, seed, run, options
   $launch "$1" --resume --data "$DATA" --out "$OUT/seed$2/$3" --device "$DEVICE" --init_from "$BASE" --seed "$2" $MODEL \
-    --micro_rows "$MICRO" --weight_decay 0.1 --eval_rows 64 --log_every 1 "${@:4}"
+    --block_size $T --micro_rows "$MICRO" --weight_decay 0.1 --eval_rows 64 --log_every 1 "${@:4}"
 }
 for s in $SEEDS; do
   train train_ref.py "$s" ref --train curated --train_tokens "$REF_TOKENS" --batch_tokens $REF_BATCH --lr 5e-5 --eval_every 10 --patience 5
   $launch score.py --ckpt "$OUT/seed$s/ref/best.pt" --data "$DATA" --out "$OUT/seed$s/scores" --device "$DEVICE" \
-    --block_size "$(grep -o 'block_size [0-9]*' <<< "$MODEL" | cut -d " " -f 2)" --batch_rows "$MICRO"
+    --block_size $T --batch_rows "$MICRO"
   for a in $ARMS; do
     case $a in
       clm) how="--keep 1.0" ;;
@@ -43,5 +46,5 @@ for s in $SEEDS; do
     $launch eval_math.py --ckpt "$ckpt" --data "$DATA" --task $TASKS --data_dir "$DATA_DIR" --device "$DEVICE" $EVAL
   done
 done
-$launch eval_math.py --ckpt "$BASE" --out "$OUT/base_eval" --data "$DATA" --task $TASKS --data_dir "$DATA_DIR" --device "$DEVICE" $EVAL
+$launch eval_math.py --ckpt "$BASE" --out "$OUT/start_eval" --data "$DATA" --task $TASKS --data_dir "$DATA_DIR" --device "$DEVICE" $EVAL
 $PYTHON plot.py --runs "$OUT"

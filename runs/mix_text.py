@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from common import BadInput, run
+from common import BadInput, replacing, run, write_jsonl
 
 
 @dataclass
@@ -59,9 +59,8 @@ def main(cfg):
     lines = [line for block in blocks for line in block.splitlines() if len(line) > 30]
     at, useful, total = 0, 0, 0
     os.makedirs(cfg.out, exist_ok=True)
-    with open(os.path.join(cfg.out, "curated.jsonl"), "w", encoding="utf-8") as f:
-        f.writelines(json.dumps({"text": s}) + "\n" for s in sections[:cfg.curated])
-    with open(os.path.join(cfg.out, "noisy.jsonl"), "w", encoding="utf-8") as f:
+    write_jsonl(os.path.join(cfg.out, "curated.jsonl"), [{"text": s} for s in sections[:cfg.curated]])
+    with replacing(os.path.join(cfg.out, "noisy.jsonl")) as f:
         for section in sections[cfg.curated:cfg.curated + cfg.noisy]:
             mixed = []
             for paragraph in re.split(r"\n\s*\n", section):

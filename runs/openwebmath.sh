@@ -5,8 +5,8 @@
 #   TRAIN=train.jsonl MATH=MATH/train NOISY="a.parquet b.parquet" bash runs/openwebmath.sh   # files of yours
 #
 # TRAIN is GSM8K's train.jsonl, MATH a folder or .jsonl of MATH's training set (may be left out), NOISY any files that
-# data.py reads (.parquet needs pip install pyarrow), TOKENS how much of them is taken. Half an hour on eight cores for the
-# 500 million tokens, as an estimate; restartable. Ends with DATA/overlap.json: test questions that occur in the corpus.
+# data.py reads (.parquet needs pip install pyarrow), TOKENS how much of them is taken. Restartable. Ends with
+# DATA/overlap.json: test questions that occur in the corpus.
 set -euo pipefail
 TRAIN=$(realpath "${TRAIN:?is the path of the train.jsonl of GSM8K}")
 MATH=${MATH:+$(realpath "$MATH")}
@@ -15,12 +15,20 @@ for f in ${NOISY:-hf:open-web-math/open-web-math}; do
   [ ! -e "$f" ] || f=$(realpath "$f")
   files="$files $f"
 done
-[ ! -f "${TOKENIZER:-gpt2}" ] || TOKENIZER=$(realpath "$TOKENIZER")
+TOKENIZER=${TOKENIZER:-gpt2}
+[ ! -f "$TOKENIZER" ] || TOKENIZER=$(realpath "$TOKENIZER")
 cd "$(dirname "$0")/.."
 DATA=${DATA:-data/openwebmath} TOKENS=${TOKENS:-500e6} PYTHON=${PYTHON:-python} DATA_DIR=${DATA_DIR:-data/tasks}
 TASKS=${TASKS:-gsm8k math_oai svamp asdiv mawps}
 
+settings="$TRAIN $MATH $files $TOKENIZER $TOKENS"
+mkdir -p "$(dirname "$DATA")"
+[ -f "$DATA.settings" ] || echo "$settings" > "$DATA.settings"
+if [ "$(cat "$DATA.settings")" != "$settings" ]; then
+  echo "openwebmath.sh: $DATA was made with other settings ($(cat "$DATA.settings")): delete $DATA*, or choose another DATA" >&2
+  exit 2
+fi
 [ -f "$DATA.curated.jsonl" ] || $PYTHON runs/curated_math.py --gsm8k "$TRAIN" ${MATH:+--math "$MATH"} --out "$DATA.curated.jsonl"
 [ -f "$DATA/noisy.json" ] ||
-  $PYTHON data.py --curated "$DATA.curated.jsonl" --noisy $files --tokenizer "${TOKENIZER:-gpt2}" --max_tokens "$TOKENS" --out "$DATA"
+  $PYTHON data.py --curated "$DATA.curated.jsonl" --noisy $files --tokenizer "$TOKENIZER" --max_tokens "$TOKENS" --out "$DATA"
 [ -f "$DATA/overlap.json" ] || $PYTHON data.py --check_overlap $TASKS --data_dir "$DATA_DIR" --out "$DATA"

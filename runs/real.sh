@@ -10,9 +10,10 @@
 # `gpt2` (downloaded once) or a local file of GPT-2 merges; its first 2,048 ids make a vocabulary for a small model.
 set -euo pipefail
 MATH=$(realpath "${MATH:?name the LaTeX file: MATH=stacks.tex.xz bash runs/real.sh}")
-[ ! -f "${TOKENIZER:-gpt2}" ] || TOKENIZER=$(realpath "$TOKENIZER")
+TOKENIZER=${TOKENIZER:-gpt2}
+[ ! -f "$TOKENIZER" ] || TOKENIZER=$(realpath "$TOKENIZER")
 cd "$(dirname "$0")/.."
-export MATH TOKENIZER=${TOKENIZER:-gpt2} SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-clm slm random clm_mixed}
+export MATH TOKENIZER SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-clm slm random clm_mixed}
 export OUT=${OUT:-out/real} DATA=${DATA:-data/real} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} SIZE=${SIZE:-full}
 export TOKENS=1536000 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" MODEL="--n_layer 4 --n_head 4 --n_embd 128"
 if [ "$SIZE" = tiny ]; then

@@ -313,6 +313,36 @@ def test_an_interrupted_corpus_goes_on_and_comes_out_the_same(tmp_path, texts, a
         assert max_tokens <= noisy["n_tokens"] - noisy["n_documents"] < max_tokens + 100
 
 
+def test_a_working_file_that_is_too_short_is_refused(tmp_path):
+    writer = data.TokenWriter(str(tmp_path), "a", data.demo_tokenizer())
+    writer.add([1, 2, 3])
+    writer.sync()
+    assert data.TokenWriter(str(tmp_path), "a", writer.enc, n_tokens=4).hash.hexdigest() == writer.hash.hexdigest()
+    with pytest.raises(BadInput, match="a.bin is shorter than progress.json"):
+        data.TokenWriter(str(tmp_path), "a", writer.enc, n_tokens=5)
+
+
+def test_an_error_while_the_corpus_is_moved_loses_nothing(tmp_path, texts, monkeypatch):
+    cfg = data.Config(out=str(tmp_path / "out"), **texts)
+    monkeypatch.setattr(data, "SAVE_SECONDS", -1)
+    replace, calls = os.replace, []
+
+    def full(a, b):
+        if not b.startswith(str(tmp_path / "out.part")):
+            calls.append(b)
+            if len(calls) == 3:
+                raise OSError(28, "No space left on device")
+        replace(a, b)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError):
+        data.main(cfg)
+    assert (tmp_path / "out.part" / "progress.json").exists()
+    monkeypatch.undo()
+    data.main(cfg)
+    data.main(dataclasses.replace(cfg, out=str(tmp_path / "b")))
+    assert contents(tmp_path / "out") == contents(tmp_path / "b")
+
+
 def test_what_was_begun_with_other_settings_is_begun_again(tmp_path, texts, monkeypatch):
     monkeypatch.setattr(data, "SAVE_SECONDS", -1)
     encode = data.encode

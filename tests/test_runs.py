@@ -82,7 +82,9 @@ def test_gpt2_math(files, corpus, tmp_path, gpus):
     out = sh("gpt2_math.sh", files, **how)
     assert out.count("gsm8k: ") == len(names) + 2 and out.count("loss of the right solutions") == len(names) + 2
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results["arms"]) == {*names, "ref"}
+    assert set(results["arms"]) == {*names, "ref"} and set(results["tasks"]) == {"start", "ref", *names}
+    assert all(found["gsm8k"]["solution_loss"]["mean"] > 0 for found in results["tasks"].values())
+    assert "| the weights all began with | " in (tmp_path / "out" / "table.md").read_text()
     starts = {a: json.loads((tmp_path / "out" / "seed0" / a / "metrics.jsonl").read_text().splitlines()[0]) for a in names}
     assert len({r["target_loss"] for r in starts.values()}) == 1  # all arms start from GPT-2's weights
     weights = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
