@@ -17,11 +17,15 @@ from model import GPT, GPTConfig
 MERGES = "#version: 0.2\n" + "\n".join(["Ġ t", "Ġt h", "Ġth e", "i n", "a n", "e r", "o n", "Ġ a", "Ġ =", "Q u"]) + "\n"
 
 
-def sh(script, folder, **variables):
+OWM = dict(TRAIN="train.jsonl", MATH="MATH", NOISY="web.jsonl", TOKENIZER="merges.txt", TOKENS=60000, TASKS="gsm8k")
+
+
+def sh(script, folder, code=0, **variables):
+    """The output of a script that ends with this code: standard output, or for an error standard error."""
     environment = os.environ | {"PYTHON": sys.executable, "SIZE": "tiny"} | {k: str(v) for k, v in variables.items()}
     done = subprocess.run(["bash", os.path.join(ROOT, "runs", script)], env=environment, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stderr if code else done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +62,7 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def corpus(files):
     """`bash runs/openwebmath.sh`, called from another folder with paths relative to it."""
-    out = sh("openwebmath.sh", files, TRAIN="train.jsonl", MATH="MATH", NOISY="web.jsonl", TOKENIZER="merges.txt", TOKENS=60000,
-             DATA=files / "owm", DATA_DIR=files / "tasks", TASKS="gsm8k")
+    out = sh("openwebmath.sh", files, **OWM, DATA=files / "owm", DATA_DIR=files / "tasks")
     assert "340 problems" in out and "gsm8k: 1 of 6 questions in noisy" in out
     return files / "owm"
 
@@ -69,7 +72,8 @@ def test_openwebmath(files, corpus):
     assert "How many are there?\nAnswer: " in text and "Final Answer: The final answer is $" in text and "<<" not in text
     assert json.loads((corpus / "overlap.json").read_text())["gsm8k"]["noisy"]["found"] == 1
     before = {p: p.stat().st_mtime_ns for p in corpus.iterdir()}
-    sh("openwebmath.sh", files, TRAIN="train.jsonl", NOISY="web.jsonl", DATA=corpus)  # finished: nothing is done again
+    sh("openwebmath.sh", files, **OWM, DATA=corpus)  # finished: nothing is done again
+    assert "made with other settings" in sh("openwebmath.sh", files, code=2, **OWM | {"TOKENS": 70000}, DATA=corpus)
     assert before == {p: p.stat().st_mtime_ns for p in corpus.iterdir()}
 
 
@@ -80,7 +84,7 @@ def test_gpt2_math(files, corpus, tmp_path, gpus):
     how = dict(BASE="gpt2", DATA=corpus, OUT=tmp_path / "out", DATA_DIR=files / "tasks", TASKS="gsm8k", DEVICE="cpu", GPUS=gpus,
                ARMS=" ".join(names))
     out = sh("gpt2_math.sh", files, **how)
-    assert out.count("gsm8k: ") == len(names) + 2 and out.count("loss of the right solutions") == len(names) + 2
+    assert out.count("gsm8k: ") == len(names) + 2 and out.count("\n  loss of the right") == len(names) + 2
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["arms"]) == {*names, "ref"} and set(results["tasks"]) == {"start", "ref", *names}
     assert all(found["gsm8k"]["solution_loss"]["mean"] > 0 for found in results["tasks"].values())
