@@ -17,6 +17,7 @@ from common import BadInput, read_json, read_jsonl, replacing, run, write_json
 ARMS = {  # run folder: (name in figures and tables, colour)
     "clm": ("CLM (all tokens)", "tab:gray"),
     "clm_mixed": ("CLM on noisy + curated", "tab:brown"),
+    "clm_curated": ("CLM on curated alone", "black"),
     "random": ("random tokens", "tab:olive"),
     "high_loss": ("highest loss (no reference)", "tab:red"),
     "low_ref": ("lowest reference loss", "tab:purple"),
@@ -240,7 +241,7 @@ def headline(results, path):
         ax.grid(alpha=0.2)
     axes[0][0].legend(fontsize=8)
     n = len(results["seeds"])
-    fig.suptitle(f"Training on selected tokens against training on all; {n} seed{'s' * (n > 1)}"
+    fig.suptitle(f"Selected tokens against all; {n} seed{'s' * (n > 1)}"
                  + (", band: lowest to highest" if n > 1 else ""))
     save_figure(fig, path)
 

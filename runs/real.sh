@@ -13,7 +13,7 @@ MATH=$(realpath "${MATH:?name the LaTeX file: MATH=stacks.tex.xz bash runs/real.
 TOKENIZER=${TOKENIZER:-gpt2}
 [ ! -f "$TOKENIZER" ] || TOKENIZER=$(realpath "$TOKENIZER")
 cd "$(dirname "$0")/.."
-export MATH TOKENIZER SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-clm slm random clm_mixed}
+export MATH TOKENIZER SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-clm slm random clm_mixed clm_curated}
 export OUT=${OUT:-out/real} DATA=${DATA:-data/real} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} SIZE=${SIZE:-full}
 export TOKENS=1536000 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" MODEL="--n_layer 4 --n_head 4 --n_embd 128"
 if [ "$SIZE" = tiny ]; then
@@ -25,12 +25,13 @@ train() {  # script, seed, run, options
     --eval_rows 64 --seed "$2" "${@:4}"
 }
 before() {  # of a seed: the corpora (the second for the control `clm_mixed`), base, reference model, scores
-  raw=$DATA/seed$1/raw corpus="--tokenizer $TOKENIZER --vocab_size 2048 --held_out 0.1 --max_tokens $LIMIT"
+  raw=$DATA/seed$1/raw corpus="--tokenizer $TOKENIZER --vocab_size 2048 --held_out 0.1"
   [ -f "$raw/noisy.jsonl" ] || $PYTHON runs/mix_text.py --math "$MATH" --out "$raw" --seed "$1" $SECTIONS
   [ -f "$DATA/seed$1/noisy.json" ] ||
-    $PYTHON data.py --curated "$raw/curated.jsonl" --noisy "$raw/noisy.jsonl" $corpus --out "$DATA/seed$1"
-  [ -f "$DATA/mixed$1/noisy.json" ] ||  # the curated side three times, the rest noisy
-    $PYTHON data.py --curated "$raw/curated.jsonl" --noisy "$raw"/{curated,curated,curated,noisy}.jsonl $corpus --out "$DATA/mixed$1"
+    $PYTHON data.py --curated "$raw/curated.jsonl" --noisy "$raw/noisy.jsonl" $corpus --max_tokens "$LIMIT" --out "$DATA/seed$1"
+  [ -f "$DATA/mixed$1/noisy.json" ] ||  # all of the curated side, and as much noisy text as in the other
+    $PYTHON data.py --curated "$raw/curated.jsonl" --noisy "$raw"/{curated,noisy}.jsonl $corpus --out "$DATA/mixed$1" \
+      --max_tokens $((LIMIT + $(grep -o '"n_tokens": [0-9]*' "$DATA/seed$1/curated.json" | cut -d " " -f 2)))
   train train_ref.py "$1" base --train noisy --train_tokens "$TOKENS" --lr 3e-3 --seed $((1000 + $1)) --eval_every 250
   train train_ref.py "$1" ref --train curated --train_tokens $((TOKENS / 2)) --lr 1e-3 --init_from "$OUT/seed$1/base/ckpt.pt" \
     --eval_every 50 --patience 4
@@ -40,7 +41,8 @@ arm() {  # seed, name
   case $2 in
     clm)       how="--keep 1.0" ;;
     slm)       how="--keep 0.4" ;;
-    clm_mixed) how="--keep 1.0 --data $DATA/mixed$1" ;;
+    clm_mixed) how="--keep 1.0 --data $DATA/mixed$1" ;;    # a control: all the text there is
+    clm_curated) how="--keep 1.0 --train curated" ;;       # a control: no noisy text at all
     *)         how="--keep 0.4 --select $2" ;;
   esac
   train train_slm.py "$1" "$2" --train_tokens "$TOKENS" --lr 1e-3 --init_from "$OUT/seed$1/base/ckpt.pt" --eval_every 50 \
