@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's analysis at laptop scale, three seeds: every figure, the self-reference and weak-to-strong tables, and variants.
 #
-#   bash runs/paper.sh                          # all parts; about 80 minutes on two cores
+#   bash runs/paper.sh                          # all parts; about 90 minutes on two cores
 #   bash runs/paper.sh main ratios figures      # some; `main` first, the others start from its models and scores
 #   SIZE=tiny SEEDS="0 1" bash runs/paper.sh    # a try: tiny runs, one arm of each part
 #
