@@ -168,10 +168,10 @@ def matmul_flops(ranks):
     a = torch.randn(n, n, device=ranks.device, dtype=torch.bfloat16 if ranks.device.type == "cuda" else torch.float32)
     seconds = []
     for _ in range(10):
-        ranks.wait()
+        ranks.synchronize()
         start = time.perf_counter()
         a @ a
-        ranks.wait()
+        ranks.synchronize()
         seconds.append(time.perf_counter() - start)
     return 2 * n**3 / min(seconds)
 
@@ -231,10 +231,10 @@ def bench_shape(part, cfg, ranks):
     with tempfile.TemporaryFile() as scores_file:
         while len(seconds["clm"]) < cfg.rounds + 1 or time.time() - start < cfg.seconds:
             for name, step in steps.items():
-                ranks.wait()
+                ranks.synchronize()
                 at = time.perf_counter()
                 step()
-                ranks.wait()
+                ranks.synchronize()
                 seconds[name].append(time.perf_counter() - at)
             progress.show(len(seconds["clm"]) * len(steps))
     progress.close()
@@ -291,7 +291,7 @@ def bench_generation(cfg, ranks):
     prompts = [shots + [draw.randrange(cfg.vocab_size) for _ in range(n)] for n in lengths]
 
     def now():
-        ranks.wait()
+        ranks.synchronize()
         return time.perf_counter()
 
     with ranks.autocast():

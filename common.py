@@ -360,11 +360,12 @@ def learning_rate(step, cfg):
     return cfg.min_lr + (cfg.lr - cfg.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def whole(state):
+def full_state_dict(state):
     """A state_dict, with the parts of --fsdp put together in memory of the main rank's host (elsewhere they come out empty).
     All ranks must call it."""
     if isinstance(state, (dict, list)):
-        return {k: whole(v) for k, v in state.items()} if isinstance(state, dict) else [whole(v) for v in state]
+        full = {k: full_state_dict(v) for k, v in (state.items() if isinstance(state, dict) else enumerate(state))}
+        return full if isinstance(state, dict) else list(full.values())
     if not hasattr(state, "full_tensor"):
         return state
     full = state.full_tensor()
@@ -372,7 +373,7 @@ def whole(state):
 
 
 def load_optimizer(optimizer, state):
-    """optimizer.load_state_dict of a state that is `whole`. With --fsdp each rank takes its part of it."""
+    """optimizer.load_state_dict of a full state_dict. With --fsdp each rank takes its part of it."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for i, values in state["state"].items():
         p = parameters[i]
@@ -461,7 +462,7 @@ class Ranks:
         """t on this rank's device. A GPU copies it from pinned memory while the host goes on."""
         return t.contiguous().pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else t.to(self.device)
 
-    def wait(self):
+    def synchronize(self):
         """Seconds until the GPU has done all it was given; 0 elsewhere."""
         start = time.time()
         if self.device.type == "cuda":
@@ -485,7 +486,7 @@ class Ranks:
         self.sharded = True
         return fully_shard(model, mesh=mesh, reshard_after_forward=False)
 
-    def exchange(self, model, now):
+    def sync_gradients(self, model, now):
         """Context of a backward pass: whether gradients are exchanged between the ranks with it, or with a later one. (With
         --fsdp always with it: waiting would take the memory of whole gradients.)"""
         return contextlib.nullcontext() if now or self.sharded or self.world == 1 else model.no_sync()
@@ -508,7 +509,7 @@ class Ranks:
         """Whether `flag` is set on any rank: all must leave a loop together, or those that stay wait for ever. All must call it."""
         return flag if self.world == 1 else bool(self.gather(torch.tensor([float(flag)], device=self.device)).any())
 
-    def meet(self):
+    def barrier(self):
         """Wait until all ranks are here."""
         self.any(False)
 

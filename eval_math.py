@@ -311,7 +311,7 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
         return {row["index"]: row for name in [path, *glob.glob(glob.escape(path) + ".rank*")] for row in read_jsonl(name)}
 
     done, mine = read_done(), path if ranks.world == 1 else f"{path}.rank{ranks.rank}"
-    ranks.meet()  # all have read before one writes
+    ranks.barrier()  # all have read before one writes
     rows = [done.get(i, row) for i, row in enumerate(rows)]
     # of similar length together: little padding, and the first batch is the largest
     order = sorted((i for i in range(len(rows)) if prompts[i] and i not in done), key=lambda i: -len(prompts[i]))
@@ -332,7 +332,7 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
                 f.flush()
                 progress.show(at + len(some))
         progress.close()
-    ranks.meet()  # all have written
+    ranks.barrier()  # all have written
     if not ranks.main:
         return []
     if ranks.world > 1:

@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, held_out_loss, learning_rate,
-                    load_checkpoint, load_optimizer, load_weights, resize, run, save_checkpoint,
-                    whole, write_json)
+from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, full_state_dict, held_out_loss, learning_rate,
+                    load_checkpoint, load_optimizer, load_weights, resize, run, save_checkpoint, write_json)
 from data import Tokens, batch
 from kept import compile_passes
 from model import GPT, GPTConfig
@@ -124,7 +123,8 @@ def main(cfg):
 
     # Model: fresh, from another run's weights, or where this run stopped.
     torch.manual_seed(cfg.seed)
-    model_config = GPTConfig(T, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias, max(1, cfg.pad_vocab))
+    model_config = GPTConfig(T, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias,
+                             max(1, cfg.pad_vocab))
     path = os.path.join(cfg.out, "ckpt.pt")
     resuming = cfg.resume and os.path.exists(path)
     path = path if resuming else cfg.init_from
@@ -160,7 +160,7 @@ def main(cfg):
         model = DistributedDataParallel(model)
 
     def save(name, **state):
-        weights = whole(raw_model.state_dict())
+        weights = full_state_dict(raw_model.state_dict())
         if not all(torch.isfinite(w).all() for w in weights.values()):
             raise BadInput(f"the weights are not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
         if ranks.main:
@@ -171,7 +171,7 @@ def main(cfg):
     def save_to_resume():
         if not np.isfinite(held_out_loss(raw_model, dev, ranks, cfg.eval_rows)[0]):  # finite weights can be useless too
             raise BadInput(f"the dev loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-        save("ckpt.pt", optimizer=whole(optimizer.state_dict()), seconds=seconds, best=best, n_worse=n_worse)
+        save("ckpt.pt", optimizer=full_state_dict(optimizer.state_dict()), seconds=seconds, best=best, n_worse=n_worse)
 
     if ranks.main:
         folder.open_log(step)
@@ -181,11 +181,11 @@ def main(cfg):
         last = step == cfg.steps
         stopping = ranks.any(stop.received)
         if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
-            seconds += ranks.wait()
+            seconds += ranks.synchronize()
         if stopping or last or (step % cfg.save_every == 0 and loss is not None):
             save_to_resume()
         if stopping:
-            ranks.meet()  # the first to end ends all: not while one is still writing
+            ranks.barrier()  # the first to end ends all: not while one is still writing
             raise KeyboardInterrupt
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
             save(f"step_{step:06}.pt")
@@ -218,7 +218,7 @@ def main(cfg):
         for i, (x, y) in enumerate(micro_batches):
             # gradients are exchanged between the ranks with the last micro-batch only
             last_micro = i == len(micro_batches) - 1
-            with ranks.exchange(model, last_micro):
+            with ranks.sync_gradients(model, last_micro):
                 with ranks.autocast():
                     loss_sum, _, _ = raw_model.kept_loss(model(x), y)
                 micro_loss = loss_sum / n_targets
@@ -232,7 +232,7 @@ def main(cfg):
         optimizer.zero_grad(set_to_none=True)
         seconds += time.time() - start                        # without waiting for a GPU, which is still at it
         if step % cfg.log_every == 0:
-            seconds += ranks.wait()
+            seconds += ranks.synchronize()
             if ranks.world > 1:
                 torch.distributed.all_reduce(loss)
             if not torch.isfinite(loss):

@@ -2,7 +2,7 @@
 Variants of the selection, each behind an option of train_slm.py. Without these options nothing here changes anything
 (but for the control `--select random`, whose scores are made here).
 
-    --select low_entropy / intersection / union   the reference model's loss and entropy (score.py --entropy), no excess
+    --select low_ref / low_entropy / ...           the reference model's loss and entropy (score.py --entropy), no excess
     --more_scores out/scores_b --combine min      several reference models: the mean, or the lowest, of their losses
     --softmax_tau 1.0                             all tokens, weighted by softmax(score / tau), instead of the top ones
     --keep_warmup 500                             keep falls from 1.0 to its value over the first steps

@@ -19,7 +19,7 @@ TOKENIZER=${TOKENIZER:-gpt2}
 [ ! -f "$TOKENIZER" ] || TOKENIZER=$(realpath "$TOKENIZER")
 cd "$(dirname "$0")/.."
 DATA=${DATA:-data/openwebmath} TOKENS=${TOKENS:-500e6} PYTHON=${PYTHON:-python} DATA_DIR=${DATA_DIR:-data/tasks}
-TASKS=${TASKS:-gsm8k math_oai svamp asdiv mawps}
+TASKS=${TASKS:-gsm8k math_oai svamp asdiv mawps tabmwp mathqa mmlu_stem sat_math}
 
 settings="$TRAIN $MATH $files $TOKENIZER $TOKENS"
 mkdir -p "$(dirname "$DATA")"

@@ -2,7 +2,7 @@
 # The paper's analysis at laptop scale, three seeds: every figure, the self-reference and weak-to-strong tables, and variants.
 #
 #   bash runs/paper.sh                          # all parts; about 90 minutes on two cores
-#   bash runs/paper.sh main ratios figures      # some; `main` first, the others start from its models and scores
+#   bash runs/paper.sh main ratios figures      # some; `main` first (its models and scores), `several` after `weak`
 #   SIZE=tiny SEEDS="0 1" bash runs/paper.sh    # a try: tiny runs, one arm of each part
 #
 # Parts: main ratios ranking self weak soft several schedule finetune dynamics highlight figures. Run it again after an

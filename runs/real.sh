@@ -42,7 +42,7 @@ arm() {  # seed, name
     clm)       how="--keep 1.0" ;;
     slm)       how="--keep 0.4" ;;
     clm_mixed) how="--keep 1.0 --data $DATA/mixed$1" ;;    # a control: all the text there is
-    clm_curated) how="--keep 1.0 --train curated" ;;       # a control: no noisy text at all
+    clm_curated) how="--keep 1.0 --train curated" ;;       # a control: no noisy text (reported at its best dev loss)
     *)         how="--keep 0.4 --select $2" ;;
   esac
   train train_slm.py "$1" "$2" --train_tokens "$TOKENS" --lr 1e-3 --init_from "$OUT/seed$1/base/ckpt.pt" --eval_every 50 \

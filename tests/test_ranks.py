@@ -1,5 +1,6 @@
 """Several processes (gloo, on a processor) come to what one comes to: training, FSDP, scores, few-shot answers."""
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,9 +76,13 @@ def test_a_dead_rank_ends_the_run_and_another_number_of_processes_goes_on(demo, 
     assert ranks[0].returncode == 2 and "Traceback" not in message
     assert "another process of the run is gone" in message and "--resume" in message
     assert 0 < torch.load(cut / "ckpt.pt", weights_only=True)["step"] < 300
+    other = shutil.copytree(cut, tmp_path / "other")
     train(train_slm, cut, demo, resume=True, **options)
-    assert records(cut)[-1]["loss"] == pytest.approx(records(whole)[-1]["loss"], abs=0.05)
-    assert [r["step"] for r in records(cut)] == list(range(300))
+    wait(start_ranks(2, command("train_slm.py", other, demo, resume=True, fsdp=not fsdp, **options)))
+    for folder in (cut, other):
+        assert [r["step"] for r in records(folder)] == list(range(300))
+        for a, b in zip(records(folder), records(whole)):
+            assert a["loss"] == pytest.approx(b["loss"], abs=0.05)
 
 
 def torchrun(n, *command):
