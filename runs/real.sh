@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The same four steps on real text: LaTeX of algebraic geometry (the Stacks project) as the target, the source of
 # Python's standard library mixed into the noisy side at paragraph and line level. Three seeds (sections, mixture,
-# initialisation and order of the rows all differ), about an hour on two cores; restartable.
+# initialisation and order of the rows all differ), about 75 minutes on two cores; restartable.
 #
 #   MATH=stacks.tex.xz TOKENIZER=gpt2 bash runs/real.sh
 #   SIZE=tiny SEEDS=0 MATH=... TOKENIZER=... bash runs/real.sh      # a try

@@ -44,8 +44,17 @@ def test_readme_shows_the_committed_results():
         readme = f.read()
     table = plot.table(results).split("\n\nCost")[0]
     assert table in readme
-    for arm, name in (("ref", "reference model alone"), ("clm", "CLM"), ("slm", "SLM")):
-        assert f"| {name} | {real['arms'][arm]['final']['target_loss']['mean']:.3f} |" in readme
+    names = {"ref": "reference model alone", "clm": "CLM", "slm": "SLM", "random": "random tokens",
+             "clm_mixed": "CLM on noisy + curated", "clm_curated": "CLM on curated alone"}
+    assert len(real["seeds"]) == 3 and set(real["arms"]) == set(names)
+
+    def cell(v):
+        return f"{v['mean']:.3f} ({v['low']:.3f} to {v['high']:.3f})" if v else ""
+    for arm, name in names.items():
+        less = real["slm_minus"].get(arm, {}).get("target_loss")
+        assert f"| {name} | {cell(real['arms'][arm]['final']['target_loss'])} | {cell(less)}".rstrip() + " |" in readme
+    less = {arm: real["slm_minus"][arm]["target_loss"]["mean"] for arm in ("clm_mixed", "clm_curated")}
+    assert f"gives {less['clm_mixed']:.3f} less loss than SLM" in readme and f"{less['clm_curated']:.3f}\nless" in readme
     assert f"{real['token_saving']['slm']['target_loss']['mean']:.1f} times fewer tokens" in readme
     for path in re.findall(r"\]\((results/[^)]+)\)", readme):
         assert os.path.exists(os.path.join(ROOT, path)), path
