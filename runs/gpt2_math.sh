@@ -6,8 +6,8 @@
 #
 # Not run on a GPU yet. Estimate for one of 24 GB with bf16 (RTX 4090 class, 80,000 tokens/s at 40% of its peak): reference
 # model 3 minutes, scores half an hour, CLM 1.8 hours, SLM and random 2.2 hours each, evaluation half an hour; 7 to 8 hours,
-# 3 to 6 dollars where such a card is rented. MICRO is the number of rows that fit into its memory at once; GPUS x MICRO must divide 128.
-# BASE may be gpt2-medium, ... or a file or folder of GPT-2 weights. Restartable.
+# 3 to 6 dollars where such a card is rented. MICRO is the number of rows that fit into its memory at once; GPUS x MICRO must
+# divide 128. BASE may be gpt2-medium, ... or a file or folder of GPT-2 weights. Restartable.
 set -euo pipefail
 BASE=${BASE:-gpt2}
 [ ! -e "$BASE" ] || BASE=$(realpath "$BASE")
@@ -30,6 +30,9 @@ train() {  # script, seed, run, options
   $launch "$1" --resume --data "$DATA" --out "$OUT/seed$2/$3" --device "$DEVICE" --init_from "$BASE" --seed "$2" $MODEL \
     --block_size $T --micro_rows "$MICRO" --weight_decay 0.1 --eval_rows 64 --log_every 1 "${@:4}"
 }
+evaluate() {  # checkpoints, options
+  $launch eval_math.py --data "$DATA" --task $TASKS --data_dir "$DATA_DIR" --device "$DEVICE" $EVAL "$@"
+}
 for s in $SEEDS; do
   train train_ref.py "$s" ref --train curated --train_tokens "$REF_TOKENS" --batch_tokens $REF_BATCH --lr 5e-5 --eval_every 10 --patience 5
   $launch score.py --ckpt "$OUT/seed$s/ref/best.pt" --data "$DATA" --out "$OUT/seed$s/scores" --device "$DEVICE" \
@@ -42,9 +45,7 @@ for s in $SEEDS; do
     esac
     train train_slm.py "$s" "$a" --train_tokens "$TOKENS" --batch_tokens $BATCH --lr 1e-4 --eval_every $EVERY --save_every $EVERY $how
   done
-  for ckpt in "$OUT/seed$s/ref/best.pt" $(for a in $ARMS; do echo "$OUT/seed$s/$a/ckpt.pt"; done); do
-    $launch eval_math.py --ckpt "$ckpt" --data "$DATA" --task $TASKS --data_dir "$DATA_DIR" --device "$DEVICE" $EVAL
-  done
+  evaluate --ckpt "$OUT/seed$s/ref/best.pt" $(for a in $ARMS; do echo "$OUT/seed$s/$a/ckpt.pt"; done)
 done
-$launch eval_math.py --ckpt "$BASE" --out "$OUT/start_eval" --data "$DATA" --task $TASKS --data_dir "$DATA_DIR" --device "$DEVICE" $EVAL
+evaluate --ckpt "$BASE" --out "$OUT/start_eval"  # the weights that all began with
 $PYTHON plot.py --runs "$OUT"
