@@ -121,17 +121,23 @@ def test_several_reference_models(demo, scores, entropy_scores, tmp_path):
         torch.testing.assert_close(known, -own.rows(rows) * share, rtol=2e-3, atol=1e-4)
 
 
-def test_soft_step_equals_brute_force(demo, scores, tmp_path):
-    """The loss of the first step: all tokens weighted by softmax(excess / tau), mean weight 1."""
-    train(train_slm, tmp_path / "soft", demo, scores=scores, softmax_tau=0.7, snapshot_every=12)
-    ckpt = torch.load(tmp_path / "soft" / "step_000000.pt", weights_only=True)
+def first_step(folder, demo):
+    """Of the first step of a tiny run: the corpus, the row numbers, and the losses (8, 32) under the weights it began with."""
+    ckpt = torch.load(folder / "step_000000.pt", weights_only=True)
     model = GPT(GPTConfig(**ckpt["model_config"]))
     model.load_state_dict(ckpt["model"])
     tokens = Tokens(demo, "noisy", 32)
     rows = batch(tokens.n_rows, 8, 0, 0)
     x, y = tokens.rows(rows)
     with torch.no_grad():
-        losses = token_losses(model.logits(model(x)), y).flatten().double().numpy()
+        return tokens, rows, token_losses(model.logits(model(x)), y)
+
+
+def test_soft_step_equals_brute_force(demo, scores, tmp_path):
+    """The loss of the first step: all tokens weighted by softmax(excess / tau), mean weight 1."""
+    train(train_slm, tmp_path / "soft", demo, scores=scores, softmax_tau=0.7, snapshot_every=12)
+    tokens, rows, losses = first_step(tmp_path / "soft", demo)
+    losses = losses.flatten().double().numpy()
     excess = losses - score.Scores(scores, tokens).rows(rows).flatten().double().numpy()
     w = np.exp(excess / 0.7)
     assert records(tmp_path / "soft")[0]["loss"] == pytest.approx((w * losses).sum() / w.sum(), rel=1e-4)
@@ -235,13 +241,6 @@ def test_labels_come_before_the_ranks(demo, entropy_scores):
 def test_plain_fine_tuning_needs_no_scores(demo, tmp_path):
     """keep 1.0 with labels is CLM on these targets: its first loss, by hand."""
     train(train_slm, tmp_path / "run", demo, keep=1.0, labels=["solution", "result"], scores="/nowhere", snapshot_every=12)
-    ckpt = torch.load(tmp_path / "run" / "step_000000.pt", weights_only=True)
-    model = GPT(GPTConfig(**ckpt["model_config"]))
-    model.load_state_dict(ckpt["model"])
-    tokens = Tokens(demo, "noisy", 32)
-    rows = batch(tokens.n_rows, 8, 0, 0)
-    x, y = tokens.rows(rows)
-    with torch.no_grad():
-        losses = token_losses(model.logits(model(x)), y)
+    tokens, rows, losses = first_step(tmp_path / "run", demo)
     of_label = torch.isin(tokens.row_labels(rows), torch.tensor([1, 2]))
     assert records(tmp_path / "run")[0]["loss"] == pytest.approx(losses[of_label].mean().item(), rel=1e-5)
