@@ -142,7 +142,8 @@ def main(cfg):
     else:
         for path, of_model in zip(cfg.ckpt, losses):
             excess = of_model - ref
-            panels.append((os.path.join(*os.path.normpath(path).split(os.sep)[-2:]), pieces, [colour_of_excess(e) for e in excess], top(excess, cfg.keep)))
+            name = os.path.join(*os.path.normpath(path).split(os.sep)[-2:])
+            panels.append((name, pieces, [colour_of_excess(e) for e in excess], top(excess, cfg.keep)))
         title = f"excess loss: red above 0, blue below; underlined: the top {cfg.keep:.0%}, which the loss counts"
     for name, *panel in panels:
         print(f"--- {name}\n{ansi(*panel)}")

@@ -8,7 +8,6 @@ Documents are the sections of the LaTeX file. CURATED of them go to curated.json
 noisy.jsonl with Python between their paragraphs and, now and then, a line of Python between two of their lines.
 """
 import json
-import lzma
 import os
 import random
 import re
@@ -16,7 +15,7 @@ import sys
 from dataclasses import dataclass
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from common import BadInput, replacing, run, write_jsonl
+from common import UNREADABLE, BadInput, open_text, replacing, run, unreadable, write_jsonl
 
 
 @dataclass
@@ -46,10 +45,10 @@ def python_blocks():
 
 def main(cfg):
     try:
-        with (lzma.open if cfg.math.endswith(".xz") else open)(cfg.math, "rt", encoding="utf-8") as f:
+        with open_text(cfg.math) as f:
             sections = re.split(r"(?=\\section\{)", f.read())[1:]
-    except (OSError, lzma.LZMAError, UnicodeDecodeError) as e:
-        raise BadInput(f"cannot read {cfg.math}: {e}")
+    except UNREADABLE as e:
+        raise BadInput(unreadable(cfg.math, e))
     if len(sections) < cfg.curated + cfg.noisy:
         raise BadInput(f"{cfg.math} has {len(sections)} sections, not {cfg.curated + cfg.noisy}")
     rng = random.Random(cfg.seed)

@@ -13,8 +13,6 @@ import train_ref
 import train_slm
 from helpers import command, records, same_weights, train
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 
 def test_keep_1_is_clm_bit_for_bit(demo, tmp_path):
     train(train_ref, tmp_path / "clm", demo)
