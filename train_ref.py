@@ -1,185 +1,78 @@
 """
-Step 1: train a model with plain cross-entropy on every token (CLM). On the curated corpus this makes the reference
-model, on the noisy one the base model that everything else starts from.
+Step 1, CLM: train with plain cross-entropy on every token; a reference model on curated text, a base model on noisy.
 
     python train_ref.py --train noisy --out out/base --lr 5e-3
-    python train_ref.py --train curated --out out/ref --init_from out/base/ckpt.pt --train_tokens 600000 --lr 2e-3 \
-        --eval_every 20 --patience 8
-    torchrun --nproc_per_node 4 train_ref.py ...
+    python train_ref.py --init_from out/base/ckpt.pt --train_tokens 6e5 --lr 2e-3 --eval_every 20 --patience 8
 
-The next step is score.py. `diff train_ref.py train_slm.py` shows the method.
+The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is the method.
+Several GPUs: torchrun --nproc_per_node 4 in the place of python.
 
 The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume from),
-best.pt (lowest loss on held-out `dev`) and, at the end, done.json.
+best.pt (lowest loss on held-out `val`) and, at the end, done.json.
 """
+import math
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn import functional as F
 
-from common import (BadInput, Progress, Ranks, RunFolder, StopSignal, adamw, full_state_dict, held_out_loss, learning_rate,
-                    load_checkpoint, load_optimizer, load_weights, resize, run, save_checkpoint, write_json)
+from common import (RunFolder, TrainConfig, adamw, compiled_and_parallel, held_out_loss, initial_model, learning_rate,
+                    seed_dropout)
 from data import Tokens, batch
-from kept import compile_passes
-from model import GPT, GPTConfig
+from engine import fast_loss
+from engine.cli import BadInput, Progress, StopSignal, run
+from engine.ranks import Ranks, load_optimizer
+from model import token_loss
 
 
 @dataclass
-class Config:
-    data: str = "data/demo"         # corpus folder, made by data.py
-    train: str = "curated"          # which of its token files to train on
+class Config(TrainConfig):
+    train: str = "curated"          # which of the corpus's token files to train on
     out: str = "out/ref"            # run folder
-    resume: bool = False            # go on with the run in this folder, if there is one
-    init_from: str = ""             # start from this checkpoint (n_layer to bias below are its own), or from gpt2, gpt2-xl, ...
-    crop: bool = False              # with init_from: forget the positions beyond block_size
-    pad_vocab: int = 0              # round the rows of the embedding up to a multiple: 64 is faster on a GPU (0: as it is)
-    # model
-    n_layer: int = 2                # blocks
-    n_head: int = 2                 # attention heads
-    n_embd: int = 64                # channels
-    block_size: int = 192           # row length T, in tokens
-    dropout: float = 0.0            # dropout rate, also with init_from
-    bias: bool = True               # biases in Linear and LayerNorm modules
-    # optimisation
-    train_tokens: int = 3_993_600   # length of the run, in tokens seen
-    batch_tokens: int = 1536        # tokens per step, over all ranks and micro-batches
-    micro_rows: int = 0             # rows per forward pass and rank (0: all of the step at once)
-    lr: float = 6e-3                # highest learning rate
-    min_lr: float = 0.0             # learning rate at the end
-    warmup_steps: int = 50          # linear warm-up
-    decay: float = 1.0              # share of the steps over which the learning rate decays (1: cosine all the way)
-    weight_decay: float = 0.1       # AdamW's, on matrices only
-    beta2: float = 0.95             # AdamW's second-moment decay
-    grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
-    seed: int = 0                   # of the initialisation, the order of the rows, and dropout
-    # evaluating and saving: none of these changes the weights, but for patience
-    eval_every: int = 100           # steps between evaluations on dev and target
-    eval_rows: int = 512            # evaluate on the first so many rows of each
-    patience: int = 0               # stop after so many evaluations without a better dev loss (0: never)
-    log_every: int = 10             # steps between lines in metrics.jsonl
-    save_every: int = 500           # steps between saves of ckpt.pt
-    snapshot_every: int = 0         # steps between weights kept as step_NNNNNN.pt, for later evaluation (0: none)
-    # machine
-    device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
-    compile: bool = False           # torch.compile the model (worth it on a GPU)
-    fsdp: bool = False              # with torchrun: each GPU holds a part of the weights and of AdamW's state (FSDP2)
-
-    @property
-    def steps(self):
-        return self.train_tokens // self.batch_tokens
-
-    def validate(self):
-        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_tokens", "eval_every", "eval_rows", "log_every",
-                     "save_every"):
-            if getattr(self, name) < 1:
-                yield f"{name} must be at least 1, not {getattr(self, name)}"
-                return
-        if self.n_embd % self.n_head:
-            yield f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})"
-        if not 0 <= self.dropout < 1:
-            yield f"dropout must lie in [0, 1), not {self.dropout}"
-        if not 0 < self.decay <= 1:
-            yield f"decay must lie in (0, 1], not {self.decay}"
-        for name in ("seed", "micro_rows", "weight_decay", "min_lr", "warmup_steps", "grad_clip", "patience",
-                     "snapshot_every"):
-            if getattr(self, name) < 0:
-                yield f"{name} must not be negative, but is {getattr(self, name)}"
-        if not 0 <= self.beta2 < 1:
-            yield f"beta2 must lie in [0, 1), not {self.beta2}"
-        if self.lr <= 0:
-            yield f"lr must be above 0, not {self.lr}"
-        if self.pad_vocab < 0:
-            yield f"pad_vocab must not be negative, but is {self.pad_vocab}"
-        world = int(os.environ.get("WORLD_SIZE", 1))
-        if self.fsdp and world == 1:
-            yield "fsdp is for several processes: start it with torchrun --nproc_per_node N"
-        unit = self.block_size * world * max(self.micro_rows, 1)
-        if self.batch_tokens % unit:
-            yield (f"batch_tokens ({self.batch_tokens}) must be divisible by block_size x ranks x micro_rows "
-                   f"({self.block_size} x {world} x {max(self.micro_rows, 1)} = {unit})")
-        elif self.steps < 1:
-            yield f"train_tokens ({self.train_tokens}) is less than one batch of {self.batch_tokens}"
 
 
-# What may differ when a run is resumed: where it runs and what it records, not what it computes.
-MAY_DIFFER = ("resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "fsdp",
-             "micro_rows")
+def all_tokens_loss(hidden, weight, targets):
+    """The sum of -log P(x_i | x_<i) over all tokens. hidden: (B, T, C), weight: (V, C), targets: (B, T)."""
+    return token_loss(F.linear(hidden, weight), targets).sum()                # logits (B, T, V), losses (B, T)
 
 
 def main(cfg):
     ranks = Ranks(cfg.device)
-    device, T = ranks.device, cfg.block_size
+    T, batch_rows = cfg.block_size, cfg.batch_tokens // cfg.block_size
+    cfg.micro_rows = cfg.micro_rows or batch_rows // ranks.world  # rows of a forward pass
+    n_micro = batch_rows // ranks.world // cfg.micro_rows         # forward passes of each process in a step
+    mine = range(ranks.rank * n_micro, (ranks.rank + 1) * n_micro)  # those of this process
+    train, val, test = (Tokens(cfg.data, name, T) for name in (cfg.train, "val", "test"))
 
-    # Data: what is trained on, and two held-out files of the target distribution.
-    train, dev, target = (Tokens(cfg.data, name, T) for name in (cfg.train, "dev", "target"))
-    batch_rows = cfg.batch_tokens // T
-    rows_here = batch_rows // ranks.world
-    this_rank = slice(ranks.rank * rows_here, (ranks.rank + 1) * rows_here)  # its rows of a step
-    micro_rows = cfg.micro_rows or rows_here
-    n_targets = batch_rows * T  # of all micro-batches and ranks: a mean, not a mean of means
-
-    # Model: fresh, from another run's weights, or where this run stopped.
-    torch.manual_seed(cfg.seed)
-    model_config = GPTConfig(T, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias,
-                             max(1, cfg.pad_vocab))
-    path = os.path.join(cfg.out, "ckpt.pt")
-    resuming = cfg.resume and os.path.exists(path)
-    path = path if resuming else cfg.init_from
-    ckpt = load_checkpoint(path) if path else None
-    if ckpt:
-        resize(ckpt, T if cfg.crop else 0, cfg.pad_vocab)
-        model_config = GPTConfig(**ckpt["model_config"] | {"dropout": cfg.dropout})
-        if ckpt["tokenizer_sha256"] != train.tokenizer_sha256:
-            raise BadInput(f"{path} was trained with another tokenizer than that of {cfg.data}: give its own --data")
-        if T > model_config.block_size:
-            raise BadInput(f"block_size {T} is more than the {model_config.block_size} of the model in {path}")
-    raw_model = GPT(model_config)
-    if ckpt:
-        load_weights(raw_model, ckpt["model"], path)
-    raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(device)
-    folder = RunFolder(cfg.out, cfg, {"corpus_sha256": train.sha256}, cfg.resume, MAY_DIFFER) if ranks.main else None
-    if os.path.exists(os.path.join(cfg.out, "done.json")):
-        if ranks.main:
-            print(f"{cfg.out}: finished before, nothing to do")
+    # The model: fresh, from another run's weights, or where this run stopped.
+    raw_model, checkpoint = initial_model(cfg, train)
+    raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(ranks.device)
+    loss_of = fast_loss.all_tokens_loss if cfg.fast else all_tokens_loss
+    folder = RunFolder(cfg, {"corpus_sha256": train.sha256}, ranks)
+    if folder.finished:
         return
-    optimizer = adamw(raw_model, cfg, device)
+    optimizer = adamw(raw_model, cfg, ranks.device)
     step, seconds, best, n_worse = 0, 0.0, float("inf"), 0
-    if resuming:
-        load_optimizer(optimizer, ckpt["optimizer"])
-        step, seconds, best, n_worse = ckpt["step"], ckpt["seconds"], ckpt["best"], ckpt["n_worse"]
-        ckpt = None  # its tensors are in use elsewhere, or of no use
+    if checkpoint:
+        load_optimizer(optimizer, checkpoint["optimizer"])
+        step, seconds, best, n_worse = (checkpoint[name] for name in ("step", "seconds", "best", "n_worse"))
+        del checkpoint
     elif ranks.main:
         print(f"{cfg.out}: {sum(p.numel() for p in raw_model.parameters()):,} parameters")
-    model = torch.compile(raw_model) if cfg.compile else raw_model
-    if cfg.compile:
-        compile_passes()
-    if ranks.world > 1 and not cfg.fsdp:
-        model = DistributedDataParallel(model)
-
-    def save(name, **state):
-        weights = full_state_dict(raw_model.state_dict())
-        if not all(torch.isfinite(w).all() for w in weights.values()):
-            raise BadInput(f"the weights are not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-        if ranks.main:
-            save_checkpoint(folder.path(name), {
-                "model": weights, "model_config": asdict(model_config), "config": asdict(cfg),
-                "tokenizer_sha256": train.tokenizer_sha256, "step": step, "tokens": step * cfg.batch_tokens, **state})
+    model = compiled_and_parallel(raw_model, cfg, ranks)
 
     def save_to_resume():
-        if not np.isfinite(held_out_loss(raw_model, dev, ranks, cfg.eval_rows)[0]):  # finite weights can be useless too
-            raise BadInput(f"the dev loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-        save("ckpt.pt", optimizer=full_state_dict(optimizer.state_dict()), seconds=seconds, best=best, n_worse=n_worse)
+        if not math.isfinite(held_out_loss(raw_model, val, ranks, cfg.eval_rows)[0]):  # finite weights can be useless too
+            raise BadInput(f"the val loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
+        folder.save("ckpt.pt", raw_model, train, step, optimizer=optimizer, seconds=seconds, best=best, n_worse=n_worse)
 
-    if ranks.main:
-        folder.open_log(step)
+    folder.open_log(step)
     stop, progress, loss, record = StopSignal(), Progress(os.path.basename(cfg.out), cfg.steps, "steps", step), None, None
     while True:
-        # One iteration more than there are steps, so that the last weights are evaluated and saved like all others.
-        last = step == cfg.steps
-        stopping = ranks.any(stop.received)
+        # One turn more than there are steps, so that the last weights are evaluated and saved like all others.
+        last, stopping = step == cfg.steps, ranks.any(stop.received)
         if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
             seconds += ranks.synchronize()
         if stopping or last or (step % cfg.save_every == 0 and loss is not None):
@@ -188,41 +81,37 @@ def main(cfg):
             ranks.barrier()  # the first to end ends all: not while one is still writing
             raise KeyboardInterrupt
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
-            save(f"step_{step:06}.pt")
+            folder.save(f"step_{step:06}.pt", raw_model, train, step)
         if last or step % cfg.eval_every == 0:
-            dev_loss, _ = held_out_loss(raw_model, dev, ranks, cfg.eval_rows)
-            target_loss, solution_loss = held_out_loss(raw_model, target, ranks, cfg.eval_rows)
-            record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens, "seconds": round(seconds, 2),
-                      "dev_loss": dev_loss, "target_loss": target_loss, "solution_loss": solution_loss}
-            n_worse = 0 if dev_loss < best else n_worse + 1
-            if ranks.main:
-                folder.log(**record)
-                progress.show(step, f"target loss {target_loss:.3f}")
-            if dev_loss < best:
-                best = dev_loss
-                save("best.pt", dev_loss=dev_loss, target_loss=target_loss, solution_loss=solution_loss)
+            val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
+            test_loss, solution_loss = held_out_loss(raw_model, test, ranks, cfg.eval_rows)
+            losses = {"val_loss": val_loss, "test_loss": test_loss, "solution_loss": solution_loss}
+            record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens, "seconds": round(seconds, 2), **losses}
+            folder.log(**record)
+            progress.show(step, f"test loss {test_loss:.3f}")
+            n_worse = 0 if val_loss < best else n_worse + 1
+            if val_loss < best:
+                best = val_loss
+                folder.save("best.pt", raw_model, train, step, **losses)
             if cfg.patience and n_worse >= cfg.patience:
                 save_to_resume()
                 break
         if last:
             break
 
-        # One step: the rows of this step and rank, in micro-batches. Dropout too is a function of seed, step and rank, so
-        # that there is no random state to resume.
+        # One step: forward and backward pass of each micro-batch, then the optimizer.
         start = time.time()
-        torch.manual_seed(int(np.random.default_rng([cfg.seed, step, ranks.rank + 1]).integers(2**63)))
-        rows = batch(train.n_rows, batch_rows, cfg.seed, step)
-        micro_batches = [train.rows(r) for r in np.split(rows[this_rank], rows_here // micro_rows)]
-        micro_batches = [(ranks.to_device(x), ranks.to_device(y)) for x, y in micro_batches]
-        loss = torch.zeros((), device=device)
-        for i, (x, y) in enumerate(micro_batches):
-            # gradients are exchanged between the ranks with the last micro-batch only
-            last_micro = i == len(micro_batches) - 1
-            with ranks.sync_gradients(model, last_micro):
+        seed_dropout(cfg, step, ranks)
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step).reshape(-1, cfg.micro_rows)   # (passes of all processes, B)
+        n_selected = rows.size * T  # all tokens of the step: the mean is over them, not a mean of means
+        loss = torch.zeros((), device=ranks.device)
+        for i in mine:
+            x, y = map(ranks.to_device, train.rows(rows[i]))                                 # (B, T) each
+            with ranks.sync_gradients(model, now=i == mine[-1]):
                 with ranks.autocast():
-                    loss_sum, _, _ = raw_model.kept_loss(model(x), y)
-                micro_loss = loss_sum / n_targets
-                (micro_loss * ranks.world).backward()         # DistributedDataParallel takes the mean over ranks
+                    loss_sum = loss_of(model(x), raw_model.output_weight, y)
+                micro_loss = loss_sum / n_selected
+                (micro_loss * ranks.world).backward()  # gradients are averaged over the processes: here they add up
             loss += micro_loss.detach()
         if cfg.grad_clip:
             torch.nn.utils.clip_grad_norm_(raw_model.parameters(), cfg.grad_clip)
@@ -230,24 +119,19 @@ def main(cfg):
             group["lr"] = learning_rate(step, cfg)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        seconds += time.time() - start                        # without waiting for a GPU, which is still at it
+        seconds += time.time() - start  # without waiting for a GPU, which is still at it
         if step % cfg.log_every == 0:
             seconds += ranks.synchronize()
-            if ranks.world > 1:
-                torch.distributed.all_reduce(loss)
-            if not torch.isfinite(loss):
-                raise BadInput(f"the loss is {loss.item()} at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-            if ranks.main:
-                folder.log(kind="train", step=step, tokens=step * cfg.batch_tokens, lr=learning_rate(step, cfg),
-                           loss=loss.item())
+            loss = ranks.sum(loss)
+            if not math.isfinite(loss):
+                raise BadInput(f"the loss is {loss} at step {step}: lower --lr; {cfg.out} keeps what was saved before")
+            line = {"kind": "train", "step": step, "tokens": step * cfg.batch_tokens, "lr": learning_rate(step, cfg), "loss": loss}
+            folder.log(**line)
         step += 1
-        progress.show(step, f"target loss {record['target_loss']:.3f}" if record else "")
+        progress.show(step, f"test loss {record['test_loss']:.3f}" if record else "")
 
     progress.close()
-    if ranks.main:
-        write_json(folder.path("done.json"), {**record, "best_dev_loss": best})
-        print(f"{cfg.out}: {step:,} steps, {step * cfg.batch_tokens:,} tokens, {seconds:.0f} s, target loss "
-              f"{record['target_loss']:.4f}" + (f", best dev loss {best:.4f}" if best < record["dev_loss"] else ""))
+    folder.finish(record, best, step, seconds)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,29 @@
 """
-Variants of the selection, each behind an option of train_slm.py. Without these options nothing here changes anything
-(but for the control `--select random`, whose scores are made here).
+Variants of the selection: functions that take the place of the paper's in train_slm.py when an option asks for them.
 
-    --select low_ref / low_entropy / ...           the reference model's loss and entropy (score.py --entropy), no excess
+    --select random / high_loss                   controls: any tokens; those of highest loss, without a reference model
+    --select low_ref / low_entropy / ...          self-reference: the reference's loss and entropy (score.py --entropy)
     --more_scores out/scores_b --combine min      several reference models: the mean, or the lowest, of their losses
+    --labels solution result                      only tokens of these true labels are ranked, counted and trained on
     --softmax_tau 1.0                             all tokens, weighted by softmax(score / tau), instead of the top ones
     --keep_warmup 500                             keep falls from 1.0 to its value over the first steps
-    --rank_rows 4                                 so many rows are ranked at a time, not all of the step
-    --labels solution result wrong                only targets of these labels are ranked, counted and trained on
+    --filter_backward                             approximate and faster (extras/filter_backward.py)
 
-The first is the paper's self-reference, the others are the simplest forms of what it names as future work. runs/paper.sh
-runs them all with their controls; docs/reading_group.md says what came out.
+A variant changes one of four things: the reference (what stands in the place of L_ref), the score (equation 3), the
+loss (equations 4 and 5) or keep. A token whose reference loss is inf is never selected.
 """
 import dataclasses
-import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
-from common import BadInput
-from score import Scores
+from data import Scores
+from engine import fast_loss
+from engine.cli import BadInput
+from extras import filter_backward
+from model import token_loss
 
 BY_ENTROPY = ("low_entropy", "intersection", "union")
 SELECT = ("excess", "random", "high_loss", "low_ref", *BY_ENTROPY)
@@ -28,106 +31,160 @@ SELECT = ("excess", "random", "high_loss", "low_ref", *BY_ENTROPY)
 
 @dataclass
 class Options:
-    """The options above; train_slm.py's configuration has these too."""
-    more_scores: list[str] = dataclasses.field(default_factory=list)  # variant: folders of other reference models' scores
+    """The options of train_slm.py that are not the method."""
+    select: str = "excess"          # by what: excess, or a variant (random, high_loss, low_ref, low_entropy, ...)
+    more_scores: list[str] = dataclasses.field(default_factory=list)  # variant: scores of other reference models
     combine: str = "mean"           # variant: of several reference losses, the mean or the min
-    softmax_tau: float = 0.0        # variant: above 0, all tokens weighted by softmax(score / tau); keep does not matter
+    labels: list[str] = dataclasses.field(default_factory=list)  # variant: only tokens of these labels (none: all)
+    softmax_tau: float = 0.0        # variant: above 0, all tokens, weighted by softmax(score / tau), whatever keep is
     max_weight: float = 0.0         # variant: cut such weights, whose mean is 1, to this (0: no limit)
     keep_warmup: int = 0            # variant: steps over which keep falls from 1.0 to its value
-    rank_rows: int = 0              # variant: rank so many rows at a time: no second forward pass (0: all of the step)
-    labels: list[str] = dataclasses.field(default_factory=list)  # variant: only targets of these labels (none: all)
+    filter_backward: bool = False   # variant: no gradient through the unselected tokens, which is not exact
 
-    def problems(self):
+    def validate(self):
         if not 0 < self.keep <= 1:
             yield f"keep must lie in (0, 1], not {self.keep}"
         if self.select not in SELECT:
             yield f"select must be {', '.join(SELECT[:-1])} or {SELECT[-1]}, not {self.select!r}"
         if self.combine not in ("mean", "min"):
             yield f"combine must be mean or min, not {self.combine!r}"
-        for name in ("softmax_tau", "max_weight", "keep_warmup", "rank_rows"):
+        for name in ("softmax_tau", "max_weight", "keep_warmup"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
         if self.softmax_tau and (self.keep_warmup or self.filter_backward or self.select in BY_ENTROPY[1:]):
-            yield "softmax_tau weighs all tokens: it does not go with keep_warmup, filter_backward, intersection or union"
-        if self.rank_rows and (self.labels or self.softmax_tau or self.micro_rows not in (0, self.rank_rows)):
-            yield "rank_rows is the number of rows of a forward pass: it does not go with micro_rows, labels or softmax_tau"
-        elif self.rank_rows > 0 and self.batch_tokens % (
-                self.block_size * self.rank_rows * int(os.environ.get("WORLD_SIZE", 1))):
-            yield f"batch_tokens ({self.batch_tokens}) must be divisible by block_size x rank_rows x ranks"
+            yield ("softmax_tau weighs all tokens: it does not go with keep_warmup, filter_backward, intersection or "
+                   "union")
+        if self.filter_backward and self.compile:
+            yield "filter_backward exchanges layers that compile cannot see into: use one of them"
         if self.max_weight and (self.max_weight < 1 or not self.softmax_tau):
             yield "max_weight needs softmax_tau, and must be at least 1, the mean of the weights"
-        if self.more_scores and (self.select not in ("excess", "low_ref") or (self.keep == 1 and not self.softmax_tau)):
+        if self.more_scores and (self.select not in ("excess", "low_ref") or not self.ranks_tokens):
             yield "more_scores is for select excess and low_ref, with keep below 1 or softmax_tau"
+        yield from super().validate()
+
+    @property
+    def ranks_tokens(self):
+        """Whether it matters which tokens have the higher score; else all count, or all of --labels."""
+        return self.keep < 1 or self.softmax_tau > 0
+
+    def may_differ(self):
+        """What is ranked are the tokens of one forward pass, so a run that ranks must go on with the same micro_rows."""
+        return super().may_differ() - ({"micro_rows"} if self.ranks_tokens else set())
 
 
-class Variants:
-    """The files that the options need, opened once, and what they change in a step. train: the Tokens trained on. scores:
-    those of cfg.scores, or None. ranked: whether anything is ranked or weighed."""
+def choose(cfg, train, model, score, loss_of):
+    """(reference, score, loss_of, keep): what train_slm.py uses in a step. score, loss_of: the paper's.
 
-    def __init__(self, cfg, train, scores, ranked):
-        self.cfg, self.train = cfg, train
-        self.more = [Scores(folder, train) for folder in cfg.more_scores] if scores else []
-        self.loss, self.entropy = ((Scores(cfg.scores, train, name) for name in ("loss", "entropy"))
-                                   if ranked and cfg.select in BY_ENTROPY else (None, None))
+    reference(rows, step) is a (B, T) float tensor, L_ref of the targets of these rows of `train`, a Tokens; keep(step) is
+    the fraction to select at that step. Raises BadInput.
+    """
+    if cfg.select == "high_loss":
+        score = high_loss
+    elif cfg.select != "excess":
+        score = low_ref
+    if cfg.softmax_tau:
+        loss_of = soft_loss(cfg.softmax_tau, cfg.max_weight)
+    elif score is low_ref and cfg.ranks_tokens:
+        loss_of = fast_loss.selected_before_loss
+    if cfg.filter_backward:
+        loss_of = filter_backward.install(model, loss_of)
+    return Reference(cfg, train), score, loss_of, lambda step: keep_at(step, cfg)
+
+
+def keep_at(step, cfg):
+    """With --keep_warmup, keep falls in a line from 1.0 to its value."""
+    if cfg.softmax_tau:
+        return 1.0
+    if step < cfg.keep_warmup:
+        return 1.0 - (1.0 - cfg.keep) * step / cfg.keep_warmup
+    return cfg.keep
+
+
+# ------------------------------------------------------------------------------------------------------- scores
+
+def high_loss(loss, ref_loss):
+    """The model's loss alone, (B, T): it selects noise, since what cannot be predicted has a high loss."""
+    return loss.masked_fill(ref_loss == torch.inf, -torch.inf)
+
+
+def low_ref(loss, ref_loss):
+    """What stands in the place of the reference loss alone, low values first, (B, T)."""
+    return -ref_loss
+
+
+# --------------------------------------------------------------------------------------------------- references
+
+class Reference:
+    """reference(rows, step): what stands in the place of L_ref, (B, T). made_from: hashes of what it reads, which must be the
+    same when a run is resumed."""
+
+    def __init__(self, cfg, train):
+        self.cfg, self.train, self.scores = cfg, train, []
+        if cfg.ranks_tokens and cfg.select in ("excess", "low_ref"):
+            self.scores = [Scores(folder, train) for folder in (cfg.scores, *cfg.more_scores)]
+        elif cfg.ranks_tokens and cfg.select in BY_ENTROPY:
+            self.scores = [Scores(cfg.scores, train, name) for name in ("loss", "entropy")]
         names = train.label_names or []
-        self.wanted = torch.tensor([name in cfg.labels for name in names])
-        if cfg.labels and not (set(cfg.labels) <= set(names) and np.isin(train.labels, np.flatnonzero(self.wanted)).any()):
-            raise BadInput(f"{train.path}.bin has no targets labelled {' or '.join(cfg.labels)}; the labels it may have are: "
-                           f"{', '.join(names or ['none'])}")
-        self.made_from = {"corpus_sha256": train.sha256,  # whoever resumes must have the same
-                          "scores_ckpt_sha256": [s.ckpt_sha256 for s in (scores, *self.more, self.loss) if s],
+        self.wanted = torch.tensor([name in cfg.labels for name in names])                  # (labels,) bool
+        if cfg.labels:
+            there = set(cfg.labels) <= set(names) and np.isin(train.labels, np.flatnonzero(self.wanted)).any()
+            if not there:
+                raise BadInput(f"{train.path}.bin has no targets labelled {' or '.join(cfg.labels)}; the labels it may have "
+                               f"are: {', '.join(names or ['none'])}")
+        self.made_from = {"scores_ckpt_sha256": [s.ckpt_sha256 for s in self.scores],
                           "labels_sha256": train.meta.get("labels_sha256") if cfg.labels else None}
 
-    def known(self, known, rows, step):
-        """The part of the scores that is known before the forward pass, (B, T); -inf for what is not to be trained on.
-        known: the same without variants, -L_ref for instance."""
-        may = self.wanted[self.train.row_labels(rows).long()] if self.cfg.labels else torch.ones_like(known, dtype=torch.bool)
-        if self.cfg.select == "random":
-            known = torch.from_numpy(np.random.default_rng([self.cfg.seed, step]).random(known.shape)).float()
-        if self.more:
-            losses = torch.stack([-known, *(s.rows(rows) for s in self.more)])
-            known = -(losses.mean(dim=0) if self.cfg.combine == "mean" else losses.min(dim=0).values)
-        if self.entropy:
-            known = low_loss_and_entropy(self.cfg.select, *(s.rows(rows).masked_fill(~may, torch.inf)
-                                                            for s in (self.loss, self.entropy)))
-        known = known.masked_fill(~may, -torch.inf)
-        if self.cfg.rank_rows and (known == -torch.inf).any():
-            raise BadInput("rank_rows needs the score of every token, and some are not known: leave it out")
-        if (known == -torch.inf).all():
-            raise BadInput(f"none of the tokens of step {step} may be selected, by their labels or scores: raise --batch_tokens")
-        return known
+    def __call__(self, rows, step):
+        ref_loss = self.without_labels(rows, step)
+        if self.cfg.labels:
+            labels = self.train.row_labels(rows).long()                                     # (B, T)
+            ref_loss = ref_loss.masked_fill(~self.wanted[labels], torch.inf)
+        if not ref_loss.isfinite().any():
+            raise BadInput(f"none of the tokens of a forward pass of step {step} may be selected, by their labels or scores: "
+                           f"raise --micro_rows or --batch_tokens")
+        return ref_loss
 
-    def keep(self, step):
-        """The fraction to keep at this step."""
-        keep = 1.0 if self.cfg.softmax_tau else self.cfg.keep
-        if step < self.cfg.keep_warmup:
-            keep = 1.0 - (1.0 - keep) * step / self.cfg.keep_warmup
-        return keep
-
-    def weights(self, scores, selected):
-        """Weights of all tokens of a step, (B, T), by their scores, (B T,): with --softmax_tau soft ones, else 1 for the
-        selected (B, T) and 0 for the others."""
-        if not self.cfg.softmax_tau:
-            return selected.float()
-        return soft_weights(scores, self.cfg.softmax_tau, self.cfg.max_weight).view(selected.shape)
+    def without_labels(self, rows, step):
+        cfg = self.cfg
+        if cfg.select == "random" and cfg.ranks_tokens:
+            draws = [np.random.default_rng([cfg.seed, step, int(row)]).random(self.train.T) for row in rows]
+            return torch.from_numpy(np.stack(draws)).float()
+        if not self.scores:  # all count, or the score needs no reference
+            return torch.zeros(len(rows), self.train.T)
+        values = torch.stack([scores.rows(rows) for scores in self.scores])                 # (scores, B, T)
+        if cfg.select in BY_ENTROPY:
+            return low_loss_and_entropy(cfg.select, *values)
+        return values.mean(dim=0) if cfg.combine == "mean" else values.min(dim=0).values
 
 
 def low_loss_and_entropy(select, loss, entropy):
-    """Scores (B, T), high where the reference model's loss and entropy (B, T) are low.
+    """Values that are low where the reference model's loss and entropy are, (B, T) each.
 
     The paper intersects, or unites, the best by loss and the best by entropy, which leaves fewer or more than k. Here
     exactly k remain: by the worse of a token's two ranks the top k are the intersection of two equally long lists, by
     the better one their union, the lists being as long as it takes.
     """
     if select == "low_entropy":
-        return -entropy
-    by_loss, by_entropy = (values.flatten().argsort(stable=True).argsort().view(values.shape) for values in (loss, entropy))
-    rank = torch.maximum(by_loss, by_entropy) if select == "intersection" else torch.minimum(by_loss, by_entropy)
-    return -rank.float()
+        return entropy
+    by_loss, by_entropy = (v.flatten().argsort(stable=True).argsort().view(v.shape) for v in (loss, entropy))
+    worse_or_better = torch.maximum if select == "intersection" else torch.minimum
+    return worse_or_better(by_loss, by_entropy).float()
+
+
+# ------------------------------------------------------------------------------------------------------- losses
+
+def soft_loss(tau, max_weight):
+    """A loss of the form of `selected_loss` that weighs all tokens by softmax(score / tau) instead of selecting some."""
+    def weighted_loss(hidden, weight, targets, ref_loss, k, score):
+        loss = token_loss(F.linear(hidden, weight), targets)                  # logits (B, T, V), losses (B, T)
+        weights = soft_weights(score(loss.detach(), ref_loss), tau, max_weight)
+        return (loss * weights).sum(), loss.detach(), torch.isfinite(ref_loss)
+    return weighted_loss
 
 
 def soft_weights(scores, tau, max_weight=0.0):
-    """softmax(scores / tau), (n,), times the number of tokens that may count: mean 1 over those, 0 for scores of -inf.
-    max_weight: what is above is cut to it, and the mean falls below 1 (0: no limit)."""
-    weights = torch.softmax(scores.float() / tau, dim=0) * (scores > -torch.inf).sum()
+    """softmax(scores / tau) over all tokens of a forward pass, times how many of them may count: mean 1 over those, 0 for
+    scores of -inf. scores: (B, T). max_weight: what is above is cut to it, and the mean falls below 1 (0: no limit)."""
+    weights = torch.softmax(scores.flatten().float() / tau, dim=0).view(scores.shape)
+    weights = weights * (scores > -torch.inf).sum()
     return weights.clamp(max=max_weight) if max_weight else weights

@@ -14,13 +14,14 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common import BadInput, json_rows, replacing
-from grade import boxed, extract_answer
+from engine.cli import BadInput
+from engine.files import json_rows, replacing
+from grading.grade import boxed, extract_answer
 
 
 @dataclass
 class Style:
-    """A form of prompt; its worked problems are in prompts/NAME.txt."""
+    """A form of prompt; its worked problems are in grading/prompts/NAME.txt."""
     name: str
     shots: int            # how many are usual
     max_new_tokens: int   # a right solution is rarely longer

@@ -1,0 +1,175 @@
+"""
+Generation with a key-value cache, in batches: prompts of different lengths, the prefix that they share computed once.
+
+    new_tokens = generate(model, prompts, max_new_tokens=100, stop=lambda new: new[-1] == end_of_text)
+
+Shapes as in model.py: B rows, T positions, H heads, D channels of a head. P: tokens of the shared prefix. S: room for the
+tokens of a row behind it.
+"""
+import math
+
+import torch
+
+
+class LayerCache:
+    """Keys and values of one block for B rows: those of the prefix that all rows share, and those of each row.
+
+    k_shared, v_shared: (H, P, D), positions 0 to P - 1. k_own, v_own: (B, H, S, D), positions from P on.
+    """
+
+    def __init__(self, k_shared, v_shared, k_own, v_own):
+        self.k_shared, self.v_shared, self.k_own, self.v_own = k_shared, v_shared, k_own, v_own
+        self.positions = None  # (B, T) of the tokens of the next forward pass
+
+    def part(self, rows, S):
+        """A cache of the same memory: of these rows (a slice), and with room for the first S own tokens only."""
+        return LayerCache(self.k_shared, self.v_shared, self.k_own[rows, :, :S], self.v_own[rows, :, :S])
+
+    def attend(self, q, k, v):
+        """Attention of new tokens to the prefix and to what each row wrote itself; k and v are written there.
+
+        q, k, v: (B, H, T, D) of the new tokens. Returns (B, H, T, D).
+
+        The shared part is one matrix product per head for all rows: the few-shot prefix is read once a step, not once a
+        row, and that is what a batched decoding step spends its time on. What lies beyond a row's own position (padding
+        of a shorter prompt) is masked until it is overwritten.
+        """
+        B, H, T, D = q.shape
+        P, S = self.k_shared.size(1), self.k_own.size(2)
+        row = torch.arange(B, device=q.device).unsqueeze(1)                          # (B, 1)
+        slot = self.positions - P                                                    # (B, T)
+        self.k_own[row, :, slot] = k.transpose(1, 2).to(self.k_own.dtype)            # (B, T, H, D), as indices around
+        self.v_own[row, :, slot] = v.transpose(1, 2).to(self.v_own.dtype)            # a slice want it
+        q = q / math.sqrt(D)
+        shared = torch.einsum("bhtd,hpd->bhtp", q, self.k_shared)                    # (B, H, T, P)
+        own = q @ self.k_own.transpose(2, 3)                                         # (B, H, T, S)
+        beyond = torch.arange(S, device=q.device) > slot[:, None, :, None]           # (B, 1, T, S)
+        own = own.masked_fill(beyond, -math.inf)
+        weights = torch.softmax(torch.cat([shared, own], dim=-1), dim=-1)            # (B, H, T, P + S)
+        weights = weights.to(self.v_own.dtype)
+        return torch.einsum("bhtp,hpd->bhtd", weights[..., :P], self.v_shared) + weights[..., P:] @ self.v_own
+
+
+def run_cached(model, idx, positions, caches):
+    """Hidden states (B, T, C) of tokens (B, T) at positions (B, T), after what the caches hold; they take these too."""
+    for cache in caches:
+        cache.positions = positions
+    return model(idx, positions, caches)
+
+
+def new_caches(model, B, S, shared=None):
+    """A LayerCache for each block, with room for S own tokens of B rows after a `shared_prefix`'s keys and values."""
+    c, weight = model.config, model.output_weight
+    H, D = c.n_head, c.n_embd // c.n_head
+    device_type = weight.device.type
+    dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
+
+    def zeros(*shape):
+        return torch.zeros(shape, dtype=dtype, device=weight.device)
+    if shared is None:
+        shared = [(zeros(H, 0, D), zeros(H, 0, D))] * c.n_layer
+    return [LayerCache(k, v, zeros(B, H, S, D), zeros(B, H, S, D)) for k, v in shared]
+
+
+def tokens_at_once(model):
+    """How many tokens of cached prompts to run at once: attention scores that stay in a processor's cache; on a GPU, ones
+    that fit in its memory."""
+    return 512 if model.output_weight.device.type == "cpu" else 2**14
+
+
+def common_prefix(rows):
+    """How many tokens all rows (lists of token ids) begin with; the last token of each, whose hidden state is needed,
+    is left out."""
+    first, last = min(rows), max(rows)  # in alphabetical order: what these two share, all share
+    P = min(map(len, rows)) - 1
+    return next((i for i in range(P) if first[i] != last[i]), P)
+
+
+@torch.no_grad()
+def shared_prefix(model, rows):
+    """The tokens that all rows (lists of token ids) begin with, run through the model once.
+
+    Returns P, how many tokens that is, and their keys and values for `new_caches`, two (H, P, D) a block.
+    """
+    P = common_prefix(rows)
+    caches = new_caches(model, 1, P)
+    if P:
+        device = model.output_weight.device
+        idx = torch.tensor([rows[0][:P]], device=device)                             # (1, P)
+        run_cached(model, idx, torch.arange(P, device=device).unsqueeze(0), caches)
+    return P, [(cache.k_own[0], cache.v_own[0]) for cache in caches]
+
+
+@torch.no_grad()
+def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generator=None):
+    """Continue all prompts at once; each row ends on its own.
+
+    prompts: lists of token ids, of any lengths >= 1 (each + max_new_tokens <= block_size).
+    stop: called with the new tokens of one row; once it returns True, that row is finished.
+    temperature: 0 takes the most likely token, above 0 samples from softmax(logits / temperature).
+    Returns the new tokens of each row, a list of lists. Raises ValueError for a prompt of the wrong length.
+
+    What follows the shared prefix is padded on the right, and every row keeps its own length: its next token is written at
+    its own position, over the padding. So positions are what they are without a batch, and no row sees padding.
+    """
+    lengths = [len(p) for p in prompts]
+    if not prompts:
+        return []
+    if min(lengths) < 1 or max(lengths) + max_new_tokens > model.config.block_size:
+        raise ValueError(f"prompts of {min(lengths)} to {max(lengths)} tokens plus {max_new_tokens} new ones "
+                         f"do not fit the model's block_size of {model.config.block_size}")
+    was_training = model.training
+    model.eval()
+    device = model.output_weight.device
+    P, shared = shared_prefix(model, prompts)
+    caches = new_caches(model, len(prompts), max(lengths) - P + max_new_tokens, shared)
+    last = run_prompts(model, prompts, P, caches)                                    # (B, C)
+    n = torch.tensor(lengths, device=device)                                         # (B,) tokens in each row so far
+    prompt_of = list(range(len(prompts)))                                            # prompt number of each row
+    new_tokens, finished = [[] for _ in prompts], [False] * len(prompts)
+    for i in range(max_new_tokens):
+        token = next_token(model.logits(last), temperature, generator)               # (B,)
+        for p, t in zip(prompt_of, token.tolist()):
+            if not finished[p]:
+                new_tokens[p].append(t)
+                finished[p] = bool(stop and stop(new_tokens[p]))
+        going = [row for row, p in enumerate(prompt_of) if not finished[p]]
+        if not going or i == max_new_tokens - 1:
+            break
+        if len(going) <= 0.9 * len(prompt_of):  # finished rows leave; one by one, copying the cache would cost more
+            rows = torch.tensor(going, device=device)
+            prompt_of = [prompt_of[row] for row in going]
+            token, n = token[rows], n[rows]
+            caches = [LayerCache(c.k_shared, c.v_shared, c.k_own[rows], c.v_own[rows]) for c in caches]
+        S = max(lengths[p] for p in prompt_of) - P + i + 1                           # no row is longer than that yet
+        step = [cache.part(slice(None), S) for cache in caches]
+        last = run_cached(model, token.unsqueeze(1), n.unsqueeze(1), step).squeeze(1)  # (B, C)
+        n = n + 1
+    model.train(was_training)
+    return new_tokens
+
+
+def run_prompts(model, prompts, P, caches):
+    """Write what follows the first P tokens of the prompts into the caches. Returns the hidden state of each prompt's last
+    token, (B, C)."""
+    lengths, device = [len(p) for p in prompts], model.output_weight.device
+    B, T = len(prompts), max(lengths)
+    idx = torch.tensor([p[P:] + [0] * (T - len(p)) for p in prompts], device=device)  # (B, T - P)
+    positions = torch.arange(P, T, device=device).expand(B, T - P)
+    ends = torch.tensor(lengths, device=device) - P - 1                              # (B,)
+    last, some = [], max(1, tokens_at_once(model) // (T - P))
+    for r in range(0, B, some):  # a few rows at a time, which need less padding too
+        rows, S = slice(r, r + some), max(lengths[r:r + some]) - P
+        part = [cache.part(rows, cache.k_own.size(2)) for cache in caches]
+        hidden = run_cached(model, idx[rows, :S], positions[rows, :S], part)         # (some, S, C)
+        last.append(hidden[torch.arange(len(hidden), device=device), ends[rows]])    # (some, C)
+    return torch.cat(last)
+
+
+def next_token(logits, temperature, generator):
+    """The next token of each row from its logits (B, V): the likeliest, or a sample. Returns (B,)."""
+    logits = logits.float()
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    probs = torch.softmax(logits / temperature, dim=-1)
+    return torch.multinomial(probs, 1, generator=generator).squeeze(1)

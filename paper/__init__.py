@@ -1,0 +1,1 @@
+"""The paper's figures and claims, redrawn and judged from our runs."""
