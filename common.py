@@ -1,6 +1,6 @@
 """
-What the scripts share: the options of a training run, checkpoints, the run folder, the optimizer, losses on held-out text.
-"""
+What the scripts share: the options of a training run, checkpoints, the run folder, the optimizer, losses
+on held-out text. """
 import json
 import math
 import os
@@ -25,7 +25,7 @@ class TrainConfig:
     train: str = "noisy"            # which of its token files to train on
     out: str = "out/run"            # run folder
     resume: bool = False            # go on with the run in this folder, if there is one
-    init_from: str = ""             # start from this checkpoint, whose model it is, or from gpt2, gpt2-medium, ...
+    init_from: str = ""             # start from the model of this checkpoint, or from gpt2, gpt2-medium, ...
     crop: bool = False              # with init_from: forget the positions beyond block_size
     # model
     n_layer: int = 2                # blocks
@@ -37,11 +37,11 @@ class TrainConfig:
     # optimisation
     train_tokens: int = 3_993_600   # length of the run, in tokens seen
     batch_tokens: int = 1536        # tokens per step, over all processes and micro-batches
-    micro_rows: int = 0             # rows per forward pass (0: all of the step at once, or a process's share of it)
+    micro_rows: int = 0             # rows per forward pass (0: all rows of the step that a process has)
     lr: float = 6e-3                # highest learning rate
     min_lr: float = 0.0             # learning rate at the end
     warmup_steps: int = 50          # linear warm-up
-    decay: float = 1.0              # share of the steps over which the learning rate decays (1: cosine all the way)
+    decay: float = 1.0              # share of the steps over which the learning rate decays, by a cosine
     weight_decay: float = 0.1       # AdamW's, on matrices only
     beta2: float = 0.95             # AdamW's second-moment decay
     grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
@@ -52,12 +52,12 @@ class TrainConfig:
     patience: int = 0               # stop after so many evaluations without a better val loss (0: never)
     log_every: int = 10             # steps between lines in metrics.jsonl
     save_every: int = 500           # steps between saves of ckpt.pt
-    snapshot_every: int = 0         # steps between weights kept as step_NNNNNN.pt, for later evaluation (0: none)
+    snapshot_every: int = 0         # steps between weights kept as step_NNNNNN.pt to evaluate (0: none)
     # machine
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
     compile: bool = False           # torch.compile the model (worth it on a GPU)
-    fsdp: bool = False              # with torchrun: each GPU holds a part of the weights and of AdamW's state (FSDP2)
-    fast: bool = True               # never hold the logits of all tokens: engine/fast_loss.py for the plain loss
+    fsdp: bool = False              # with torchrun: each GPU holds a part of weights and optimizer (FSDP2)
+    fast: bool = True               # the loss without the logits of all tokens at once (engine/fast_loss.py)
 
     @property
     def steps(self):
@@ -65,8 +65,8 @@ class TrainConfig:
 
     def validate(self):
         """Every problem of the options, each a sentence."""
-        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_tokens", "eval_every", "eval_rows", "log_every",
-                     "save_every"):
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_tokens", "eval_every", "eval_rows",
+                     "log_every", "save_every"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
                 return
@@ -89,21 +89,23 @@ class TrainConfig:
             yield "fsdp is for several processes: start it with torchrun --nproc_per_node N"
         unit = self.block_size * world * max(self.micro_rows, 1)
         if self.batch_tokens % unit:
-            yield (f"batch_tokens ({self.batch_tokens}) must be divisible by block_size x processes x micro_rows "
-                   f"({self.block_size} x {world} x {max(self.micro_rows, 1)} = {unit})")
+            yield (f"batch_tokens ({self.batch_tokens}) must be divisible by block_size x processes x "
+                   f"micro_rows ({self.block_size} x {world} x {max(self.micro_rows, 1)} = {unit})")
         elif self.steps < 1:
             yield f"train_tokens ({self.train_tokens}) is less than one batch of {self.batch_tokens}"
 
     def may_differ(self):
-        """The options that may differ when a run is resumed: where it runs and what it records, not what it computes."""
-        return {"resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device", "compile", "fsdp", "fast",
-                "micro_rows"}
+        """The options that may differ when a run is resumed: where it runs and what it records, not what it
+        computes."""
+        return {"resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device",
+                "compile", "fsdp", "fast", "micro_rows"}
 
 
-# ------------------------------------------------------------------------------------------------- optimisation
+# ----------------------------------------------------------------------------------------------- optimisation
 
 def learning_rate(step, cfg):
-    """Linear warm-up, constant, then half a cosine down to cfg.min_lr over the last cfg.decay of the steps."""
+    """Linear warm-up, constant, then half a cosine down to cfg.min_lr over the last cfg.decay of the
+    steps."""
     if step < cfg.warmup_steps:
         return cfg.lr * (step + 1) / (cfg.warmup_steps + 1)
     decay_steps = max(1, round(cfg.decay * (cfg.steps - cfg.warmup_steps)))
@@ -123,7 +125,7 @@ def seed_dropout(cfg, step, ranks):
     torch.manual_seed(int(np.random.default_rng([cfg.seed, step, ranks.rank + 1]).integers(2**63)))
 
 
-# -------------------------------------------------------------------------------------------------- checkpoints
+# ------------------------------------------------------------------------------------------------ checkpoints
 
 def save_checkpoint(path, checkpoint):
     """Save a dict of tensors and plain values. Raises BadInput when the disk is full; the old file stays."""
@@ -131,12 +133,13 @@ def save_checkpoint(path, checkpoint):
         with replacing(path, "wb") as f:
             torch.save(checkpoint, f)
     except (OSError, RuntimeError) as e:  # torch's writer turns an OSError into a RuntimeError
-        raise BadInput(f"could not save {path} ({str(e).splitlines()[0]}): free some space and run the same command "
-                       f"with --resume; the checkpoint before it is as it was")
+        raise BadInput(f"could not save {path} ({str(e).splitlines()[0]}): free some space and run the same "
+                       f"command with --resume; the checkpoint before it is as it was")
 
 
 def load_checkpoint(path, device="cpu"):
-    """What `save_checkpoint` saved, tensors and plain values only; or GPT-2's weights (extras/gpt2.py). Raises BadInput."""
+    """What `save_checkpoint` saved, tensors and plain values only; or GPT-2's weights (extras/gpt2.py).
+    Raises BadInput."""
     if gpt2.is_gpt2(path):
         return gpt2.load(path, device)
     try:
@@ -144,24 +147,25 @@ def load_checkpoint(path, device="cpu"):
         checkpoint["model"], checkpoint["tokenizer_sha256"], GPTConfig(**checkpoint["model_config"])
         return checkpoint
     except FileNotFoundError:
-        raise BadInput(f"there is no checkpoint {path}: train one with train_ref.py or train_slm.py, or give another")
+        raise BadInput(f"there is no checkpoint {path}: train one with train_ref.py or train_slm.py, or give "
+                       f"another")
     except Exception as e:  # truncated archives raise a dozen kinds
-        raise BadInput(f"{path} is not a checkpoint of this repository, or is truncated ({type(e).__name__}); "
-                       f"delete it, or train it again")
+        raise BadInput(f"{path} is not a checkpoint of this repository, or is truncated "
+                       f"({type(e).__name__}); delete it, or train it again")
 
 
 def model_of(checkpoint, path, tokenizer_sha256, source, **changes):
-    """The GPT of a checkpoint. source: the corpus whose tokenizer has this hash. changes: fields of GPTConfig to change.
-    Raises BadInput."""
+    """The GPT of a checkpoint. source: the corpus whose tokenizer has this hash. changes: fields of
+    GPTConfig to change. Raises BadInput."""
     if checkpoint["tokenizer_sha256"] != tokenizer_sha256:
-        raise BadInput(f"{path} was trained with another tokenizer than that of {source}: give its own --data, a corpus made "
-                       f"with the model's tokenizer")
+        raise BadInput(f"{path} was trained with another tokenizer than that of {source}: give its own "
+                       f"--data, a corpus made with the model's tokenizer")
     model = GPT(GPTConfig(**checkpoint["model_config"] | changes))
     try:
         model.load_state_dict(checkpoint["model"])
     except RuntimeError as e:
-        raise BadInput(f"the weights in {path} do not fit the model: {str(e).splitlines()[1].strip()}; delete it, or train "
-                       f"it again")
+        raise BadInput(f"the weights in {path} do not fit the model: {str(e).splitlines()[1].strip()}; "
+                       f"delete it, or train it again")
     return model
 
 
@@ -172,20 +176,21 @@ def load_model(path, tokenizer_sha256, source, device):
 
 
 def initial_model(cfg, train):
-    """(model, checkpoint): fresh, from cfg.init_from, or where the run in cfg.out stopped; only then with its checkpoint, else
-    None. train: the Tokens to train on."""
+    """(model, checkpoint): fresh, from cfg.init_from, or where the run in cfg.out stopped; only then with
+    its checkpoint, else None. train: the Tokens to train on."""
     torch.manual_seed(cfg.seed)
     resumed = os.path.join(cfg.out, "ckpt.pt")
     if not (cfg.resume and os.path.exists(resumed)):
         resumed = None
     path = resumed or cfg.init_from
     if not path:
-        return GPT(GPTConfig(cfg.block_size, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout,
-                             cfg.bias)), None
+        sizes = cfg.block_size, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd
+        return GPT(GPTConfig(*sizes, dropout=cfg.dropout, bias=cfg.bias)), None
     checkpoint = load_checkpoint(path)
     state, config = checkpoint["model"], checkpoint["model_config"]
     if cfg.block_size > config["block_size"]:
-        raise BadInput(f"block_size {cfg.block_size} is more than the {config['block_size']} of the model in {path}")
+        raise BadInput(f"block_size {cfg.block_size} is more than the {config['block_size']} of the model in "
+                       f"{path}")
     if cfg.crop:
         config["block_size"] = cfg.block_size
         state["wpe.weight"] = state["wpe.weight"][:cfg.block_size].clone()  # (T, C)
@@ -194,7 +199,8 @@ def initial_model(cfg, train):
 
 
 def compiled_and_parallel(raw_model, cfg, ranks):
-    """The model as a step calls it: compiled if asked for, its gradients averaged over the processes if there are several."""
+    """The model as a step calls it: compiled if asked for, its gradients averaged over the processes if
+    there are several."""
     model = raw_model
     if cfg.compile:
         model = torch.compile(model)
@@ -205,11 +211,12 @@ def compiled_and_parallel(raw_model, cfg, ranks):
 
 
 class RunFolder:
-    """The folder of a training run: config.json, metrics.jsonl (append-only), checkpoints, and done.json at the end.
+    """The folder of a training run: config.json, metrics.jsonl (append-only), checkpoints, and done.json at
+    the end.
 
-    A folder that holds a run is not written over: BadInput, unless cfg.resume; then the run must have the same options, but
-    for cfg.may_differ(). made_from: hashes of what the run reads. Of several processes the main one alone writes.
-    """
+    A folder that holds a run is not written over: BadInput, unless cfg.resume; then the run must have the
+    same options, but for cfg.may_differ(). made_from: hashes of what the run reads. Of several processes the
+    main one alone writes. """
 
     def __init__(self, cfg, made_from, ranks):
         self.folder, self.cfg, self.ranks = cfg.out, cfg, ranks
@@ -218,8 +225,8 @@ class RunFolder:
             if os.path.exists(self.path("config.json")):
                 self.check_same(made_from)
             else:
-                write_json(self.path("config.json"), {
-                    "config": asdict(cfg), **made_from, "source": source_revision(), "torch": torch.__version__})
+                about = {"source": source_revision(), "torch": torch.__version__}
+                write_json(self.path("config.json"), {"config": asdict(cfg), **made_from, **about})
         self.finished = os.path.exists(self.path("done.json"))
         if self.finished and ranks.main:
             print(f"{cfg.out}: finished before, nothing to do")
@@ -227,43 +234,56 @@ class RunFolder:
     def check_same(self, made_from):
         folder, held = self.folder, read_json(self.path("config.json"))
         if not self.cfg.resume:
-            raise BadInput(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
+            raise BadInput(f"{folder} already holds a run: add --resume to continue it, or choose another "
+                           f"--out")
         if any(held.get(k) != v for k, v in made_from.items()):
-            raise BadInput(f"{folder} holds a run on another corpus or with other scores: choose another --out, or "
-                           f"delete the folder")
-        old = asdict(type(self.cfg)()) | held["config"]  # an option that is newer than the run has its default
+            raise BadInput(f"{folder} holds a run on another corpus or with other scores: choose another "
+                           f"--out, or delete the folder")
+        defaults = asdict(type(self.cfg)())  # for an option that is newer than the run
+        old = defaults | held["config"]
         changed = [f"{k}: {old[k]!r} -> {v!r}" for k, v in asdict(self.cfg).items()
                    if old[k] != v and k not in self.cfg.may_differ()]
         if changed:
-            raise BadInput(f"{folder} holds a run with another configuration ({', '.join(changed)}): give the same options, "
-                           f"choose another --out, or delete the folder")
+            raise BadInput(f"{folder} holds a run with another configuration ({', '.join(changed)}): give "
+                           f"the same options, choose another --out, or delete the folder")
 
     def path(self, name):
         return os.path.join(self.folder, name)
 
     def open_log(self, step):
-        """Open metrics.jsonl to go on at `step`: what an interrupted run logged after its checkpoint is dropped."""
+        """Open metrics.jsonl to go on at `step`: what an interrupted run logged after its checkpoint is
+        dropped."""
         if self.ranks.main:
             records = [r for r in read_jsonl(self.path("metrics.jsonl")) if r["step"] < step]
             write_jsonl(self.path("metrics.jsonl"), records)
             self.log_file = open(self.path("metrics.jsonl"), "a", encoding="utf-8", buffering=1)
 
-    def log(self, **record):
+    def log(self, record):
+        """A line of metrics.jsonl."""
         if self.ranks.main:
             self.log_file.write(json.dumps(record) + "\n")
 
+    def must_be_finite(self, value, name, step):
+        """Raises BadInput where a loss is infinite or NaN, so that nothing good on disk is replaced."""
+        if not math.isfinite(value):
+            raise BadInput(f"the {name} is {value} at step {step}, not finite: lower --lr; {self.folder} "
+                           f"keeps what was saved before")
+
     def save(self, name, model, train, step, **state):
-        """A checkpoint NAME of the model after `step` steps on the Tokens `train`, with the state of `optimizer` where one is
-        given. Raises BadInput where weights are not finite. All processes must call it."""
+        """A checkpoint NAME of the model after `step` steps on the Tokens `train`, with the state of
+        `optimizer` where one is given. Raises BadInput where weights are not finite. All processes must call
+        it."""
         weights = full_state_dict(model.state_dict())
         if "optimizer" in state:
             state["optimizer"] = full_state_dict(state["optimizer"].state_dict())
         if not all(torch.isfinite(w).all() for w in weights.values()):
-            raise BadInput(f"the weights are not finite at step {step}: lower --lr; {self.folder} keeps what was saved before")
+            raise BadInput(f"the weights are not finite at step {step}: lower --lr; {self.folder} keeps what "
+                           f"was saved before")
         if self.ranks.main:
             save_checkpoint(self.path(name), {
                 "model": weights, "model_config": asdict(model.config), "config": asdict(self.cfg),
-                "tokenizer_sha256": train.tokenizer_sha256, "step": step, "tokens": step * self.cfg.batch_tokens, **state})
+                "tokenizer_sha256": train.tokenizer_sha256, "step": step,
+                "tokens": step * self.cfg.batch_tokens, **state})
 
     def finish(self, record, best, step, seconds):
         """done.json, and a line that says how it went. record: the last evaluation."""
@@ -276,15 +296,15 @@ class RunFolder:
             print(text)
 
 
-# --------------------------------------------------------------------------------------------------- evaluation
+# ------------------------------------------------------------------------------------------------- evaluation
 
 @torch.no_grad()
 def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
-    """Mean loss over the first max_rows rows, and over their solution tokens if labelled: (loss, solution loss or None).
+    """Mean loss over the first max_rows rows, and over their solution tokens if labelled: (loss, solution
+    loss or None).
 
-    Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing. Each process runs
-    a part of the rows, and all get the same result (they decide by it when to stop).
-    """
+    Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing.
+    Each process runs a part of the rows, and all get the same result (they decide by it when to stop). """
     was_training = model.training
     model.eval()
     losses, done = [], 0
@@ -301,24 +321,3 @@ def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
         return losses.mean().item(), None
     in_solution = torch.isin(tokens.row_labels(np.arange(n_rows)), tokens.label_numbers("solution"))
     return losses.mean().item(), losses[in_solution].mean().item()
-
-
-def selection_stats(loss, selected, tokens, rows):
-    """What the selection of a forward pass did, for the log: mean loss over all, selected and unselected tokens (None where it
-    is not known), the share selected and, with true labels, precision and recall of the useful tokens and `selected_NAME`,
-    the share selected of each label.
-
-    loss, selected: (B, T) float and bool, of these rows of `tokens`, a Tokens. Makes the host wait for a GPU.
-    """
-    loss, selected, labels = loss.cpu().double(), selected.cpu(), tokens.row_labels(rows)
-
-    def mean(values):
-        return values.double().mean().item() if values.numel() and not values.isnan().any() else None
-    stats = {"corpus_loss": mean(loss), "selected_loss": mean(loss[selected]), "unselected_loss": mean(loss[~selected]),
-             "ratio": mean(selected)}
-    if labels is not None:
-        useful = torch.isin(labels, tokens.label_numbers("useful"))
-        stats["precision"], stats["recall"] = mean(useful[selected]), mean(selected[useful])
-        for number, name in enumerate(tokens.label_names):
-            stats[f"selected_{name}"] = mean(selected[labels == number])
-    return stats

@@ -6,12 +6,13 @@ Token files as rows, with the reference losses beside them. prepare.py makes the
     x, y = train.rows(rows)                                       # inputs and targets, (8, 192)
     ref_loss = Scores("out/scores", train).rows(rows)             # L_ref of each target, (8, 192)
 
-Row r of a token file is tokens[r*T : (r+1)*T], its targets are the same shifted by one. A token's loss depends on its
-context, so the reference model and the language model must see each token in the same row. An epoch is a seeded permutation
-of the rows, and a batch is a function of (seed, step) alone: whoever resumes at a step needs no other state.
+Row r of a token file is tokens[r*T : (r+1)*T], its targets are the same shifted by one. A token's loss
+depends on its context, so the reference model and the language model must see each token in the same row. An
+epoch is a seeded permutation of the rows, and a batch is a function of (seed, step) alone: whoever resumes
+at a step needs no other state.
 
-A corpus folder holds tokenizer.json and four token files, each a flat array NAME.bin with a sidecar NAME.json and, where
-the kind of every token is known, NAME.labels.bin (a byte a token):
+A corpus folder holds tokenizer.json and four token files, each a flat array NAME.bin with a sidecar
+NAME.json and, where the kind of every token is known, NAME.labels.bin (a byte a token):
 
     curated   what the reference model is trained on
     noisy     what the language model is trained on
@@ -41,17 +42,20 @@ class Tokens:
             n, self.sha256, self.label_names = self.meta["n_tokens"], self.meta["sha256"], self.meta["labels"]
             self.vocab_size, self.tokenizer_sha256 = self.meta["vocab_size"], self.meta["tokenizer_sha256"]
         except FileNotFoundError:
-            raise BadInput(f"there is no corpus {path}.bin with its sidecar {path}.json; python prepare.py makes one")
+            raise BadInput(f"there is no corpus {path}.bin with its sidecar {path}.json; python prepare.py "
+                           f"makes one")
         except (ValueError, KeyError, TypeError) as e:
-            raise BadInput(f"{path}.json is not a sidecar of a token file ({e}); make the corpus again with prepare.py")
+            raise BadInput(f"{path}.json is not a sidecar of a token file ({e}); make the corpus again with "
+                           f"prepare.py")
         self.check_size(f"{path}.bin", n * self.dtype.itemsize)
         if self.label_names:
             self.check_size(f"{path}.labels.bin", n)
         if n < T + 1:
             raise BadInput(f"{path}.bin has {n:,} tokens, fewer than one row of {T} and its last target")
         self.path, self.T, self.n_rows = path, T, (n - 1) // T
-        self.tokens = np.memmap(path + ".bin", dtype=self.dtype, mode="r")                               # (n,)
-        self.labels = np.memmap(path + ".labels.bin", dtype=np.uint8, mode="r") if self.label_names else None
+        self.tokens, self.labels = np.memmap(path + ".bin", dtype=self.dtype, mode="r"), None           # (n,)
+        if self.label_names:
+            self.labels = np.memmap(path + ".labels.bin", dtype=np.uint8, mode="r")                     # (n,)
         self.token_rows, self.label_rows = self.as_rows(self.tokens), self.as_rows(self.labels)
 
     def check_size(self, path, expected):
@@ -61,7 +65,8 @@ class Tokens:
                            f"make the corpus again with prepare.py")
 
     def as_rows(self, flat):
-        """A flat file as overlapping rows, (n_rows, T + 1), without copying: a row's last target is the next one's input."""
+        """A flat file as overlapping rows, (n_rows, T + 1), without copying: a row's last target is the next
+        one's input."""
         if flat is None:
             return None
         return np.lib.stride_tricks.sliding_window_view(flat, self.T + 1)[::self.T]
@@ -78,7 +83,8 @@ class Tokens:
         return torch.from_numpy(self.label_rows[rows][:, 1:])
 
     def label_numbers(self, group):
-        """The numbers of the labels that the sidecar lists under `group`: "useful", or "solution"; of any if it lists none."""
+        """The numbers of the labels that the sidecar lists under `group`: "useful", or "solution"; of any if
+        it lists none."""
         names = self.meta.get(f"{group}_labels", self.label_names)
         return torch.tensor([self.label_names.index(name) for name in names])
 
@@ -86,8 +92,8 @@ class Tokens:
 class Scores:
     """The reference losses that score.py wrote, as rows beside those of `tokens`.
 
-    name: "loss", or "entropy" of the prediction. Raises BadInput unless they are complete and made for these rows.
-    """
+    name: "loss", or "entropy" of the prediction. Raises BadInput unless they are complete and made for these
+    rows. """
 
     def __init__(self, folder, tokens, name="loss"):
         sidecar = os.path.join(folder, "scores.json")
@@ -95,12 +101,14 @@ class Scores:
         if not {"corpus_sha256", "block_size", "rows_done", "ckpt_sha256"} <= set(state):
             raise BadInput(f"{folder} holds no scores: make them with score.py, or give another --scores")
         if state["corpus_sha256"] != tokens.sha256:
-            raise BadInput(f"the scores in {folder} are of another corpus than {tokens.path}.bin: run score.py on it")
+            raise BadInput(f"the scores in {folder} are of another corpus than {tokens.path}.bin: run "
+                           f"score.py on it")
         if state["block_size"] != tokens.T:
-            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not {tokens.T}: contexts "
-                           f"must be the same; run score.py with --block_size {tokens.T}")
+            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not "
+                           f"{tokens.T}: contexts must be the same; run score.py --block_size {tokens.T}")
         if name == "entropy" and name not in state.get("files", []):
-            raise BadInput(f"the scores in {folder} have no entropy: run score.py with --entropy, into another folder")
+            raise BadInput(f"the scores in {folder} have no entropy: run score.py with --entropy, into "
+                           f"another folder")
         path = os.path.join(folder, f"{name}.bin")
         n = tokens.n_rows * tokens.T
         if state["rows_done"] != tokens.n_rows or not os.path.exists(path) or os.path.getsize(path) != 2 * n:
@@ -109,19 +117,21 @@ class Scores:
         self.path, self.ckpt_sha256 = path, state["ckpt_sha256"]
 
     def rows(self, rows):
-        """(len(rows), T) float32; inf where the loss is not known. Raises BadInput where it is not a number."""
+        """(len(rows), T) float32; inf where the loss is not known. Raises BadInput where it is not a
+        number."""
         values = torch.from_numpy(self.values[rows].astype(np.float32))
         if values.isnan().any():
-            raise BadInput(f"{self.path} holds losses that are not numbers (NaN): score again with a reference model whose "
-                           f"losses are finite, into another folder")
+            raise BadInput(f"{self.path} holds losses that are not numbers (NaN): score again with a "
+                           f"reference model whose losses are finite, into another folder")
         return values
 
 
 def batch(n_rows, batch_rows, seed, step):
     """Row numbers of the batch of this step, (batch_rows,): every epoch is a permutation of its own."""
     at = np.arange(step * batch_rows, (step + 1) * batch_rows)
-    epochs = at // n_rows
-    return np.concatenate([permutation(n_rows, seed, int(e))[at[epochs == e] % n_rows] for e in np.unique(epochs)])
+    epochs = at // n_rows  # a batch at the end of one may reach into the next
+    parts = [permutation(n_rows, seed, int(e))[at[epochs == e] % n_rows] for e in np.unique(epochs)]
+    return np.concatenate(parts)
 
 
 @functools.lru_cache(maxsize=2)  # a billion-token corpus has a million rows: permute them once an epoch

@@ -5,11 +5,11 @@ The GPT of this repository: GPT-2's architecture in plain PyTorch.
     logits = model.logits(hidden)    # (B, T, C) -> (B, T, V)
     loss = token_loss(logits, y)     # (B, T, V) logits, (B, T) targets -> (B, T)
 
-Hidden states and logits are two calls because logits are large, and training seldom needs those of all tokens at once.
+Hidden states and logits are two calls because logits are large, and training seldom needs those of all
+tokens at once.
 
-Module names are those of GPT-2 (wte, wpe, h.0.attn.c_attn, ...). Shapes: B rows, T positions, C channels, V vocabulary,
-H heads, D = C / H channels of a head.
-"""
+Module names are those of GPT-2 (wte, wpe, h.0.attn.c_attn, ...). Shapes: B rows, T positions, C channels, V
+vocabulary, H heads, D = C / H channels of a head. """
 import math
 from dataclasses import dataclass
 
@@ -30,20 +30,21 @@ class GPTConfig:
 
 
 def token_loss(logits, targets):
-    """The loss of each token: -log softmax(logits)[target], in float32 at least (in bfloat16, ties would decide a ranking).
+    """The loss of each token: -log softmax(logits)[target], in float32 at least (in bfloat16, ties would
+    decide a ranking).
 
     logits: (..., V). targets: (...) token ids. Returns (...).
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    loss = F.cross_entropy(logits.reshape(-1, logits.size(-1)), targets.reshape(-1), reduction="none")  # (B*T,)
-    return loss.view(targets.shape)
+    flat_logits, flat_targets = logits.reshape(-1, logits.size(-1)), targets.reshape(-1)   # (B*T, V), (B*T,)
+    return F.cross_entropy(flat_logits, flat_targets, reduction="none").view(targets.shape)
 
 
 class CausalSelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.n_head, self.dropout = config.n_head, config.dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # query, key and value at once
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # query, key and value
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
@@ -99,8 +100,9 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
-        # GPT-2's initialisation, N(0, 0.02) at its width of 768; narrower models learn faster from larger weights.
-        # Layers that write to the residual stream start smaller, so that its variance does not grow with depth.
+        # GPT-2's initialisation, N(0, 0.02) at its width of 768; narrower models learn faster from larger
+        # weights. Layers that write to the residual stream start smaller, so that its variance does not
+        # grow with depth.
         std = 0.02 * math.sqrt(768 / config.n_embd)
         for name, p in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -118,10 +120,9 @@ class GPT(nn.Module):
     def forward(self, idx, positions=None, caches=None):
         """Hidden states after the final LayerNorm.
 
-        idx: (B, T) token ids, T <= block_size. positions: (B, T), or None for 0 to T - 1. caches: None, or a cache for each
-        block, which holds what came before (engine/generation.py).
-        Returns (B, T, C). Raises ValueError when T exceeds block_size.
-        """
+        idx: (B, T) token ids, T <= block_size. positions: (B, T), or None for 0 to T - 1. caches: None, or a
+        cache for each block, which holds what came before (engine/generation.py). Returns (B, T, C). Raises
+        ValueError when T exceeds block_size. """
         B, T = idx.shape
         if T > self.config.block_size:
             raise ValueError(f"{T} tokens do not fit the model's block_size of {self.config.block_size}")

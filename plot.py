@@ -3,8 +3,8 @@ Figures and tables from run folders alone.
 
     python plot.py --runs out/demo       # out/demo/results.json, headline.png, selection.png, table.md
 
-RUNS holds a folder per seed (seed0, seed1, ...), each with the runs base, ref, scores and one per arm, as
-runs/demo.sh and runs/seeds.sh make them. Intervals are 95% t-intervals over seeds.
+RUNS holds a folder per seed (seed0, seed1, ...), each with the runs base, ref, scores and one per arm (a way of training),
+as runs/demo.sh and runs/seeds.sh make them. Intervals are 95% t-intervals over seeds.
 """
 import glob
 import os
@@ -12,24 +12,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common import BadInput, read_json, read_jsonl, replacing, run, write_json
+from engine.cli import BadInput, run
+from engine.files import read_json, read_jsonl
+from engine.report import (HEADINGS, MEASURES, Arm, cell, cells, interval, mean_curve, mean_text, millions,
+                           paired_interval, pyplot, read_run, save_figure, seeds_text, selection_curves, table_lines,
+                           write_report)
 
-ARMS = {  # run folder: (name in figures and tables, colour)
-    "clm": ("CLM (all tokens)", "tab:gray"),
-    "clm_mixed": ("CLM on noisy + curated", "tab:brown"),
-    "clm_curated": ("CLM on curated alone", "black"),
-    "random": ("random tokens", "tab:olive"),
-    "high_loss": ("highest loss (no reference)", "tab:red"),
-    "low_ref": ("lowest reference loss", "tab:purple"),
-    "clm_lr3": ("CLM, learning rate x 3", "tab:pink"),
-    "slm": ("SLM (excess loss)", "tab:blue"),
-    "slm_filtered": ("SLM, filtered backward", "tab:green"),
-    "clm_tuned": ("CLM, then fine-tuned on curated", "tab:orange"),
-    "slm_tuned": ("SLM, then fine-tuned on curated", "tab:cyan"),
+ARMS = {  # by run folder
+    "clm": Arm("CLM (all tokens)", "tab:gray"),
+    "clm_mixed": Arm("CLM on noisy + curated", "tab:brown"),
+    "clm_curated": Arm("CLM on curated alone", "black"),
+    "random": Arm("random tokens", "tab:olive"),
+    "high_loss": Arm("highest loss (no reference)", "tab:red"),
+    "low_ref": Arm("lowest reference loss", "tab:purple"),
+    "clm_lr3": Arm("CLM, learning rate x 3", "tab:pink"),
+    "slm": Arm("SLM (excess loss)", "tab:blue"),
+    "slm_filtered": Arm("SLM, filtered backward", "tab:green"),
+    "clm_tuned": Arm("CLM, then fine-tuned on curated", "tab:orange"),
+    "slm_tuned": Arm("SLM, then fine-tuned on curated", "tab:cyan"),
 }
-MEASURES = ("target_loss", "solution_loss", "accuracy")
-# Two-sided 95% points of Student's t, by degrees of freedom.
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+NAMES = {"start": "the weights all began with", "ref": "reference model alone",
+         **{folder: arm.name for folder, arm in ARMS.items()}}
+COSTS = {"base": "base model (shared by all arms)", "ref": "reference model", "score": "scoring (forward only)",
+         "clm": "one CLM run", "slm": "one SLM run"}
+LABEL_COLOURS = {"question": "tab:cyan", "solution": "tab:green", "result": "lime", "wrong": "tab:red",
+                 "irrelevant": "gray", "noise": "tab:purple"}
 
 
 @dataclass
@@ -41,19 +48,7 @@ class Config:
         return []
 
 
-def interval(values, ratios=False):
-    """{"mean", "low", "high", "n"} of the values (None is left out): mean and 95% t-interval over seeds (one seed has no
-    interval). Of ratios, the geometric mean: 2x and 1/2 cancel, and the interval cannot fall below 0."""
-    v = np.array([x for x in values if x is not None], dtype=float)
-    if v.size == 0:
-        return None
-    v, back = (np.log(v), np.exp) if ratios else (v, float)
-    if v.size == 1:
-        return {"mean": float(back(v[0])), "low": None, "high": None, "n": 1}
-    half = T95.get(v.size - 1, 2.262) * v.std(ddof=1) / np.sqrt(v.size)
-    return {"mean": float(back(v.mean())), "low": float(back(v.mean() - half)), "high": float(back(v.mean() + half)),
-            "n": int(v.size)}
-
+# -------------------------------------------------------------------------------------------------- tokens saved
 
 def tokens_to_reach(tokens, values, goal, higher_is_better=False):
     """Tokens at which a curve gets past `goal` and stays there (linear between points), or None if it does not.
@@ -71,295 +66,263 @@ def tokens_to_reach(tokens, values, goal, higher_is_better=False):
     return float(tokens[i] + (tokens[i + 1] - tokens[i]) * -lead[i] / (lead[i + 1] - lead[i]))
 
 
-def read_run(folder):
-    """What a finished training run logged: curves, final figures, cost; None while it is not finished.
+def token_saving(clm, arm, measure):
+    """How many times fewer tokens a run of `arm` needs for the final figure of `clm`, both as read_run gives them.
 
-    The final figures are those of the last weights; of a run on the curated side, which can overfit, those of its
-    best weights by dev loss (best.pt), which are the ones that are used.
+    Returns {"times": None where it does not get there, "censored", "most"}, or None where the measure was not taken. The
+    goal is CLM's figure at the end of its learning-rate decay, read off a curve whose own decay comes later: a conservative
+    reading. All runs share their first point, the model they start from, so the next one is the first that counts. A run
+    that is past the goal there may have been so at any time before: its saving is censored, at least `most`.
     """
-    if not os.path.exists(os.path.join(folder, "done.json")):
+    x = "accuracy_tokens" if measure == "accuracy" else "tokens"
+    if not clm[measure] or len(arm[measure]) < 2:
         return None
-    records = read_jsonl(os.path.join(folder, "metrics.jsonl"))
-    evals = [r for r in records if r["kind"] == "eval"]
-    summary = [r for r in read_jsonl(os.path.join(folder, "eval", "summary.jsonl")) if r.get("task", "demo") == "demo"]
-    accuracy = sorted({r["step"]: r for r in summary if r["ckpt"].startswith(("step_", "ckpt"))}.values(), key=lambda r: r["step"])
-    if read_json(os.path.join(folder, "config.json"))["config"]["train"] == "curated":
-        end, graded = min(evals, key=lambda r: r["dev_loss"]), [r for r in summary if r["ckpt"] == "best"]
-    else:
-        end, graded = evals[-1], accuracy
-    return {
-        "tokens": [r["tokens"] for r in evals], "target_loss": [r["target_loss"] for r in evals],
-        "solution_loss": [r["solution_loss"] for r in evals if r["solution_loss"] is not None],
-        "accuracy_tokens": [r["tokens"] for r in accuracy], "accuracy": [r["accuracy"] for r in accuracy],
-        "train": [r for r in records if r["kind"] == "train"],
-        "cost": {"tokens": evals[-1]["tokens"], "seconds": evals[-1]["seconds"]},
-        "final": {"tokens": end["tokens"], "target_loss": end["target_loss"], "solution_loss": end["solution_loss"],
-                  **({k: graded[-1][k] for k in ("accuracy", "correct", "total", "low", "high")} if graded else {})},
-    }
+    at = tokens_to_reach(arm[x], arm[measure], clm[measure][-1], MEASURES[measure].better > 0)
+    first, end = arm[x][1], clm[x][-1]
+    return {"times": None if at is None else end / max(at, first), "censored": at is not None and at <= first,
+            "most": end / first}
 
 
-def token_saving(clm, run):
-    """How many times fewer tokens `run` needs for the final figures of `clm`; None where it does not get there.
+def saving_over_seeds(savings):
+    """One entry of results["token_saving"], from the `token_saving` of each seed.
 
-    The goal is CLM's figure at the end of its learning-rate decay, read off a curve whose own decay comes later: a
-    conservative reading. All runs share their first point, so the second is the earliest that counts.
+    The geometric mean and its interval where the saving of every seed is known; where one is censored, its true value may
+    be anything above, so the median alone.
     """
-    saving = {"most": {}}  # what a run that is there at its second point gets: the true saving is at least that
-    for name, x, higher in (("target_loss", "tokens", False), ("solution_loss", "tokens", False),
-                            ("accuracy", "accuracy_tokens", True)):
-        saving[name] = saving["most"][name] = None
-        if clm[name] and run[name]:
-            at = tokens_to_reach(run[x], run[name], clm[name][-1], higher)
-            saving["most"][name] = clm[x][-1] / run[x][1]
-            saving[name] = clm[x][-1] / max(at, run[x][1]) if at is not None else None
-    return saving
+    times = [s and s["times"] for s in savings]
+    censored = [bool(s and s["censored"]) for s in savings]
+    entry = {"per_seed": times, "censored": censored, "most": max(s["most"] if s else 0 for s in savings)}
+    if any(censored):
+        entry["median"] = float(np.median(times)) if None not in times else None
+    else:
+        entry |= interval(times, ratios=True) or {}
+    return entry
 
+
+def saving_text(saving):
+    """The same as text: '2.3x (1.6 to 3.3)', or '>= 40.0x (first point of the grid)' where that is all that is known."""
+    n = len(saving["per_seed"])
+    n_reached = sum(times is not None for times in saving["per_seed"])
+    if not saving["most"]:
+        return ""  # not measured
+    if n_reached == 0:
+        return "not reached"
+    if n_reached < n:
+        return f"reached in {n_reached} of {seeds_text(n)}"
+    n_censored = sum(saving["censored"])
+    if n_censored:
+        where = "first point of the grid" + (f" in {n_censored} of {n} seeds" if n_censored < n else "")
+        highest_known = max([0.0, *(t for t, c in zip(saving["per_seed"], saving["censored"]) if not c)])
+        at_least = saving["median"] > highest_known  # then the median itself is of a censored seed, or leans on one
+        return f"{'>= ' * at_least}{saving['median']:.1f}x ({where})"
+    text = f"{saving['mean']:.1f}x"
+    if n > 1 and saving["low"] < saving["high"]:
+        text += f" ({saving['low']:.1f} to {saving['high']:.1f})"
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------- results
 
 def collect(folder):
-    """results.json: per arm and seed the curves and final figures, token_saving over seeds, and the costs."""
-    seeds = sorted(glob.glob(os.path.join(folder, "seed*")))
-    runs = {os.path.basename(s): {name: r for name in [*ARMS, "base", "ref"] if (r := read_run(os.path.join(s, name)))}
-            for s in seeds}
-    runs = {s: r for s, r in runs.items() if "clm" in r}
+    """What results.json holds: of each arm the curves and final figures of every seed, SLM less the arm, the tokens saved,
+    and the costs. Raises BadInput where no seed has a finished run of CLM."""
+    runs = {}  # {seed: {run folder: read_run of it}}
+    for path in sorted(glob.glob(os.path.join(folder, "seed*"))):
+        found = {name: read_run(os.path.join(path, name)) for name in [*ARMS, "base", "ref"]}
+        if found["clm"]:
+            runs[os.path.basename(path)] = {name: r for name, r in found.items() if r}
     if not runs:
         raise BadInput(f"{folder} has no seed*/clm with a finished run: run runs/demo.sh first")
     results = {"seeds": list(runs), "arms": {}, "slm_minus": {}, "token_saving": {}, "cost": {}}
-    for arm in [*ARMS, "ref"]:
-        per_seed = {s: r[arm] for s, r in runs.items() if arm in r}
-        if per_seed:
-            ends = [r["final"] for r in per_seed.values()]
-            results["arms"][arm] = {
-                "final": {k: interval([e.get(k) for e in ends]) for k in MEASURES},
-                "correct": sum(e.get("correct", 0) for e in ends), "n_problems": sum(e.get("total", 0) for e in ends),
-                "seeds": {s: {k: v for k, v in r.items() if k != "train"} for s, r in per_seed.items()},
-                "selection": selection_curves(per_seed.values()),
-            }
-        pairs = [(r["slm"]["final"], r[arm]["final"]) for r in runs.values() if "slm" in r and arm in r]
-        if pairs and arm != "slm":  # paired by seed: the seeds' common ups and downs cancel
-            results["slm_minus"][arm] = {
-                k: interval([a[k] - b[k] for a, b in pairs if a.get(k) is not None and b.get(k) is not None])
-                for k in MEASURES}
-        if arm in ARMS and arm != "clm" and not arm.endswith("_tuned"):
-            savings = [token_saving(r["clm"], r[arm]) for r in runs.values() if arm in r]
-            if savings:
-                results["token_saving"][arm] = {
-                    k: {**(interval([x[k] for x in savings], ratios=True) or {}), "per_seed": [x[k] for x in savings],
-                        "most": max(x["most"][k] or 0 for x in savings)}
-                    for k in MEASURES}
-    for name in ("base", "ref", "clm", "slm"):
-        costs = [r[name]["cost"] for r in runs.values() if name in r]
-        if costs:
-            results["cost"][name] = {k: float(np.mean([c[k] for c in costs])) for k in ("tokens", "seconds")}
-    paths = [os.path.join(folder, s, "scores", "scores.json") for s in runs]
-    scores = [read_json(p) for p in paths if os.path.exists(p)]
-    if scores:
-        results["cost"]["score"] = {"tokens": float(np.mean([s["rows_done"] * s["block_size"] for s in scores])),
-                                    "seconds": float(np.mean([s["seconds"] for s in scores]))}
-    tasks = {arm: found for arm in ["start", "ref", *ARMS] if (found := public_tasks(folder, arm))}
-    if tasks:
-        results["tasks"] = tasks
+    for name in [*ARMS, "ref"]:
+        per_seed = {seed: r[name] for seed, r in runs.items() if name in r}
+        if not per_seed:
+            continue
+        results["arms"][name] = summary(per_seed)
+        pairs = [(runs[seed]["slm"]["final"], r["final"]) for seed, r in per_seed.items() if "slm" in runs[seed]]
+        if pairs and name != "slm":
+            results["slm_minus"][name] = {
+                measure: paired_interval([(slm.get(measure), other.get(measure)) for slm, other in pairs])
+                for measure in MEASURES}
+        if name not in ("ref", "clm") and not name.endswith("_tuned"):
+            results["token_saving"][name] = {
+                measure: saving_over_seeds([token_saving(runs[seed]["clm"], r, measure) for seed, r in per_seed.items()])
+                for measure in MEASURES}
+    results["cost"] = costs(folder, runs)
+    tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *ARMS]}
+    if any(tasks.values()):
+        results["tasks"] = {name: found for name, found in tasks.items() if found}
     results["source"] = read_json(os.path.join(folder, next(iter(runs)), "clm", "config.json"))["source"]
     return results
 
 
-def public_tasks(folder, arm):
-    """{task: {measure: mean over seeds}} of an arm's last (of `ref` best) weights on eval_math.py's public tasks. `start` are
-    the weights that all arms began with (runs/gpt2_math.sh)."""
-    pattern = os.path.join(folder, "start_eval" if arm == "start" else os.path.join("seed*", arm, "eval"), "summary.jsonl")
+def summary(per_seed):
+    """One arm over its seeds. per_seed: {seed: read_run}."""
+    ends = [r["final"] for r in per_seed.values()]
+    return {
+        "final": {measure: interval([end.get(measure) for end in ends]) for measure in MEASURES},
+        "correct": sum(end.get("correct", 0) for end in ends),
+        "n_problems": sum(end.get("total", 0) for end in ends),
+        "seeds": {seed: {k: v for k, v in r.items() if k != "train"} for seed, r in per_seed.items()},
+        "selection": selection_curves(per_seed.values()),
+    }
+
+
+def costs(folder, runs):
+    """{step of the method: {"tokens", "seconds"}}, means over seeds."""
+    found = {name: [r[name]["cost"] for r in runs.values() if name in r] for name in ("base", "ref", "clm", "slm")}
+    paths = [os.path.join(folder, seed, "scores", "scores.json") for seed in runs]
+    scores = [read_json(path) for path in paths if os.path.exists(path)]
+    found["score"] = [{"tokens": s["rows_done"] * s["block_size"], "seconds": s["seconds"]} for s in scores]
+    return {name: {k: float(np.mean([c[k] for c in per_seed])) for k in ("tokens", "seconds")}
+            for name, per_seed in found.items() if per_seed}
+
+
+def public_tasks(folder, name):
+    """{task: {measure: mean over seeds}} of an arm's last (of `ref` best) weights on eval_math.py's public tasks. `start`
+    are the weights that all arms began with (runs/gpt2_math.sh)."""
+    where, weights = os.path.join("seed*", name, "eval"), "ckpt"
+    if name == "start":
+        where, weights = "start_eval", None  # whatever their file is called
+    elif name == "ref":
+        weights = "best"
     found = {}
-    for path in sorted(glob.glob(pattern)):
+    for path in sorted(glob.glob(os.path.join(folder, where, "summary.jsonl"))):
         for r in read_jsonl(path):
-            if r.get("task", "demo") != "demo" and (arm == "start" or r["ckpt"] == ("best" if arm == "ref" else "ckpt")):
+            if r.get("task", "demo") != "demo" and weights in (None, r["ckpt"]):
                 found.setdefault(r["task"], []).append(r)
-    return {task: {k: interval([r.get(k) for r in rows]) for k in ("accuracy", "solution_loss")} for task, rows in found.items()}
+    return {task: {k: interval([r.get(k) for r in rows]) for k in ("accuracy", "solution_loss")}
+            for task, rows in found.items()}
 
 
-def selection_curves(runs, n_bins=20):
-    """Means over seeds and over `n_bins` stretches of training of what was selected and its loss."""
-    keys = ("corpus_loss", "selected_loss", "unselected_loss", "precision", "recall", "kept_question", "kept_solution",
-            "kept_result", "kept_irrelevant", "kept_noise", "kept_wrong")
-    records = [r for run in runs for r in run["train"] if r.get("unselected_loss") is not None]
-    if not records:
-        return None
-    tokens = np.array([r["tokens"] for r in records])
-    n_bins = min(n_bins, len(set(tokens.tolist())))
-    edges = np.linspace(0, tokens.max() + 1, n_bins + 1)
-    which = np.digitize(tokens, edges) - 1
-    curves = {"tokens": ((edges[:-1] + edges[1:]) / 2).round().tolist()}
-    for key in keys:
-        values = np.array([np.nan if r.get(key) is None else r[key] for r in records], dtype=float)
-        if not np.isnan(values).all():
-            curves[key] = [float(np.nanmean(values[which == b])) for b in range(n_bins)]
-    return curves
-
-
-# ---------------------------------------------------------------------------------------------------- figures
-
-def millions(tokens):
-    return np.asarray(tokens) / 1e6
-
-
-def mean_curve(seeds, x, y):
-    """Mean of the seeds' curves and their lowest and highest, at the x of the first seed."""
-    curves = np.array([s[y] for s in seeds.values() if s[y]])
-    grid = next(iter(seeds.values()))[x]
-    return grid, curves.mean(axis=0), curves.min(axis=0), curves.max(axis=0)
-
+# ------------------------------------------------------------------------------------------------------- figures
 
 def headline(results, path):
-    """Target loss, loss on solution tokens and few-shot accuracy against tokens for all arms, the saving marked."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    panels = [("target_loss", "tokens", "loss on held-out curated text"),
-              ("solution_loss", "tokens", "... on its solution tokens"),
-              ("accuracy", "accuracy_tokens", "few-shot accuracy")]
-    panels = [p for p in panels if results["arms"]["clm"]["final"][p[0]]]  # your own text may have no labels or problems
+    """Test loss, loss on solution tokens and few-shot accuracy against tokens for all arms, a band from the lowest seed to
+    the highest. An arrow for the tokens that SLM saves, where that is known: not for the test loss, where CLM ends about
+    where it starts, so that SLM is past it before the first evaluation."""
+    plt, arms = pyplot(), results["arms"]
+    # Your own text may have no labels or problems.
+    panels = [measure for measure in MEASURES if arms["clm"]["final"][measure]]
     fig, axes = plt.subplots(1, len(panels), figsize=(1 + 5 * len(panels), 4.6), squeeze=False)
-    for ax, (key, x, title) in zip(axes[0], panels):
+    for ax, measure in zip(axes[0], panels):
+        x = "accuracy_tokens" if measure == "accuracy" else "tokens"
         top = 0.0
-        for arm, (label, colour) in ARMS.items():
-            if arm not in results["arms"] or arm.endswith("_tuned") or not results["arms"][arm]["final"][key]:
+        for name, arm in ARMS.items():
+            if name not in arms or name.endswith("_tuned") or not arms[name]["final"][measure]:
                 continue
-            grid, mean, low, high = mean_curve(results["arms"][arm]["seeds"], x, key)
-            strong = arm in ("clm", "slm")
-            ax.plot(millions(grid), mean, color=colour, label=label, lw=2.2 if strong else 1.2, zorder=3 if strong else 2)
-            ax.fill_between(millions(grid), low, high, color=colour, alpha=0.15, lw=0)
-            top = max(top, mean.max() if arm in ("clm", "slm", "clm_mixed") else 0)
-        clm, saving = results["arms"]["clm"]["final"][key], results["token_saving"].get("slm", {}).get(key, {})
-        if results["arms"].get("ref") and results["arms"]["ref"]["final"][key]:
-            ax.axhline(results["arms"]["ref"]["final"][key]["mean"], color="black", ls=":", lw=1,
+            curve = mean_curve(arms[name]["seeds"], x, measure)
+            strong = name in ("clm", "slm")
+            ax.plot(millions(curve["x"]), curve["mean"], color=arm.colour, label=arm.name, lw=2.2 if strong else 1.2,
+                    zorder=3 if strong else 2)
+            ax.fill_between(millions(curve["x"]), curve["low"], curve["high"], color=arm.colour, alpha=0.15, lw=0)
+            if name in ("clm", "slm", "clm_mixed"):
+                top = max(top, curve["mean"].max())
+        if "ref" in arms and arms["ref"]["final"][measure]:
+            ax.axhline(arms["ref"]["final"][measure]["mean"], color="black", ls=":", lw=1,
                        label="reference model alone (best)")
-        if clm and saving.get("mean") and all(saving["per_seed"]):
-            end = millions(results["arms"]["clm"]["seeds"][results["seeds"][0]][x][-1])
-            at = end / saving["mean"]
-            ax.annotate("", (at, clm["mean"]), (end, clm["mean"]), arrowprops={"arrowstyle": "->", "lw": 1.5}, zorder=5)
-            ax.text((at + end) / 2, clm["mean"], saving_text(saving) + " fewer tokens", ha="center", va="bottom", zorder=5)
-        if key != "accuracy":
+        if measure != "test_loss":
+            saving_arrow(ax, results, measure, x)
+        if measure != "accuracy":
             ax.set_ylim(top=top * 1.15)
-        ax.set(title=title, xlabel="million tokens after the base model")
-        ax.grid(alpha=0.2)
+        ax.set(title=MEASURES[measure].title, xlabel="million tokens after the base model")
     axes[0][0].legend(fontsize=8)
     n = len(results["seeds"])
-    fig.suptitle(f"Selected tokens against all; {n} seed{'s' * (n > 1)}"
-                 + (", band: lowest to highest" if n > 1 else ""))
-    save_figure(fig, path)
+    save_figure(fig, path, f"Selected tokens against all; {seeds_text(n)}" + (", band: lowest to highest" if n > 1 else ""))
 
 
-def saving_text(saving):
-    """'4.2x', or 'at least 40.0x' where a seed was there at the first evaluation that counts: it may have been earlier."""
-    censored = max(saving["per_seed"]) >= saving["most"] * 0.999
-    return f"{'at least ' * censored}{saving['mean']:.1f}x"
+def saving_arrow(ax, results, measure, x):
+    """From where CLM ends to where SLM has got as far, unless a seed does not get there or its saving is censored."""
+    saving = results["token_saving"].get("slm", {}).get(measure, {})
+    if not saving.get("mean") or any(saving["censored"]) or None in saving["per_seed"]:
+        return
+    clm = results["arms"]["clm"]
+    end, goal = millions(clm["seeds"][results["seeds"][0]][x][-1]), clm["final"][measure]["mean"]
+    at = end / saving["mean"]
+    ax.annotate("", (at, goal), (end, goal), arrowprops={"arrowstyle": "->", "lw": 1.5}, zorder=5)
+    ax.text((at + end) / 2, goal, f"{saving['mean']:.1f}x fewer tokens", ha="center", va="bottom", zorder=5)
 
 
 def selection_figure(results, path):
-    """Why it works: precision and recall against the true labels, fractions kept by label, loss on selected and unselected."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    arms = [a for a in ("slm", "random", "high_loss", "low_ref") if results["arms"].get(a, {}).get("selection")]
-    fig, axes = plt.subplots(1, 3, figsize=(15, 4.8))
-    for arm in arms:
-        label, colour = ARMS[arm]
-        curves = results["arms"][arm]["selection"]
-        if "precision" in curves:
-            axes[0].plot(millions(curves["tokens"]), curves["precision"], color=colour, label=f"{label}: precision")
-            axes[0].plot(millions(curves["tokens"]), curves["recall"], color=colour, ls="--", label=f"{label}: recall")
+    """Why it works: precision and recall of the useful tokens by true label, the share selected of each label, and the loss
+    of the selected and the unselected."""
+    plt = pyplot()
+    arms = [name for name in ("slm", "random", "high_loss", "low_ref")
+            if results["arms"].get(name, {}).get("selection")]
+    fig, (precision, shares, losses) = plt.subplots(1, 3, figsize=(15, 4.8))
+    for name in arms:
+        curves, arm = results["arms"][name]["selection"], ARMS[name]
+        for key, style in (("precision", "-"), ("recall", "--")):
+            if key in curves:
+                precision.plot(millions(curves["tokens"]), curves[key], style, color=arm.colour,
+                               label=f"{arm.name}: {key}")
     slm = results["arms"].get("slm", {}).get("selection") or {}
-    for label, colour in (("question", "tab:cyan"), ("solution", "tab:green"), ("result", "lime"), ("wrong", "tab:red"),
-                          ("irrelevant", "gray"), ("noise", "tab:purple")):
-        if f"kept_{label}" in slm:
-            axes[1].plot(millions(slm["tokens"]), slm[f"kept_{label}"], color=colour, label=label)
+    for label, colour in LABEL_COLOURS.items():
+        if f"selected_{label}" in slm:
+            shares.plot(millions(slm["tokens"]), slm[f"selected_{label}"], color=colour, label=label)
     for key, style in (("selected_loss", "-"), ("unselected_loss", "--")):
         if key in slm:
-            axes[2].plot(millions(slm["tokens"]), slm[key], style, color="tab:blue", label=key.replace("_", " "))
-    for ax, title in zip(axes, ("selection of useful tokens, by true label", "SLM: fraction selected of each true label",
-                                "SLM: loss on the noisy corpus")):
-        ax.set(title=title, xlabel="million tokens after the base model")
-        ax.grid(alpha=0.2)
-        if not ax.lines:
+            losses.plot(millions(slm["tokens"]), slm[key], style, color="tab:blue", label=key.replace("_", " "))
+    precision.set_title("selection of useful tokens, by true label")
+    shares.set_title("SLM: fraction selected of each true label")
+    losses.set_title("SLM: loss on the noisy corpus")
+    for ax in (precision, shares, losses):
+        ax.set_xlabel("million tokens after the base model")
+        if ax.lines:
+            ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
+        else:
             ax.text(0.5, 0.5, "this corpus has no true labels", ha="center", transform=ax.transAxes)
-            continue
-        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
     save_figure(fig, path)
 
 
-def save_figure(fig, path):
-    fig.tight_layout()
-    with replacing(path, "wb") as f:
-        fig.savefig(f, format="png", dpi=110)
-
-
 def table(results):
-    """The results in Markdown: final figures of each arm, the saving, and what it all cost."""
-    n = len(results["seeds"])
-
-    def cell(v, percent=False):
-        if v is None:
-            return ""
-        f = (lambda x: f"{100 * x:.1f}%") if percent else (lambda x: f"{x:.3f}")
-        return f(v["mean"]) + (f" ({f(v['low'])} to {f(v['high'])})" if v["n"] > 1 else "")
-
-    names = {"ref": "reference model alone", **{arm: name for arm, (name, _) in ARMS.items()}}
-    lines = [f"Final figures, mean over {n} seed{'s' * (n > 1)}" + (" (95% interval)" if n > 1 else "") + ":", "",
-             "| arm | target loss | on solution tokens | few-shot accuracy | correct |", "|---|---|---|---|---|"]
-    for arm in ["ref", *ARMS]:
-        if arm in results["arms"]:
-            a = results["arms"][arm]
-            lines.append(f"| {names[arm]} | {cell(a['final']['target_loss'])} | {cell(a['final']['solution_loss'])} "
-                         f"| {cell(a['final']['accuracy'], True)} "
-                         f"| {str(a['correct']) + ' / ' + str(a['n_problems']) if a['n_problems'] else ''} |")
+    """The results in Markdown: final figures of each arm, the tokens saved, and what it all cost."""
+    n, arms = len(results["seeds"]), results["arms"]
+    rows = []
+    for name in ["ref", *ARMS]:
+        if name in arms:
+            n_problems = arms[name]["n_problems"]
+            correct = f"{arms[name]['correct']} / {n_problems}" if n_problems else ""
+            rows.append([NAMES[name], *cells(arms[name]["final"]), correct])
+    lines = [f"Final figures, {mean_text(n)}", "", *table_lines(["arm", *HEADINGS, "correct"], rows)]
     if n > 1:
-        lines += ["", "SLM less the arm, paired by seed (95% interval):", "",
-                  "| arm | target loss | on solution tokens | few-shot accuracy |", "|---|---|---|---|"]
-        for arm, difference in results["slm_minus"].items():
-            lines.append(f"| {names[arm]} | {cell(difference['target_loss'])} | {cell(difference['solution_loss'])} "
-                         f"| {cell(difference['accuracy'], True)} |")
-    lines += ["", "Tokens CLM needs for its final figure, over the tokens the arm needs to reach it and stay there"
-              + (" (geometric mean, 95% interval):" if n > 1 else ":"), "",
-              "| arm | target loss | on solution tokens | few-shot accuracy |", "|---|---|---|---|"]
-    for arm, saving in results["token_saving"].items():
-        cells = []
-        for key in MEASURES:
-            reached = [x for x in saving[key]["per_seed"] if x]
-            if not saving[key]["most"]:
-                cells.append("")  # not measured
-            elif not reached:
-                cells.append("not reached")
-            elif len(reached) < n:
-                cells.append(f"reached in {len(reached)} of {n} seeds")
-            else:
-                low, high = saving[key]["low"], saving[key]["high"]
-                cells.append(saving_text(saving[key]) + (f" ({low:.1f} to {high:.1f})" if n > 1 and low < high else ""))
-        lines.append(f"| {names[arm]} | " + " | ".join(cells) + " |")
+        rows = [[NAMES[name], *cells(less, sign=True)] for name, less in results["slm_minus"].items()]
+        lines += ["", "SLM less the arm, paired by seed (95% interval):", "", *table_lines(["arm", *HEADINGS], rows)]
+    how = ""
+    if n > 1:
+        how = (" (geometric mean, 95% interval; where a seed is there at the first point of the grid of evaluations, it may "
+               "have been there before, and the median is given)")
+    rows = [[NAMES[name], *(saving_text(saving[measure]) for measure in MEASURES)]
+            for name, saving in results["token_saving"].items()]
+    lines += ["", f"Tokens CLM needs for its final figure, over the tokens the arm needs to reach it and stay there{how}:", "",
+              *table_lines(["arm", *HEADINGS], rows)]
     if "tasks" in results:
-        lines += ["", "Few-shot accuracy on public tasks, and loss of the right solutions:", ""]
-        tasks = list(dict.fromkeys(task for found in results["tasks"].values() for task in found))
-        lines += ["| arm | " + " | ".join(tasks) + " |", "|---|" + "---|" * len(tasks)]
-        for arm, found in results["tasks"].items():
-            cells = [f"{cell(t['accuracy'], True)}, {cell(t['solution_loss'])}" if (t := found.get(task)) else "" for task in tasks]
-            lines.append(f"| {(names | {'start': 'the weights all began with'})[arm]} | " + " | ".join(cells) + " |")
-    lines += ["", "Cost (mean over seeds):", "", "| step | tokens | seconds |", "|---|---|---|"]
-    steps = {"base": "base model (shared by all arms)", "ref": "reference model", "score": "scoring (forward only)",
-             "clm": "one CLM run", "slm": "one SLM run"}
-    for name, label in steps.items():
-        if name in results["cost"]:
-            lines.append(f"| {label} | {results['cost'][name]['tokens']:,.0f} | {results['cost'][name]['seconds']:.0f} |")
+        lines += ["", "Few-shot accuracy on public tasks, and loss of the right solutions:", "", *task_lines(results["tasks"])]
+    rows = [[label, f"{results['cost'][name]['tokens']:,.0f}", f"{results['cost'][name]['seconds']:.0f}"]
+            for name, label in COSTS.items() if name in results["cost"]]
+    lines += ["", "Cost (mean over seeds):", "", *table_lines(["step", "tokens", "seconds"], rows)]
     return "\n".join(lines) + "\n"
+
+
+def task_lines(by_arm):
+    """The table of the public tasks. by_arm: {arm: {task: {measure: interval}}}."""
+    tasks = list(dict.fromkeys(task for found in by_arm.values() for task in found))
+    rows = []
+    for name, found in by_arm.items():
+        row = [NAMES[name]]
+        for task in tasks:
+            if task in found:
+                row.append(f"{cell(found[task]['accuracy'], 'accuracy')}, {cell(found[task]['solution_loss'])}")
+            else:
+                row.append("")
+        rows.append(row)
+    return table_lines(["arm", *tasks], rows)
 
 
 def main(cfg):
     results = collect(cfg.runs)
-    out = cfg.out or cfg.runs
-    os.makedirs(out, exist_ok=True)
-    write_json(os.path.join(out, "results.json"), results)
-    text = table(results)
-    with replacing(os.path.join(out, "table.md")) as f:
-        f.write(text)
-    headline(results, os.path.join(out, "headline.png"))
-    selection_figure(results, os.path.join(out, "selection.png"))
-    print(text)
-    print(f"{out}: results.json, table.md, headline.png, selection.png")
+    write_report(cfg.out or cfg.runs, results, table(results),
+                 {"headline.png": headline, "selection.png": selection_figure})
 
 
 if __name__ == "__main__":

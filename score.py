@@ -3,36 +3,37 @@ Step 2: the reference model's loss of every token of a corpus, one forward pass 
 
     python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores
     python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores_entropy --entropy
-    python score.py --from_logprobs api.jsonl --block_size 192 --data data/demo --out out/scores_api  # see logprobs.py
+    python score.py --from_logprobs api.jsonl --block_size 192 --data data/demo --out out/scores_api
 
-    torchrun --nproc_per_node 4 score.py ...
-
---ckpt takes GPT-2's weights too: gpt2, gpt2-medium, ... or a file or folder of Hugging Face's (gpt2.py).
+--ckpt takes GPT-2's weights too: gpt2, gpt2-medium, ... or a file or folder of Hugging Face's.
+--from_logprobs takes log-probabilities that another program has computed (extras/logprobs.py). Several GPUs:
+torchrun in the place of python.
 
 Writes OUT/loss.bin, float16, one number per target: number r*T + t is L_ref of the t-th target of row r,
 
     L_ref(x_i) = -log P_RM(x_i | x_<i)
 
-with the context that train_slm.py will give the token (rows of the same T). --entropy adds OUT/entropy.bin, the
-entropy of the model's prediction (what the paper's self-reference needs). scores.json names what the scores were made
-from and how far they are: run the same command again to go on where it stopped. Where the corpus has true labels, the
-mean loss of each is printed. Look at `solution` and `result`: where they are high, the model does not know the
-solutions in noisy context, and what it selects is useless.
-"""
+with the context that train_slm.py will give the token (rows of the same T). --entropy adds OUT/entropy.bin,
+the entropy of the model's prediction, which the paper's self-reference needs. scores.json names what the
+scores were made from and how far they are: run the same command again to go on where it stopped.
+
+Where the corpus has true labels, the mean loss of each is printed. Look at `solution` and `result`: where
+they are high, the model does not know the solutions in noisy context, and what it selects is useless. """
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-import logprobs
-from common import (BadInput, Progress, Ranks, file_hash, load_checkpoint, load_weights, read_json, replacing, run,
-                    write_json)
+from common import load_checkpoint, model_of
 from data import Tokens
-from gpt2 import weights_file
-from model import GPT, GPTConfig
+from engine import fast_loss
+from engine.cli import BadInput, Progress, run
+from engine.files import file_hash, read_json, replacing, write_json
+from engine.ranks import Ranks
+from extras import logprobs
+from extras.gpt2 import weights_file
 
 
 @dataclass
@@ -45,8 +46,8 @@ class Config:
     batch_rows: int = 64            # rows per forward pass
     entropy: bool = False           # also write the entropy of each prediction
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
-    write_texts: str = ""           # no scores: write the text of each row to this .jsonl, for another program to score
-    from_logprobs: str = ""         # no checkpoint: the log-probabilities in this .jsonl (logprobs.py says how it looks)
+    write_texts: str = ""         # no scores: write the texts of the rows to this .jsonl, for another program
+    from_logprobs: str = ""         # no checkpoint: the log-probabilities in this .jsonl
 
     def validate(self):
         if self.batch_rows < 1:
@@ -61,93 +62,106 @@ class Config:
 
 @torch.no_grad()
 def score_rows(model, x, y, entropy=False):
-    """Loss of each target, and entropy of each prediction if asked: (B, T) float32 each, else (losses, None).
+    """L_ref of each target, and the entropy of each prediction if asked for: [loss] or [loss, entropy], (B,
+    T) float32.
 
-    The model must be in eval mode: with dropout on, the scores would be noise.
+    x, y: (B, T). The model must be in eval mode: with dropout on, the scores would be noise.
     """
-    hidden = model(x)                                          # (B, T, C)
-    losses = model.losses(hidden, y)                           # (B, T)
+    hidden = model(x)                                                              # (B, T, C)
+    loss = fast_loss.token_losses(hidden, model.output_weight, y)                  # (B, T)
     if not entropy:
-        return losses, None
-    logp = (torch.log_softmax(model.logits(row).float(), dim=-1) for row in hidden)  # (T, V) each
-    return losses, torch.stack([-(p.exp() * p).sum(dim=-1) for p in logp])
+        return [loss]
+    log_p = (torch.log_softmax(model.logits(row).float(), dim=-1) for row in hidden)  # (T, V) each
+    return [loss, torch.stack([-(p.exp() * p).sum(dim=-1) for p in log_p])]        # (B, T) each
 
 
 def main(cfg):
     if cfg.write_texts or cfg.from_logprobs:
-        return with_texts(cfg)
+        return other_program(cfg)
     ranks = Ranks(cfg.device)
-    ckpt = load_checkpoint(cfg.ckpt)
-    model = GPT(GPTConfig(**ckpt["model_config"]))
-    load_weights(model, ckpt["model"], cfg.ckpt)
-    model.to(ranks.device).eval()  # dropout off
-    T = cfg.block_size or model.config.block_size
-    if T > model.config.block_size:
-        raise BadInput(f"block_size {T} is more than the {model.config.block_size} of the model in {cfg.ckpt}")
+    checkpoint = load_checkpoint(cfg.ckpt)
+    model_T = checkpoint["model_config"]["block_size"]
+    T = cfg.block_size or model_T
+    if T > model_T:
+        raise BadInput(f"block_size {T} is more than the {model_T} of the model in {cfg.ckpt}")
     tokens = Tokens(cfg.data, cfg.corpus, T)
-    if tokens.tokenizer_sha256 != ckpt["tokenizer_sha256"]:
-        raise BadInput(f"{cfg.ckpt} was trained with another tokenizer than that of {tokens.path}.bin: "
-                       f"score a corpus made with the model's tokenizer")
+    model = model_of(checkpoint, cfg.ckpt, tokens.tokenizer_sha256, f"{tokens.path}.bin")
+    model = model.to(ranks.device).eval()  # dropout is off
 
-    # Where the scores come from, and how many rows are done. A file half written by a killed run is cut back to them.
     names = ["loss", "entropy"] if cfg.entropy else ["loss"]
-    origin = {"corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(weights_file(cfg.ckpt)),
-              "block_size": T, "tokenizer_sha256": tokens.tokenizer_sha256, "files": names, "n_rows": tokens.n_rows}
-    os.makedirs(cfg.out, exist_ok=True)
-    sidecar = os.path.join(cfg.out, "scores.json")
-    state = read_json(sidecar) if os.path.exists(sidecar) else {**origin, "rows_done": 0, "seconds": 0.0}
-    if any(state.get(k) != v for k, v in origin.items()):
-        raise BadInput(f"{cfg.out} holds scores of another corpus, checkpoint, block_size or --entropy: choose another "
-                       f"--out, or delete the folder")
-    done, files = state["rows_done"], {}
-    for name in names if ranks.main else []:
-        path = os.path.join(cfg.out, f"{name}.bin")
-        files[name] = open(path, "r+b" if os.path.exists(path) else "w+b")
-        if files[name].seek(0, os.SEEK_END) < done * T * 2:
-            raise BadInput(f"{path} is shorter than {sidecar} says: delete {cfg.out} and score again")
-        files[name].truncate(done * T * 2)
-        files[name].seek(done * T * 2)
-
-    progress, start, saved = Progress("scores", tokens.n_rows * T, "tokens", done * T), time.time(), time.time()
-
-    def write(results, rows_done):
-        """Append the scores of a step; every 5 seconds make sure that they are on disk, and note how far they are."""
-        nonlocal start, saved
-        for name, values in zip(names, results):
-            files[name].write(values.half().cpu().numpy().tobytes())
-        if time.time() - saved > 5 or rows_done == tokens.n_rows:
-            for f in files.values():
-                f.flush()
-                os.fsync(f.fileno())
-            state.update(rows_done=rows_done, seconds=state["seconds"] + time.time() - start)
-            start = saved = time.time()
-            write_json(sidecar, state)
-
-    with ThreadPoolExecutor(max_workers=1) as writer:  # in the background: the model goes on with the next batch
-        written = None
-        while done < tokens.n_rows:
-            # The next rows, a part for each rank. The main one writes the scores of all in order, so that the files do not
-            # depend on the number of ranks.
-            x, y = map(ranks.to_device, tokens.rows(ranks.rows(done, tokens.n_rows, cfg.batch_rows)))
-            with ranks.autocast():
-                results = score_rows(model, x, y, cfg.entropy)
-            results = [ranks.gather(values)[:tokens.n_rows - done] for values in results if values is not None]
-            done += len(results[0])
-            if written:
-                written.result()  # one step behind at most; raises what went wrong, a full disk for instance
-            written = writer.submit(write, results, done) if ranks.main else None
-            progress.show(done * T)
-        if written:
-            written.result()
-    for f in files.values():
-        f.close()
+    files = ScoreFiles(cfg, tokens, names, file_hash(weights_file(cfg.ckpt)), ranks)
+    progress = Progress("scores", tokens.n_rows * T, "tokens", files.rows_done * T)
+    while files.rows_done < tokens.n_rows:
+        # Each process scores a part of the next rows. The main one writes the scores of all in order, so
+        # that the files do not depend on the number of processes.
+        rows = ranks.rows(files.rows_done, tokens.n_rows, cfg.batch_rows)
+        x, y = map(ranks.to_device, tokens.rows(rows))                             # (B, T) each
+        with ranks.autocast():
+            results = score_rows(model, x, y, cfg.entropy)
+        files.append([ranks.gather(values)[:tokens.n_rows - files.rows_done] for values in results])
+        progress.show(files.rows_done * T)
+    files.close()
     progress.close()
     if ranks.main:
-        report(cfg.out, tokens, state["seconds"])
+        report(cfg.out, tokens, files.state["seconds"])
 
 
-def with_texts(cfg):
-    """--write_texts: the text of each row; --from_logprobs: scores from what another program made of these."""
+class ScoreFiles:
+    """loss.bin and entropy.bin, appended row by row, and scores.json, which says what they are of and how
+    far they are.
+
+    What a killed process had written beyond scores.json is cut off. Raises BadInput where the folder holds
+    other scores. """
+
+    def __init__(self, cfg, tokens, names, ckpt_sha256, ranks):
+        origin = {"corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": ckpt_sha256,
+                  "block_size": tokens.T, "tokenizer_sha256": tokens.tokenizer_sha256, "files": names,
+                  "n_rows": tokens.n_rows}
+        self.ckpt, self.names, self.main, self.files = cfg.ckpt, names, ranks.main, {}
+        os.makedirs(cfg.out, exist_ok=True)
+        self.sidecar = os.path.join(cfg.out, "scores.json")
+        self.state = {**origin, "rows_done": 0, "seconds": 0.0}
+        if os.path.exists(self.sidecar):
+            self.state = read_json(self.sidecar)
+        if any(self.state.get(k) != v for k, v in origin.items()):
+            raise BadInput(f"{cfg.out} holds scores of another corpus, checkpoint, block_size or --entropy: "
+                           f"choose another --out, or delete the folder")
+        self.rows_done, self.start, self.saved = self.state["rows_done"], time.time(), time.time()
+        size = self.rows_done * tokens.T * 2  # bytes
+        for name in names if self.main else []:
+            path = os.path.join(cfg.out, f"{name}.bin")
+            f = self.files[name] = open(path, "r+b" if os.path.exists(path) else "w+b")
+            if f.seek(0, os.SEEK_END) < size:
+                raise BadInput(f"{path} is shorter than {self.sidecar} says: delete {cfg.out}, score again")
+            f.truncate(size)
+            f.seek(size)
+
+    def append(self, results):
+        """The next rows of each file, (rows, T) each; every 5 seconds make sure that they are on disk."""
+        if self.main:
+            for name, values in zip(self.names, results):
+                if not values.isfinite().all():
+                    raise BadInput(f"the {name} of {self.ckpt} is not finite, from row {self.rows_done:,} on: take "
+                                   f"another reference model, or train it again at a lower --lr")
+                self.files[name].write(values.half().cpu().numpy().tobytes())
+        self.rows_done += len(results[0])
+        if self.main and (time.time() - self.saved > 5 or self.rows_done == self.state["n_rows"]):
+            for f in self.files.values():
+                f.flush()
+                os.fsync(f.fileno())
+            seconds = self.state["seconds"] + time.time() - self.start
+            self.state.update(rows_done=self.rows_done, seconds=seconds)
+            self.start = self.saved = time.time()
+            write_json(self.sidecar, self.state)
+
+    def close(self):
+        for f in self.files.values():
+            f.close()
+
+
+def other_program(cfg):
+    """--write_texts: the text of each row; --from_logprobs: scores from what another program made of
+    these."""
     if cfg.from_logprobs and os.path.exists(os.path.join(cfg.out, "scores.json")):
         raise BadInput(f"{cfg.out} already holds scores: choose another --out, or delete the folder")
     tokens = Tokens(cfg.data, cfg.corpus, cfg.block_size)
@@ -156,58 +170,36 @@ def with_texts(cfg):
         print(f"{cfg.write_texts}: the texts of {tokens.n_rows:,} rows of {tokens.T} targets")
         return
     start, progress = time.time(), Progress("scores", tokens.n_rows, "rows")
-    losses = logprobs.losses_from(cfg.from_logprobs, tokens, cfg.data, progress)
+    losses = logprobs.losses_from(cfg.from_logprobs, tokens, cfg.data, progress)   # (n_rows, T)
     progress.close()
     os.makedirs(cfg.out, exist_ok=True)
     with replacing(os.path.join(cfg.out, "loss.bin"), "wb") as f:
         f.write(losses.tobytes())
+    seconds = time.time() - start
     write_json(os.path.join(cfg.out, "scores.json"), {
         "corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(cfg.from_logprobs),
-        "block_size": tokens.T, "tokenizer_sha256": tokens.tokenizer_sha256, "files": ["loss"], "n_rows": tokens.n_rows,
-        "rows_done": tokens.n_rows, "seconds": time.time() - start})
-    report(cfg.out, tokens, time.time() - start)
+        "block_size": tokens.T, "tokenizer_sha256": tokens.tokenizer_sha256, "files": ["loss"],
+        "n_rows": tokens.n_rows, "rows_done": tokens.n_rows, "seconds": seconds})
+    report(cfg.out, tokens, seconds)
 
 
 def report(folder, tokens, seconds):
     """Print the mean reference loss, and that of each true label (of tokens whose loss is known)."""
     losses = np.memmap(os.path.join(folder, "loss.bin"), dtype=np.float16, mode="r")
     known = np.isfinite(losses)
-    print(f"{folder}: {losses.size:,} tokens of {tokens.path}.bin, mean reference loss "
-          f"{losses.mean(dtype=np.float64, where=known):.3f}, {seconds:.0f} s"
-          + (f"; of {losses.size - known.sum():,} it is not known" if not known.all() else ""))
-    if tokens.labels is not None:
-        labels = tokens.labels[1:losses.size + 1]
-        for label, name in enumerate(tokens.label_names):
-            of_label = losses[(labels == label) & known].astype(np.float64)
-            if of_label.size:
-                print(f"  {name:<10} {of_label.size / losses.size:6.1%} of the tokens, mean reference loss {of_label.mean():.3f}")
-
-
-class Scores:
-    """What this script wrote, as rows beside `tokens`. Raises BadInput unless complete and made for these rows."""
-
-    def __init__(self, folder, tokens, name="loss"):
-        sidecar = os.path.join(folder, "scores.json")
-        state = read_json(sidecar) if os.path.exists(sidecar) else {}
-        if not {"corpus_sha256", "block_size", "rows_done", "ckpt_sha256"} <= set(state):
-            raise BadInput(f"{folder} holds no scores: make them with score.py, or give another --scores")
-        if state["corpus_sha256"] != tokens.sha256:
-            raise BadInput(f"the scores in {folder} are of another corpus than {tokens.path}.bin: run score.py on it")
-        if state["block_size"] != tokens.T:
-            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not {tokens.T}: contexts "
-                           f"must be the same; run score.py with --block_size {tokens.T}")
-        if name == "entropy" and name not in state.get("files", []):
-            raise BadInput(f"the scores in {folder} have no entropy: run score.py with --entropy, into another folder")
-        path = os.path.join(folder, f"{name}.bin")
-        n = tokens.n_rows * tokens.T
-        if state["rows_done"] != tokens.n_rows or not os.path.exists(path) or os.path.getsize(path) != 2 * n:
-            raise BadInput(f"the scores in {folder} are not complete: run the same score.py command again")
-        self.values = np.memmap(path, dtype=np.float16, mode="r").reshape(tokens.n_rows, tokens.T)
-        self.ckpt_sha256 = state["ckpt_sha256"]
-
-    def rows(self, rows):
-        """(len(rows), T) float32."""
-        return torch.from_numpy(self.values[rows].astype(np.float32))
+    mean = losses.mean(dtype=np.float64, where=known)
+    print(f"{folder}: {losses.size:,} tokens of {tokens.path}.bin, mean reference loss {mean:.3f}, "
+          f"{seconds:.0f} s")
+    if not known.all():
+        print(f"  of {losses.size - known.sum():,} it is not known")
+    if tokens.labels is None:
+        return
+    labels = tokens.labels[1:losses.size + 1]  # of the targets
+    for label, name in enumerate(tokens.label_names):
+        of_label = losses[(labels == label) & known].astype(np.float64)
+        if of_label.size:
+            share = of_label.size / losses.size
+            print(f"  {name:<10} {share:6.1%} of the tokens, mean reference loss {of_label.mean():.3f}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
 """
-Step 1, CLM: train with plain cross-entropy on every token; a reference model on curated text, a base model on noisy.
+Step 1: train on every token (CLM): a reference model on curated text, or a base model on noisy text.
 
     python train_ref.py --train noisy --out out/base --lr 5e-3
     python train_ref.py --init_from out/base/ckpt.pt --train_tokens 6e5 --lr 2e-3 --eval_every 20 --patience 8
 
-The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is the method.
-Several GPUs: torchrun --nproc_per_node 4 in the place of python.
+The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is
+the method. Several GPUs: torchrun --nproc_per_node 4 in the place of python.
 
-The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume from),
-best.pt (lowest loss on held-out `val`) and, at the end, done.json.
-"""
-import math
+The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume
+from), best.pt (lowest loss on held-out `val`) and, at the end, done.json. """
 import os
 import time
 from dataclasses import dataclass
@@ -18,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from common import (RunFolder, TrainConfig, adamw, compiled_and_parallel, held_out_loss, initial_model, learning_rate,
-                    seed_dropout)
+from common import (RunFolder, TrainConfig, adamw, compiled_and_parallel, held_out_loss, initial_model,
+                    learning_rate, seed_dropout)
 from data import Tokens, batch
 from engine import fast_loss
-from engine.cli import BadInput, Progress, StopSignal, run
+from engine.cli import Progress, StopSignal, run
 from engine.ranks import Ranks, load_optimizer
 from model import token_loss
 
@@ -35,22 +33,24 @@ class Config(TrainConfig):
 
 def all_tokens_loss(hidden, weight, targets):
     """The sum of -log P(x_i | x_<i) over all tokens. hidden: (B, T, C), weight: (V, C), targets: (B, T)."""
-    return token_loss(F.linear(hidden, weight), targets).sum()                # logits (B, T, V), losses (B, T)
+    loss = token_loss(F.linear(hidden, weight), targets)               # logits (B, T, V), losses (B, T)
+    return loss.sum()
 
 
 def main(cfg):
     ranks = Ranks(cfg.device)
     T, batch_rows = cfg.block_size, cfg.batch_tokens // cfg.block_size
-    cfg.micro_rows = cfg.micro_rows or batch_rows // ranks.world  # rows of a forward pass
-    n_micro = batch_rows // ranks.world // cfg.micro_rows         # forward passes of each process in a step
-    mine = range(ranks.rank * n_micro, (ranks.rank + 1) * n_micro)  # those of this process
+    cfg.micro_rows = cfg.micro_rows or batch_rows // ranks.world       # rows of a forward pass
+    n_micro = batch_rows // ranks.world // cfg.micro_rows              # passes of each process in a step
+    mine = range(ranks.rank * n_micro, (ranks.rank + 1) * n_micro)     # which of all passes this process runs
     train, val, test = (Tokens(cfg.data, name, T) for name in (cfg.train, "val", "test"))
 
     # The model: fresh, from another run's weights, or where this run stopped.
     raw_model, checkpoint = initial_model(cfg, train)
     raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(ranks.device)
     loss_of = fast_loss.all_tokens_loss if cfg.fast else all_tokens_loss
-    folder = RunFolder(cfg, {"corpus_sha256": train.sha256}, ranks)
+    made_from = {"corpus_sha256": train.sha256}
+    folder = RunFolder(cfg, made_from, ranks)
     if folder.finished:
         return
     optimizer = adamw(raw_model, cfg, ranks.device)
@@ -64,14 +64,16 @@ def main(cfg):
     model = compiled_and_parallel(raw_model, cfg, ranks)
 
     def save_to_resume():
-        if not math.isfinite(held_out_loss(raw_model, val, ranks, cfg.eval_rows)[0]):  # finite weights can be useless too
-            raise BadInput(f"the val loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-        folder.save("ckpt.pt", raw_model, train, step, optimizer=optimizer, seconds=seconds, best=best, n_worse=n_worse)
+        val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
+        folder.must_be_finite(val_loss, "val loss", step)  # even finite weights can be useless
+        folder.save("ckpt.pt", raw_model, train, step, optimizer=optimizer, seconds=seconds, best=best,
+                    n_worse=n_worse)
 
     folder.open_log(step)
-    stop, progress, loss, record = StopSignal(), Progress(os.path.basename(cfg.out), cfg.steps, "steps", step), None, None
+    progress = Progress(os.path.basename(cfg.out), cfg.steps, "steps", step)
+    stop, loss, record = StopSignal(), None, None
     while True:
-        # One turn more than there are steps, so that the last weights are evaluated and saved like all others.
+        # One turn more than there are steps: the last weights are evaluated and saved like all others.
         last, stopping = step == cfg.steps, ranks.any(stop.received)
         if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
             seconds += ranks.synchronize()
@@ -85,14 +87,15 @@ def main(cfg):
         if last or step % cfg.eval_every == 0:
             val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
             test_loss, solution_loss = held_out_loss(raw_model, test, ranks, cfg.eval_rows)
-            losses = {"val_loss": val_loss, "test_loss": test_loss, "solution_loss": solution_loss}
-            record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens, "seconds": round(seconds, 2), **losses}
-            folder.log(**record)
+            held_out = {"val_loss": val_loss, "test_loss": test_loss, "solution_loss": solution_loss}
+            record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens,
+                      "seconds": round(seconds, 2), **held_out}
+            folder.log(record)
             progress.show(step, f"test loss {test_loss:.3f}")
             n_worse = 0 if val_loss < best else n_worse + 1
             if val_loss < best:
                 best = val_loss
-                folder.save("best.pt", raw_model, train, step, **losses)
+                folder.save("best.pt", raw_model, train, step, **held_out)
             if cfg.patience and n_worse >= cfg.patience:
                 save_to_resume()
                 break
@@ -102,16 +105,17 @@ def main(cfg):
         # One step: forward and backward pass of each micro-batch, then the optimizer.
         start = time.time()
         seed_dropout(cfg, step, ranks)
-        rows = batch(train.n_rows, batch_rows, cfg.seed, step).reshape(-1, cfg.micro_rows)   # (passes of all processes, B)
-        n_selected = rows.size * T  # all tokens of the step: the mean is over them, not a mean of means
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step)                     # of all processes
+        rows = rows.reshape(-1, cfg.micro_rows)                                    # (passes, B) row numbers
+        n_selected = rows.size * T  # all tokens of the step: a mean over them, not a mean of means
         loss = torch.zeros((), device=ranks.device)
         for i in mine:
-            x, y = map(ranks.to_device, train.rows(rows[i]))                                 # (B, T) each
+            x, y = map(ranks.to_device, train.rows(rows[i]))                       # (B, T) each
             with ranks.sync_gradients(model, now=i == mine[-1]):
                 with ranks.autocast():
                     loss_sum = loss_of(model(x), raw_model.output_weight, y)
                 micro_loss = loss_sum / n_selected
-                (micro_loss * ranks.world).backward()  # gradients are averaged over the processes: here they add up
+                (micro_loss * ranks.world).backward()  # times world: the processes take the mean of gradients
             loss += micro_loss.detach()
         if cfg.grad_clip:
             torch.nn.utils.clip_grad_norm_(raw_model.parameters(), cfg.grad_clip)
@@ -123,10 +127,10 @@ def main(cfg):
         if step % cfg.log_every == 0:
             seconds += ranks.synchronize()
             loss = ranks.sum(loss)
-            if not math.isfinite(loss):
-                raise BadInput(f"the loss is {loss} at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-            line = {"kind": "train", "step": step, "tokens": step * cfg.batch_tokens, "lr": learning_rate(step, cfg), "loss": loss}
-            folder.log(**line)
+            folder.must_be_finite(loss, "loss", step)
+            line = {"kind": "train", "step": step, "tokens": step * cfg.batch_tokens,
+                    "lr": learning_rate(step, cfg), "loss": loss}
+            folder.log(line)
         step += 1
         progress.show(step, f"test loss {record['test_loss']:.3f}" if record else "")
 

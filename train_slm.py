@@ -1,16 +1,14 @@
 """
-Step 3, SLM: every token is in the forward pass, the loss counts those of highest excess loss. With --keep 1.0, CLM.
+Step 3: train on the tokens of highest excess loss (SLM), or on all, with --keep 1.0 (CLM).
 
     python train_slm.py --scores out/scores --keep 0.3 --out out/slm --init_from out/base/ckpt.pt --lr 1e-3
     python train_slm.py --keep 1.0 --out out/clm --init_from out/base/ckpt.pt --lr 1e-3
 
-The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is the method.
-Several GPUs: torchrun --nproc_per_node 4 in the place of python.
+The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is
+the method. Several GPUs: torchrun --nproc_per_node 4 in the place of python.
 
-The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume from),
-best.pt (lowest loss on held-out `val`) and, at the end, done.json.
-"""
-import math
+The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume
+from), best.pt (lowest loss on held-out `val`) and, at the end, done.json. """
 import os
 import time
 from dataclasses import dataclass
@@ -18,12 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from common import (RunFolder, TrainConfig, adamw, compiled_and_parallel, held_out_loss, initial_model, learning_rate,
-                    seed_dropout)
-from common import selection_stats
+from common import (RunFolder, TrainConfig, adamw, compiled_and_parallel, held_out_loss, initial_model,
+                    learning_rate, seed_dropout)
 from data import Tokens, batch
 from engine import fast_loss
-from engine.cli import BadInput, Progress, StopSignal, run
+from engine.cli import Progress, StopSignal, run
 from engine.ranks import Ranks, load_optimizer
 from extras import variants
 from model import token_loss
@@ -43,24 +40,26 @@ def excess_loss(loss, ref_loss):
 
 
 def top_k(score, k):
-    """Equation 4: the k tokens of highest score of all in the forward pass, (B, T) bool; among equals the earlier."""
-    ranked = score.flatten().argsort(descending=True, stable=True)            # (B*T,) token numbers, the best first
-    return torch.zeros_like(ranked, dtype=torch.bool).index_fill(0, ranked[:k], True).view(score.shape)
+    """Equation 4: which k tokens of all have the highest score, (B, T) bool; among equals, the earlier."""
+    ranked = score.flatten().argsort(descending=True, stable=True)     # (B*T,) token numbers, best first
+    selected = torch.zeros_like(ranked, dtype=torch.bool)
+    selected[ranked[:k]] = True
+    return selected.view(score.shape)                                  # (B, T)
 
 
 def selected_loss(hidden, weight, targets, ref_loss, k, score=excess_loss):
-    """Equation 5: the sum over the k selected tokens, with gradient; each token's loss, which are selected, (B, T)."""
-    loss = token_loss(F.linear(hidden, weight), targets)                      # logits (B, T, V), losses (B, T)
-    selected = top_k(score(loss.detach(), ref_loss), k)                       # no gradient through the choice
+    """Equation 5: the sum over the selected tokens, with gradient; every token's loss; which are selected."""
+    loss = token_loss(F.linear(hidden, weight), targets)               # logits (B, T, V), losses (B, T)
+    selected = top_k(score(loss.detach(), ref_loss), k)                # no gradient through the choice
     return (loss * selected).sum(), loss.detach(), selected
 
 
 def main(cfg):
     ranks = Ranks(cfg.device)
     T, batch_rows = cfg.block_size, cfg.batch_tokens // cfg.block_size
-    cfg.micro_rows = cfg.micro_rows or batch_rows // ranks.world  # rows of a forward pass
-    n_micro = batch_rows // ranks.world // cfg.micro_rows         # forward passes of each process in a step
-    mine = range(ranks.rank * n_micro, (ranks.rank + 1) * n_micro)  # those of this process
+    cfg.micro_rows = cfg.micro_rows or batch_rows // ranks.world       # rows of a forward pass
+    n_micro = batch_rows // ranks.world // cfg.micro_rows              # passes of each process in a step
+    mine = range(ranks.rank * n_micro, (ranks.rank + 1) * n_micro)     # which of all passes this process runs
     train, val, test = (Tokens(cfg.data, name, T) for name in (cfg.train, "val", "test"))
 
     # The model: fresh, from another run's weights, or where this run stopped.
@@ -69,7 +68,8 @@ def main(cfg):
     loss_of = fast_loss.selected_loss if cfg.fast else selected_loss
     # SLM: L_ref from disk, excess_loss and cfg.keep, unless an option puts a variant in their place.
     reference, score, loss_of, keep = variants.choose(cfg, train, raw_model, excess_loss, loss_of)
-    folder = RunFolder(cfg, {"corpus_sha256": train.sha256, **reference.made_from}, ranks)
+    made_from = {"corpus_sha256": train.sha256, **reference.made_from}
+    folder = RunFolder(cfg, made_from, ranks)
     if folder.finished:
         return
     optimizer = adamw(raw_model, cfg, ranks.device)
@@ -83,14 +83,16 @@ def main(cfg):
     model = compiled_and_parallel(raw_model, cfg, ranks)
 
     def save_to_resume():
-        if not math.isfinite(held_out_loss(raw_model, val, ranks, cfg.eval_rows)[0]):  # finite weights can be useless too
-            raise BadInput(f"the val loss is not finite at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-        folder.save("ckpt.pt", raw_model, train, step, optimizer=optimizer, seconds=seconds, best=best, n_worse=n_worse)
+        val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
+        folder.must_be_finite(val_loss, "val loss", step)  # even finite weights can be useless
+        folder.save("ckpt.pt", raw_model, train, step, optimizer=optimizer, seconds=seconds, best=best,
+                    n_worse=n_worse)
 
     folder.open_log(step)
-    stop, progress, loss, record = StopSignal(), Progress(os.path.basename(cfg.out), cfg.steps, "steps", step), None, None
+    progress = Progress(os.path.basename(cfg.out), cfg.steps, "steps", step)
+    stop, loss, record = StopSignal(), None, None
     while True:
-        # One turn more than there are steps, so that the last weights are evaluated and saved like all others.
+        # One turn more than there are steps: the last weights are evaluated and saved like all others.
         last, stopping = step == cfg.steps, ranks.any(stop.received)
         if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
             seconds += ranks.synchronize()
@@ -104,14 +106,15 @@ def main(cfg):
         if last or step % cfg.eval_every == 0:
             val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
             test_loss, solution_loss = held_out_loss(raw_model, test, ranks, cfg.eval_rows)
-            losses = {"val_loss": val_loss, "test_loss": test_loss, "solution_loss": solution_loss}
-            record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens, "seconds": round(seconds, 2), **losses}
-            folder.log(**record)
+            held_out = {"val_loss": val_loss, "test_loss": test_loss, "solution_loss": solution_loss}
+            record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens,
+                      "seconds": round(seconds, 2), **held_out}
+            folder.log(record)
             progress.show(step, f"test loss {test_loss:.3f}")
             n_worse = 0 if val_loss < best else n_worse + 1
             if val_loss < best:
                 best = val_loss
-                folder.save("best.pt", raw_model, train, step, **losses)
+                folder.save("best.pt", raw_model, train, step, **held_out)
             if cfg.patience and n_worse >= cfg.patience:
                 save_to_resume()
                 break
@@ -121,19 +124,20 @@ def main(cfg):
         # One step: forward and backward pass of each micro-batch, then the optimizer.
         start = time.time()
         seed_dropout(cfg, step, ranks)
-        rows = batch(train.n_rows, batch_rows, cfg.seed, step).reshape(-1, cfg.micro_rows)   # (passes of all processes, B)
-        ref_loss = [reference(r, step) for r in rows]                            # SLM: L_ref, (B, T) for each pass
-        k = [max(1, round(keep(step) * int(r.isfinite().sum()))) for r in ref_loss]  # of the tokens whose L_ref is known
-        n_selected = sum(k)
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step)                     # of all processes
+        rows = rows.reshape(-1, cfg.micro_rows)                                    # (passes, B) row numbers
+        ref_loss = [reference(r, step) for r in rows]                              # L_ref, (B, T) a pass
+        k = [round(keep(step) * int(r.isfinite().sum())) for r in ref_loss]        # of those that are known
+        n_selected = max(1, sum(k))
         loss = torch.zeros((), device=ranks.device)
         for i in mine:
-            x, y = map(ranks.to_device, train.rows(rows[i]))                                 # (B, T) each
+            x, y = map(ranks.to_device, train.rows(rows[i]))                       # (B, T) each
             with ranks.sync_gradients(model, now=i == mine[-1]):
                 with ranks.autocast():
-                    ref = ranks.to_device(ref_loss[i])                                       # (B, T)
-                    loss_sum, losses, selected = loss_of(model(x), raw_model.output_weight, y, ref, k[i], score)
+                    loss_sum, losses, selected = loss_of(model(x), raw_model.output_weight, y,
+                                                         ranks.to_device(ref_loss[i]), k[i], score)
                 micro_loss = loss_sum / n_selected
-                (micro_loss * ranks.world).backward()  # gradients are averaged over the processes: here they add up
+                (micro_loss * ranks.world).backward()  # times world: the processes take the mean of gradients
             loss += micro_loss.detach()
         if cfg.grad_clip:
             torch.nn.utils.clip_grad_norm_(raw_model.parameters(), cfg.grad_clip)
@@ -145,11 +149,11 @@ def main(cfg):
         if step % cfg.log_every == 0:
             seconds += ranks.synchronize()
             loss = ranks.sum(loss)
-            if not math.isfinite(loss):
-                raise BadInput(f"the loss is {loss} at step {step}: lower --lr; {cfg.out} keeps what was saved before")
-            line = {"kind": "train", "step": step, "tokens": step * cfg.batch_tokens, "lr": learning_rate(step, cfg), "loss": loss}
-            line |= selection_stats(losses, selected, train, rows[i])
-            folder.log(**line)
+            folder.must_be_finite(loss, "loss", step)
+            line = {"kind": "train", "step": step, "tokens": step * cfg.batch_tokens,
+                    "lr": learning_rate(step, cfg), "loss": loss}
+            line |= variants.selection_stats(losses, selected, train, rows[i])
+            folder.log(line)
         step += 1
         progress.show(step, f"test loss {record['test_loss']:.3f}" if record else "")
 

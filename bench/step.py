@@ -1,336 +1,300 @@
 """
-How fast, and how much memory: ratios measured in one run.
+How fast a training step and scoring are, and how much memory a step needs: ratios measured in one run.
 
-    python bench.py                                   # the training step, scoring and loading, at three shapes
-    python bench.py --part demo                       # one of them, in a minute
-    python bench.py --part generation                 # few-shot generation, against nanoGPT's way; 6 minutes
-    python bench.py --device cuda --compile
+    python -m bench.step                                        # everything, at three shapes
+    python -m bench.step --part demo                            # one shape, in a few minutes
+    python -m bench.step --part gpt2 --steps clm_nanogpt slm_0.6 --micro_batches 8 --rounds 3 --seconds 0
+    python -m bench.step --part gpt2 --device cuda --compile
 
-Parts: `gpt2` (GPT-2's 124M parameters), `vocab` (a small body under GPT-2's vocabulary) and `demo` (the built-in corpus's
-model, on one thread) each measure, on random tokens,
+Parts: `gpt2` (GPT-2's 124M parameters), `vocab` (a small body under GPT-2's vocabulary) and `demo` (the
+model of the built-in corpus, on one thread). Each measures, on random tokens (bench/work.py):
 
-    clm_nanogpt     a training step as nanoGPT takes it: all logits in float32, one cross-entropy
-    clm             ours (keep 1.0)
-    slm_naive_0.6   the reference model runs beside the model, all logits, masked mean
-    slm_0.6, _0.3   ours, reference losses given; _filtered with --filter_backward
-    forward         a bare forward pass, logits included, without gradient
-    score           score.py's inner loop: the same, losses, and writing them
+    clm_nanogpt       a training step as nanoGPT takes it: all logits in float32, one cross-entropy
+    clm               ours, all tokens (engine/fast_loss.py)
+    slm_naive_0.6     SLM written down directly: the reference model runs beside the model, a mean over a mask
+    slm_0.6, slm_0.3  ours, with the reference losses given; _filtered with extras/filter_backward.py
+    forward           a bare forward pass, logits included, without gradient
+    score             score.py's inner loop: the same, losses, and writing them
 
-one after the other, again and again, so that what changes with time changes all. Times are medians, ratios medians of the
-ratios within a round, both with their quartiles. Memory is the peak of a process that takes one step. MFU is the
-share of the measured speed of a large matrix product that the model's own operations reach. `batches` is the time to
-load the tokens and scores of a step. Every part writes OUT/PART.json.
+A training step is measured with each number of micro-batches in --micro_batches: that many forward and
+backward passes of --rows rows each, whose gradients add up, then the optimizer. So a step with 8 takes
+about 8 times as long as one with 1. With GPT-2's shape a pass of 4 x 1024 tokens takes some 30 seconds on
+two cores; --steps, --rounds and --seconds keep the whole short.
+
+The measurements take turns, again and again, so that what changes with time changes all of them. Times are
+medians. A ratio is the median of the ratios within a round, to clm_nanogpt with as many micro-batches (that
+of score: to forward). Both are given with their quartiles. Memory is the peak of a process of its own that
+takes the step. MFU is the share of the measured speed of a large matrix product that the model's own
+operations reach. Loading is reading the tokens and reference losses of a micro-batch. Every part writes
+OUT/PART.json.
 """
-import dataclasses
+import functools
 import multiprocessing
 import os
-import random
-import resource
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-import train_slm
-from common import Progress, Ranks, adamw, run, source_revision, write_json
-from data import Tokens, batch
-from kept import compile_passes, kept_loss
-from model import GPT, GPTConfig
-from score import Scores, score_rows
-
-SHAPES = {"gpt2": GPTConfig(1024, 50304), "vocab": GPTConfig(256, 50304, 4, 4, 256), "demo": GPTConfig(192, 419, 2, 2, 64)}
-ROWS = {"gpt2": 4, "vocab": 8, "demo": 8}         # of a training step, on a processor
-SCORE_ROWS = {"gpt2": 4, "vocab": 32, "demo": 64}  # of a forward pass
-STEPS = ("clm_nanogpt", "clm", "slm_naive_0.6", "slm_0.6", "slm_0.3", "slm_0.6_filtered", "slm_0.3_filtered")
+from bench.results import write_result
+from bench.work import PASSES, ROWS, SCORE_ROWS, SHAPES, STEPS, Work, passes_of
+from data import Scores, Tokens, batch
+from engine import fast_loss
+from engine.cli import Progress, run
+from engine.files import write_json
+from engine.ranks import Ranks
 
 
 @dataclass
 class Config:
-    part: list[str] = dataclasses.field(default_factory=lambda: ["gpt2", "vocab", "demo"])  # of these, and generation
-    rows: int = 0                # rows of a step (0: 4, 8 and 8; on a GPU four times as many)
+    part: list[str] = field(default_factory=lambda: list(SHAPES))  # shapes to measure: gpt2, vocab, demo
+    steps: list[str] = field(default_factory=lambda: [*STEPS, *PASSES])  # what to measure, by name
+    micro_batches: list[int] = field(default_factory=lambda: [1, 8])  # measure steps of so many micro-batches
+    rows: int = 0                # rows of a micro-batch (0: 4, 8 and 8; on a GPU four times as many)
     rounds: int = 5              # how often each step is measured at least
     seconds: float = 60          # and for how long at least
-    compile: bool = False        # torch.compile the models
+    compile: bool = False        # torch.compile the model
     out: str = "out/bench"       # folder for PART.json
     device: str = "auto"         # auto, cpu, cuda, cuda:1, mps
-    seed: int = 0
-    # generation
-    prefix: int = 600            # tokens of the shots, the same for all questions
-    question: int = 57           # median length of a question, in tokens
-    new_tokens: int = 100        # length of an answer
-    questions: int = 256         # how many our way answers
-    naive_questions: int = 2     # how many nanoGPT's way answers
-    batch_size: int = 256        # eval_math.py takes as many if the memory allows it
-    n_layer: int = 12            # the model that generates
-    n_head: int = 12
-    n_embd: int = 768
-    vocab_size: int = 50257
 
     def validate(self):
-        for name in ("rounds", "prefix", "question", "new_tokens", "questions", "naive_questions", "batch_size", "n_layer",
-                     "n_head"):
-            if getattr(self, name) < 1:
-                yield f"{name} must be at least 1, not {getattr(self, name)}"
-                return
+        for part in self.part:
+            if part not in SHAPES:
+                yield f"part must be of {', '.join(SHAPES)}, not {part!r}"
+        for name in self.steps:
+            if name not in STEPS and name not in PASSES:
+                yield f"steps must be of {', '.join([*STEPS, *PASSES])}, not {name!r}"
+        if set(self.steps) & set(STEPS) and "clm_nanogpt" not in self.steps:
+            yield "steps must name clm_nanogpt too, which the ratios of training steps are to"
+        if "score" in self.steps and "forward" not in self.steps:
+            yield "steps must name forward too, which the ratio of score is to"
+        if min(self.micro_batches) < 1 or self.rounds < 1:
+            yield "micro_batches and rounds must be at least 1"
         if self.rows < 0 or self.seconds < 0:
             yield "rows and seconds must not be negative"
-        for part in self.part:
-            if part not in (*SHAPES, "generation"):
-                yield f"part must be of {', '.join(SHAPES)} and generation, not {part!r}"
-        if self.n_embd % self.n_head:
-            yield f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})"
-        if self.naive_questions > self.questions:
-            yield "naive_questions must not exceed questions"
 
 
-def training_steps(shape, rows, ranks, compiled):
-    """The model, the same compiled or not, inputs, targets, the optimizer, and {name: function that takes a step}."""
-    torch.manual_seed(0)
-    device, n = ranks.device, rows * shape.block_size
-    model = GPT(shape).to(device)
-    optimizer = adamw(model, train_slm.Config(lr=0.0), device)  # lr 0: all rounds do the same work
-    x, y = (torch.randint(shape.vocab_size, (rows, shape.block_size), device=device) for _ in range(2))
-    ref = 20 * torch.rand(n, device=device)
-    reference_model = []
+# ------------------------------------------------------------------------------------------ memory
 
-    def nanogpt_losses(model, reduction):
-        with ranks.autocast():
-            logits = model.logits(model(x))
-            return logits, F.cross_entropy(logits.view(n, -1).float(), y.flatten(), reduction=reduction)
-    body = model
-    if compiled:
-        compile_passes()
-        body, nanogpt_losses = torch.compile(model), torch.compile(nanogpt_losses)
+def peak_memory(name, shape, rows, n_micro, device, threads, compiled):
+    """Bytes that this process needs at most to take the step STEPS[name], weights and optimizer included.
 
-    def update(loss):
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def clm_nanogpt():
-        logits, loss = nanogpt_losses(model, "mean")  # it returns the logits too, so they are there all the time
-        update(loss)
-
-    def slm_naive(keep):
-        if not reference_model:
-            reference_model.append(GPT(shape).to(device).eval())
-        with torch.no_grad():
-            ref_losses = nanogpt_losses(reference_model[0], "none")[1]
-        logits, losses = nanogpt_losses(model, "none")
-        k = round(keep * n)
-        mask = torch.zeros(n, device=device)
-        mask[(losses.detach() - ref_losses).argsort(descending=True)[:k]] = 1
-        update((losses * mask).sum() / k)
-
-    def ours(keep, filter_backward=False):
-        k = round(keep * n)
-        with ranks.autocast():
-            hidden = body(x, n_kept=None if k == n else k, filter_backward=filter_backward)
-            loss_sum, _, _ = kept_loss(hidden, model.wte.weight, y, k, lambda losses, i: losses - ref[i])
-        update(loss_sum / k)
-
-    return model, body, x, y, optimizer, dict(zip(STEPS, (
-        clm_nanogpt, lambda: ours(1.0), lambda: slm_naive(0.6), lambda: ours(0.6), lambda: ours(0.3), lambda: ours(0.6, True),
-        lambda: ours(0.3, True))))
-
-
-def peak_memory(name, shape, rows, device, threads):
-    """Bytes that a process needs at the most which takes this step, weights and optimizer included."""
+    None where the system does not tell. It must run in a process of its own.
+    """
     torch.set_num_threads(threads)
-    ranks = Ranks(device)
-    model, _, _, _, optimizer, steps = training_steps(shape, rows, ranks, False)
-    for p in model.parameters():
+    ranks, step = Ranks(device), STEPS[name]
+    work = Work(shape, rows, n_micro, ranks, compiled, step.filtered)
+    if compiled:
+        fast_loss.compile_passes()
+    for p in work.model.parameters():
         p.grad = torch.zeros_like(p)
-    optimizer.step()  # its state is made in the first step
-    optimizer.zero_grad(set_to_none=True)
-    steps[name]()
+    work.update()  # the optimizer makes its state in its first step
+    step.take(work, n_micro, step.keep)
     if ranks.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # compiling is not a part of the step
+        step.take(work, n_micro, step.keep)
         return torch.cuda.max_memory_allocated()
-    if os.path.exists("/proc/self/status"):
-        with open("/proc/self/status") as f:  # ru_maxrss would start from that of the parent
-            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_of_this_process()
 
 
-def in_a_process_of_its_own(f, *args):
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(f, args)
+def peak_of_this_process():
+    """The largest resident size so far, in bytes, or None."""
+    if os.path.exists("/proc/self/status"):  # Linux, where ru_maxrss would begin with what the parent needs
+        with open("/proc/self/status", encoding="utf-8") as f:
+            for line in f:
+                if line.startswith("VmHWM"):
+                    return int(line.split()[1]) * 1024
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
+
+def in_a_process_of_its_own(function, *args):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+# ------------------------------------------------------------------------------------- comparisons
 
 def matmul_flops(ranks):
     """Operations per second of a large matrix product, in the dtype that training uses."""
-    n = 8192 if ranks.device.type == "cuda" else 2048
-    a = torch.randn(n, n, device=ranks.device, dtype=torch.bfloat16 if ranks.device.type == "cuda" else torch.float32)
-    seconds = []
-    for _ in range(10):
-        ranks.synchronize()
-        start = time.perf_counter()
-        a @ a
-        ranks.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return 2 * n**3 / min(seconds)
+    n, dtype = 2048, torch.float32
+    if ranks.device.type == "cuda":
+        n, dtype = 8192, torch.bfloat16
+    a = torch.randn(n, n, device=ranks.device, dtype=dtype)
+    return 2 * n**3 / min(seconds_of(lambda: a @ a, ranks) for _ in range(10))
 
 
-def step_flops(shape, rows):
-    """Operations of the matrix products of a CLM step: 2 per weight and token forward, 4 backward; causal attention."""
+def micro_batch_flops(shape, rows):
+    """Operations of the matrix products of CLM with one micro-batch: for each weight and token 2 forward and
+    4 backward, and those of causal attention."""
     weights = 12 * shape.n_layer * shape.n_embd**2 + shape.vocab_size * shape.n_embd
     return rows * shape.block_size * (6 * weights + 6 * shape.n_layer * shape.block_size * shape.n_embd)
+
+
+def loading(shape, rows):
+    """Seconds to read the tokens and reference losses of a micro-batch from files in memory, a median."""
+    T, n = shape.block_size, 2_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        token_ids = np.random.default_rng(0).integers(shape.vocab_size, size=n, dtype=np.uint16)
+        token_ids.tofile(os.path.join(folder, "noisy.bin"))
+        write_json(os.path.join(folder, "noisy.json"), {
+            "dtype": "uint16", "n_tokens": n, "sha256": "", "labels": None, "vocab_size": shape.vocab_size,
+            "tokenizer_sha256": ""})
+        tokens = Tokens(folder, "noisy", T)
+        np.zeros((tokens.n_rows, T), dtype=np.float16).tofile(os.path.join(folder, "loss.bin"))
+        write_json(os.path.join(folder, "scores.json"), {
+            "corpus_sha256": "", "block_size": T, "rows_done": tokens.n_rows, "ckpt_sha256": ""})
+        scores, seconds = Scores(folder, tokens), []
+        for step in range(200):
+            start = time.perf_counter()
+            numbers = batch(tokens.n_rows, rows, 0, step)
+            tokens.rows(numbers)
+            scores.rows(numbers)
+            seconds.append(time.perf_counter() - start)
+        del tokens, scores  # Windows does not remove a file that is mapped
+    return float(np.median(seconds))
+
+
+# --------------------------------------------------------------------------------------- measuring
+
+def seconds_of(action, ranks):
+    ranks.synchronize()
+    start = time.perf_counter()
+    action()
+    ranks.synchronize()
+    return time.perf_counter() - start
+
+
+def take_turns(actions, cfg, ranks, part):
+    """Run the actions, {key: function}, one after the other in each round. Returns {key: seconds of each}."""
+    seconds = {key: [] for key in actions}
+    start, rounds, progress = time.time(), 0, Progress(part, 0, "measurements")
+    while rounds < cfg.rounds or time.time() - start < cfg.seconds:
+        for i, (key, action) in enumerate(actions.items()):
+            seconds[key].append(seconds_of(action, ranks))
+            progress.show(rounds * len(actions) + i + 1)
+        rounds += 1
+    progress.close()
+    return {key: np.array(values) for key, values in seconds.items()}
 
 
 def quartiles(values):
     return [float(np.quantile(values, q)) for q in (0.25, 0.5, 0.75)]
 
 
-def loading(shape, rows):
-    """Seconds to read the tokens and the scores of a step from memory-mapped files that are in memory, a median."""
-    T, n = shape.block_size, 2_000_000
-    with tempfile.TemporaryDirectory() as folder:
-        np.random.default_rng(0).integers(shape.vocab_size, size=n, dtype=np.uint16).tofile(f"{folder}/noisy.bin")
-        write_json(f"{folder}/noisy.json", {"dtype": "uint16", "n_tokens": n, "sha256": "", "labels": None,
-                                            "vocab_size": shape.vocab_size, "tokenizer_sha256": ""})
-        tokens = Tokens(folder, "noisy", T)
-        np.zeros((tokens.n_rows, T), dtype=np.float16).tofile(f"{folder}/loss.bin")
-        write_json(f"{folder}/scores.json", {"corpus_sha256": "", "block_size": T, "rows_done": tokens.n_rows,
-                                             "ckpt_sha256": ""})
-        scores, seconds = Scores(folder, tokens), []
-        for step in range(200):
-            start = time.perf_counter()
-            r = batch(tokens.n_rows, rows, 0, step)
-            tokens.rows(r), scores.rows(r)
-            seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+def record_of(seconds, baseline, n_tokens):
+    """What is reported of a measurement.
+
+    seconds, baseline: (rounds,) arrays, its own and those of what it is compared with. n_tokens: of one turn.
+    """
+    low, median, high = quartiles(seconds)
+    ratio_low, ratio, ratio_high = quartiles(seconds / baseline)
+    return {"seconds": median, "seconds_quartiles": [low, high], "tokens_per_s": n_tokens / median,
+            "ratio": ratio, "ratio_quartiles": [ratio_low, ratio_high]}
 
 
 def bench_shape(part, cfg, ranks):
-    shape, rows = SHAPES[part], cfg.rows or ROWS[part] * (4 if ranks.device.type == "cuda" else 1)
-    threads = 1 if part == "demo" else torch.get_num_threads()
-    memory = {name: in_a_process_of_its_own(peak_memory, name, shape, rows, cfg.device, threads) for name in STEPS}
+    """Measure cfg.steps at the shape of this name. Returns a dict with `steps`, by number of micro-batches
+    and name, `passes`, by name, and what they were measured with."""
+    shape, rows, on_gpu = SHAPES[part], cfg.rows or ROWS[part], ranks.device.type == "cuda"
+    if on_gpu and not cfg.rows:
+        rows *= 4
     default_threads = torch.get_num_threads()
+    threads = 1 if part == "demo" else default_threads
+    chosen = [(n_micro, name) for n_micro in cfg.micro_batches for name in STEPS if name in cfg.steps]
+    memory = {}
+    for n_micro, name in chosen:
+        # From the second micro-batch on there are gradients already: eight need as much memory as two. On a
+        # processor the step is not compiled, since the compiler's own memory would count.
+        key = min(n_micro, 2), name
+        if key not in memory:
+            memory[key] = in_a_process_of_its_own(
+                peak_memory, name, shape, rows, key[0], cfg.device, threads, cfg.compile and on_gpu)
     torch.set_num_threads(threads)
-    model, body, x, y, _, steps = training_steps(shape, rows, ranks, cfg.compile)
+    if cfg.compile:
+        fast_loss.compile_passes()
+    works = {False: Work(shape, rows, max(cfg.micro_batches), ranks, cfg.compile)}
+    if any(STEPS[name].filtered for _, name in chosen):
+        works[True] = Work(shape, rows, max(cfg.micro_batches), ranks, filtered=True)
 
+    actions = {}
+    for n_micro, name in chosen:
+        step = STEPS[name]
+        step.take(works[step.filtered], min(n_micro, 2), step.keep)  # compiles, and fills the caches
+        actions[n_micro, name] = functools.partial(step.take, works[step.filtered], n_micro, step.keep)
     many = max(1, SCORE_ROWS[part] // rows)
-    many_x, many_y = x.repeat(many, 1), y.repeat(many, 1)
-
-    def forward():
-        with torch.no_grad(), ranks.autocast():
-            body.logits(body(many_x))
-
-    def score():
-        with ranks.autocast():
-            scores = score_rows(body, many_x, many_y)[0]
-        scores_file.write(scores.half().cpu().numpy().tobytes())
-    steps |= {"forward": forward, "score": score}
-
-    seconds, start, progress = {name: [] for name in steps}, time.time(), Progress(part, 0, "steps")
     with tempfile.TemporaryFile() as scores_file:
-        while len(seconds["clm"]) < cfg.rounds + 1 or time.time() - start < cfg.seconds:
-            for name, step in steps.items():
-                ranks.synchronize()
-                at = time.perf_counter()
-                step()
-                ranks.synchronize()
-                seconds[name].append(time.perf_counter() - at)
-            progress.show(len(seconds["clm"]) * len(steps))
-    progress.close()
-    seconds = {name: np.array(s[1:]) for name, s in seconds.items()}  # the first round warms up
-    peak, flops, n = matmul_flops(ranks), step_flops(shape, rows), rows * shape.block_size
-    result = {"shape": asdict(shape), "rows": rows, "rounds": len(seconds["clm"]), "threads": threads, "matmul_flops": peak,
-              "parameters": sum(p.numel() for p in model.parameters()), "loading_seconds": loading(shape, rows), "steps": {}}
-    for name, s in seconds.items():
-        against = "forward" if name in ("forward", "score") else "clm_nanogpt"
-        low, mid, high = quartiles(s)
-        r_low, ratio, r_high = quartiles(s / seconds[against])
-        result["steps"][name] = record = {
-            "seconds": mid, "seconds_quartiles": [low, high], "tokens_per_s": n * (many if against == "forward" else 1) / mid,
-            "ratio": ratio, "ratio_quartiles": [r_low, r_high]}
-        if name in memory:
-            record |= {"memory": memory[name], "memory_ratio": memory[name] / memory["clm_nanogpt"]}
+        for name, action in passes_of(works[False], many, scores_file).items():
+            if name in cfg.steps:
+                action()
+                actions["passes", name] = action
+        seconds = take_turns(actions, cfg, ranks, part)
+
+    peak, n_tokens = matmul_flops(ranks), rows * shape.block_size
+    result = {
+        "shape": asdict(shape), "rows": rows, "rounds": len(next(iter(seconds.values()))), "threads": threads,
+        "matmul_flops": peak, "parameters": sum(p.numel() for p in works[False].model.parameters()),
+        "loading_seconds": loading(shape, rows), "steps": {}, "passes": {}}
+    for n_micro, name in chosen:
+        record = record_of(seconds[n_micro, name], seconds[n_micro, "clm_nanogpt"], n_micro * n_tokens)
+        bytes_needed = memory[min(n_micro, 2), name]
+        if bytes_needed:
+            record["memory"] = bytes_needed
+            record["memory_ratio"] = bytes_needed / memory[min(n_micro, 2), "clm_nanogpt"]
         if name.startswith("clm"):
-            record["mfu"] = flops / mid / peak
+            record["mfu"] = n_micro * micro_batch_flops(shape, rows) / record["seconds"] / peak
+        result["steps"].setdefault(str(n_micro), {})[name] = record
+    for name in PASSES:
+        if name in cfg.steps:
+            times, baseline = seconds["passes", name], seconds["passes", "forward"]
+            result["passes"][name] = record_of(times, baseline, many * n_tokens)
     torch.set_num_threads(default_threads)
     return result
 
 
-def table(result):
-    """What bench_shape measured, as a table in markdown."""
-    lines = ["| | ms (quartiles) | tokens/s | time, ratio (quartiles) | peak memory, MB | ratio | MFU |", "|---|---|---|---|---|---|---|"]
-    for name, r in result["steps"].items():
-        low, high = (q * 1e3 for q in r["seconds_quartiles"])
+# --------------------------------------------------------------------------------------- reporting
+
+def table_of(title, records):
+    columns = "ms (quartiles) | tokens/s | time, ratio (quartiles) | peak memory, MB | ratio | MFU |"
+    lines = [f"| {title} | {columns}", "|---|---|---|---|---|---|---|"]
+    for name, r in records.items():
+        low, high = (seconds * 1e3 for seconds in r["seconds_quartiles"])
+        ratio_low, ratio_high = r["ratio_quartiles"]
         memory = f"{r['memory'] / 2**20:,.0f} | {r['memory_ratio']:.2f}" if "memory" in r else " | "
-        lines.append(f"| {name} | {r['seconds'] * 1e3:,.1f} ({low:,.1f} to {high:,.1f}) | {r['tokens_per_s']:,.0f} | {r['ratio']:.3f} "
-                     f"({r['ratio_quartiles'][0]:.3f} to {r['ratio_quartiles'][1]:.3f}) | {memory} | "
-                     f"{format(r['mfu'], '.0%') if 'mfu' in r else ''} |")
+        mfu = f"{r['mfu']:.0%}" if "mfu" in r else ""
+        time_ms = f"{r['seconds'] * 1e3:,.1f} ({low:,.1f} to {high:,.1f})"
+        ratio = f"{r['ratio']:.3f} ({ratio_low:.3f} to {ratio_high:.3f})"
+        lines.append(f"| {name} | {time_ms} | {r['tokens_per_s']:,.0f} | {ratio} | {memory} | {mfu} |")
     return "\n".join(lines)
 
 
-@torch.no_grad()
-def generate_naively(model, prompt, new_tokens):
-    """nanoGPT's loop: the whole context through the model for each new token."""
-    idx = torch.tensor([prompt], device=model.wte.weight.device)
-    for _ in range(new_tokens):
-        token = model.logits(model(idx)[:, -1]).argmax(dim=-1)
-        idx = torch.cat([idx, token.unsqueeze(1)], dim=1)
-    return idx[0, len(prompt):].tolist()
-
-
-def bench_generation(cfg, ranks):
-    """An 8-shot prompt as long as GSM8K's (600 tokens, then questions of 30 to 110 tokens) and 100 new tokens, from random
-    weights. nanoGPT's way runs the whole context again for every new token, one question after the other."""
-    torch.manual_seed(cfg.seed)
-    draw = random.Random(cfg.seed)
-    lengths = [round(cfg.question * draw.triangular(0.5, 1.9, 0.75)) for _ in range(cfg.questions)]
-    block_size = cfg.prefix + max(lengths) + cfg.new_tokens
-    model = GPT(GPTConfig(block_size, cfg.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd)).to(ranks.device).eval()
-    shots = [draw.randrange(cfg.vocab_size) for _ in range(cfg.prefix)]
-    prompts = [shots + [draw.randrange(cfg.vocab_size) for _ in range(n)] for n in lengths]
-
-    def now():
-        ranks.synchronize()
-        return time.perf_counter()
-
-    with ranks.autocast():
-        model.generate(prompts[:2], 2)  # the first call is slower
-        order = sorted(range(cfg.questions), key=lambda i: -lengths[i])  # as eval_math.py does
-        written, start, progress = {}, now(), Progress("our way", cfg.questions, "questions")
-        for at in range(0, cfg.questions, cfg.batch_size):
-            some = order[at:at + cfg.batch_size]
-            written |= zip(some, model.generate([prompts[i] for i in some], cfg.new_tokens))
-            progress.show(len(written))
-        ours = cfg.questions / (now() - start)
-        progress.close()
-        same, start, progress = 0, now(), Progress("nanoGPT's way", cfg.naive_questions, "questions")
-        for i in range(cfg.naive_questions):
-            tokens = generate_naively(model, prompts[i], cfg.new_tokens)
-            same += sum(a == b for a, b in zip(tokens, written[i]))
-            progress.show(i + 1)
-        naive = cfg.naive_questions / (now() - start)
-        progress.close()
-    same /= cfg.naive_questions * cfg.new_tokens
-    print(f"ours           {ours:8.3f} questions/s, {ours * cfg.new_tokens:8.1f} new tokens/s\n"
-          f"nanoGPT's way  {naive:8.4f} questions/s\n"
-          f"ratio          {ours / naive:8.1f}, {same:.1%} of the tokens the same")
-    return {"questions_per_s": ours, "naive_questions_per_s": naive, "ratio": ours / naive, "same_tokens": same}
+def table(result):
+    """What bench_shape measured, in markdown: a table for each number of micro-batches, one of the passes."""
+    tables = []
+    for n_micro, records in result["steps"].items():
+        tables.append(table_of("1 micro-batch" if n_micro == "1" else f"{n_micro} micro-batches", records))
+    if result["passes"]:
+        tables.append(table_of("without gradient", result["passes"]))
+    return "\n\n".join(tables)
 
 
 def main(cfg):
     ranks = Ranks(cfg.device)
-    os.makedirs(cfg.out, exist_ok=True)
     for part in cfg.part:
-        result = bench_generation(cfg, ranks) if part == "generation" else bench_shape(part, cfg, ranks)
-        if part != "generation":
-            print(f"{part}: {result['rows']} x {result['shape']['block_size']} tokens a step, {result['parameters']:,} parameters, "
-                  f"{result['rounds']} rounds; loading a step's tokens and scores takes {result['loading_seconds'] * 1e3:.3f} ms\n"
-                  + table(result))
-        device = torch.cuda.get_device_name() if ranks.device.type == "cuda" else str(ranks.device)
-        write_json(os.path.join(cfg.out, f"{part}.json"), {
-            "config": asdict(cfg), "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__,
-            "source": source_revision(), **result})
+        result = bench_shape(part, cfg, ranks)
+        print(f"{part}: {result['rows']} x {result['shape']['block_size']} tokens a micro-batch, "
+              f"{result['parameters']:,} parameters, {result['rounds']} rounds; loading the tokens and "
+              f"reference losses of a micro-batch takes {result['loading_seconds'] * 1e3:.3f} ms\n")
+        print(table(result))
+        write_result(cfg, part, ranks, result)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """
-Are the questions of a test in the corpus? Runs of words that both hold.
+Are the questions of a test in the corpus? Whoever trains on them measures memory.
+
+A question counts as found where the corpus holds 13 words in a row of it, or 8 words where the question has fewer than 13.
+Questions of fewer than 8 words are not checked. Case and punctuation do not count.
 """
 import itertools
 import os
@@ -13,40 +16,42 @@ from engine.cli import Progress
 from engine.files import write_json
 from grading import tasks
 
+LONG, SHORT = 13, 8  # words in a row
+
 
 def check_overlap(task_names, folder, data_dir):
-    """Print, and write to overlap.json in the corpus folder, which questions of the tasks share 13 words in a row with a side
-    of the corpus (8 words where the question has fewer than 13; questions of fewer than 8 words are not checked). Case and
-    punctuation do not count. data_dir: the folder of the public tasks' test files."""
+    """Print, and write to overlap.json in the corpus folder, which questions of the tasks its two sides hold.
+
+    data_dir: the folder of the public tasks' test files. Raises BadInput.
+    """
     enc, result = load_tokenizer(folder), {}
-    words_of = {}  # (task, number of the question) -> its words
+    words_of = {}   # (task, number of the question) -> its words
     for task in task_names:
         for i, question in enumerate(questions(task, folder, data_dir)):
-            words_of[task, i] = re.findall(r"\w+", question.lower())
-    where = {}  # run of words -> the questions it occurs in
+            words_of[task, i] = words_in(question)
+    where = {}      # words in a row -> the questions that have them
     for key, words in words_of.items():
-        for run in runs(words, 13 if len(words) >= 13 else 8):
-            where.setdefault(run, set()).add(key)
+        for gram in ngrams(words, LONG if len(words) >= LONG else SHORT):
+            where.setdefault(gram, set()).add(key)
     for side in ("curated", "noisy"):
-        tokens = Tokens(folder, side, 1)
-        found = find(where, tokens.tokens, enc, side)
+        found = find(where, Tokens(folder, side, T=1).tokens, enc, side)
         for task in task_names:
             lengths = [len(words) for (t, _), words in words_of.items() if t == task]
-            hits = {i: run for (t, i), run in found.items() if t == task}
-            too_short = sum(n < 8 for n in lengths)
+            hits = {i: gram for (t, i), gram in found.items() if t == task}
+            too_short = sum(n < SHORT for n in lengths)
             result.setdefault(task, {})[side] = {"questions": len(lengths), "too_short": too_short,
                                                  "found": len(hits), "which": dict(sorted(hits.items()))}
-            text = f"{task}: {len(hits)} of {len(lengths)} questions in {side}"
+            line = f"{task}: {len(hits)} of {len(lengths)} questions in {side}"
             if too_short:
-                text += f", {too_short} too short to check"
+                line += f", {too_short} too short to check"
             if hits:
-                text += f", the first as '... {hits[min(hits)]} ...'"
-            print(text)
+                line += f", the first as '... {hits[min(hits)]} ...'"
+            print(line)
     write_json(os.path.join(folder, "overlap.json"), result)
 
 
 def questions(task, folder, data_dir):
-    """The texts that are asked in a task: without the words of the prompt's form and without options."""
+    """What the problems of a task ask, without the words of the prompt's form and without options."""
     if task == "demo":
         problems = tasks.load_problems(task, os.path.join(folder, "eval.jsonl"))
     else:
@@ -56,34 +61,42 @@ def questions(task, folder, data_dir):
 
 
 def find(where, tokens, enc, name):
-    """{question: the first of its runs of words that occurs in the token file}. where: {run of words: set of questions}."""
+    """{question: the first words in a row of it that a token file holds}, for the questions that it holds.
+
+    where: {words in a row: the questions that have them}. tokens: (n,) token ids.
+    """
     found, done = {}, 0
     progress = Progress(name, len(tokens), "tokens")
     for ids in documents(tokens, enc.eot_token):
-        words = re.findall(r"\w+", enc.decode(ids).lower())
-        for run in itertools.chain(runs(words, 13), runs(words, 8)):
-            for key in where.get(run, ()):
-                found.setdefault(key, " ".join(run))
+        words = words_in(enc.decode(ids))
+        for gram in itertools.chain(ngrams(words, LONG), ngrams(words, SHORT)):
+            for key in where.get(gram, ()):
+                found.setdefault(key, " ".join(gram))
         done += len(ids)
         progress.show(done, f"{len(found)} found")
     progress.close()
     return found
 
 
-def runs(words, n):
-    """All runs of n words."""
+def words_in(text):
+    return re.findall(r"\w+", text.lower())
+
+
+def ngrams(words, n):
+    """Every n words in a row, as tuples."""
     return (tuple(words[i:i + n]) for i in range(len(words) - n + 1))
 
 
 def documents(tokens, end):
-    """The documents of a flat array of tokens, as lists of ids without the `end` token between them."""
-    rest = []
+    """The documents of a token file, as lists of ids without the `end` token between them. tokens: (n,), read a million at a
+    time."""
+    rest = []  # the beginning of a document that goes on in the next million
     for at in range(0, len(tokens), 2**20):
-        piece = np.asarray(tokens[at:at + 2**20])
+        some = np.asarray(tokens[at:at + 2**20])
         start = 0
-        for stop in np.flatnonzero(piece == end):
-            yield rest + piece[start:stop].tolist()
+        for stop in np.flatnonzero(some == end):
+            yield rest + some[start:stop].tolist()
             rest, start = [], stop + 1
-        rest += piece[start:].tolist()
+        rest += some[start:].tolist()
     if rest:
         yield rest

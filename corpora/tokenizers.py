@@ -1,5 +1,13 @@
 """
-Tokenizers: how text becomes token ids, with tiktoken.
+Tokenizers: how text becomes token ids. All of them are byte-pair encodings that tiktoken runs.
+
+    enc = load_tokenizer("data/demo")      # or "gpt2", my.tiktoken, merges.txt
+    enc.encode_ordinary("7 + 5 = 12")      # text -> token ids
+    enc.decode(ids)                        # token ids -> text
+    enc.eot_token                          # the id of <|endoftext|>, which ends every document; it is always the last one
+
+A tokenizer is its tokens in the order of their ids, each a byte string, and a pattern that cuts text into words before the
+words are cut into tokens.
 """
 import base64
 import hashlib
@@ -15,83 +23,119 @@ from engine.files import write_json
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 DEMO_PATTERN = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]|\s"
+SINGLE_BYTES = [bytes([i]) for i in range(256)]
+KINDS = "a corpus folder, a .tiktoken or GPT-2 merges file, or a name of tiktoken's"
 
 
-def make_tokenizer(name, pattern, ranks):
-    """A tiktoken Encoding: `ranks` are the byte strings in order of their ids; <|endoftext|> takes the next id."""
-    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks={b: i for i, b in enumerate(ranks)},
-                             special_tokens={END_OF_TEXT: len(ranks)})
+def make_tokenizer(name, pattern, tokens):
+    """A tiktoken Encoding whose id i stands for the byte string tokens[i]; <|endoftext|> takes the id after them.
+
+    Raises ValueError where a token comes twice or one of the 256 single bytes is missing: tiktoken itself would end the
+    whole program, in some cases only at the first text that it cannot encode.
+    """
+    ids = {token: i for i, token in enumerate(tokens)}
+    if len(ids) < len(tokens):
+        twice = next(token for i, token in enumerate(tokens) if ids[token] != i)
+        raise ValueError(f"it holds the token {twice!r} twice")
+    missing = [byte for byte in SINGLE_BYTES if byte not in ids]
+    if missing:
+        raise ValueError(f"it lacks {len(missing)} of the 256 single bytes, the first is {missing[0]!r}, so that there are "
+                         f"texts which it cannot encode")
+    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ids, special_tokens={END_OF_TEXT: len(tokens)})
 
 
 def demo_tokenizer():
-    """The built-in corpus's: the 256 bytes, then its words, each with the space before it; <|endoftext|> last."""
-    return make_tokenizer("nanorho-demo", DEMO_PATTERN, single_bytes() + [w.encode() for w in WORDS])
-
-
-def single_bytes():
-    return [bytes([i]) for i in range(256)]
+    """The built-in corpus's: the 256 bytes, then its words, each with the space before it."""
+    return make_tokenizer("nanorho-demo", DEMO_PATTERN, SINGLE_BYTES + [w.encode() for w in WORDS])
 
 
 def load_tokenizer(source, vocab_size=None):
-    """A tiktoken Encoding from: a corpus folder, a .tiktoken file (a base64 token and its rank a line), a file of
-    GPT-2 merges, or a name that tiktoken knows (downloaded once). vocab_size keeps the first ids only: a prefix of
-    a byte-pair encoding is one too. Raises BadInput."""
+    """A tiktoken Encoding from a corpus folder, a .tiktoken file (a token in base64 and its id a line), a file of GPT-2
+    merges, or a name that tiktoken knows (it is downloaded once).
+
+    vocab_size: keep so many ids only, the first ones and <|endoftext|>; the beginning of a byte-pair encoding is one too.
+    Raises BadInput.
+    """
     try:
-        name, pattern, ranks = read_tokenizer(source)
-        if not set(single_bytes()) <= set(ranks):
-            raise ValueError("it does not hold all 256 single bytes, so some texts could not be encoded")
-        if len(set(ranks)) < len(ranks):
-            raise ValueError("it holds a token twice")
+        name, pattern, tokens = read_tokenizer(source)
+        if vocab_size and not 257 <= vocab_size <= len(tokens) + 1:
+            raise BadInput(f"vocab_size {vocab_size} must lie between 257 and {len(tokens) + 1} for the tokenizer {source}")
+        if vocab_size:
+            tokens = tokens[:vocab_size - 1]
+        return make_tokenizer(name, pattern, tokens)
     except (ValueError, KeyError, IndexError, TypeError) as e:
-        raise BadInput(f"{source} is not a tokenizer: {e}".splitlines()[0] + "; give a corpus folder, a .tiktoken or "
-                       "GPT-2 merges file, or a name of tiktoken's")
+        first_line = f"{source} is not a tokenizer, or is damaged: {e}".splitlines()[0]
+        raise BadInput(f"{first_line}; give {KINDS}")
     except OSError as e:
-        raise BadInput(f"cannot load the tokenizer {source!r}: {e}; give a corpus folder, a .tiktoken or GPT-2 merges "
-                       f"file, or a name of tiktoken's with the network at hand")
-    if vocab_size and not 257 <= vocab_size <= len(ranks) + 1:
-        raise BadInput(f"vocab_size {vocab_size} must lie between 257 and {len(ranks) + 1} for the tokenizer {source}")
-    if vocab_size:
-        ranks = ranks[:vocab_size - 1]
-    return make_tokenizer(name, pattern, ranks)
+        raise BadInput(f"cannot load the tokenizer {source!r}: {e}; give {KINDS} with the network at hand")
 
 
 def read_tokenizer(source):
-    """(name, pattern, byte strings in order of their ids) of what `load_tokenizer` takes."""
+    """(name, pattern, byte strings in the order of their ids) of what `load_tokenizer` takes. Raises ValueError, KeyError,
+    TypeError or OSError where it is not one of these."""
     if os.path.isdir(source):
-        with open(os.path.join(source, "tokenizer.json"), encoding="utf-8") as f:
-            spec = json.load(f)
-        return spec["name"], spec["pattern"], [base64.b64decode(b, validate=True) for b in spec["ranks"]]
+        return read_folder(source)
     if source.endswith(".tiktoken"):
-        with open(source, "rb") as f:
-            pairs = [line.split() for line in f if line.strip()]
-        pairs = sorted((int(rank), base64.b64decode(b, validate=True)) for b, rank in pairs)
-        if [rank for rank, _ in pairs] != list(range(len(pairs))):
-            raise ValueError(f"its ranks are not 0 to {len(pairs) - 1}, each once: it is damaged or cut off")
-        return os.path.basename(source), GPT2_PATTERN, [b for _, b in pairs]
+        return os.path.basename(source), GPT2_PATTERN, tiktoken_tokens(source)
     if os.path.exists(source):
-        return os.path.basename(source), GPT2_PATTERN, gpt2_ranks(source)
+        return os.path.basename(source), GPT2_PATTERN, gpt2_tokens(source)
     enc = tiktoken.get_encoding(source)
-    pattern = GPT2_PATTERN if source == "gpt2" else enc._pat_str  # old versions of tiktoken spell GPT-2's otherwise
-    return enc.name, pattern, ranks_of(enc)
+    # Old versions of tiktoken write GPT-2's pattern in another way, which would give the same tokenizer another hash.
+    pattern = GPT2_PATTERN if source == "gpt2" else enc._pat_str
+    return enc.name, pattern, tokens_of(enc)
 
 
-def ranks_of(enc):
-    """The byte strings of an Encoding in the order of their ids."""
+def tokens_of(enc):
+    """The byte strings of an Encoding in the order of their ids, without <|endoftext|>."""
     return sorted(enc._mergeable_ranks, key=enc._mergeable_ranks.get)
 
 
-def gpt2_characters():
-    """{character: byte} in the order of GPT-2's ids. Its files write each byte as a printable character: the 188 printable
-    ones stand for themselves and come first."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+# ------------------------------------------------------------------------------------------------ file formats
+
+def save_tokenizer(enc, folder):
+    """Write tokenizer.json into a corpus folder."""
+    tokens = [base64.b64encode(token).decode() for token in tokens_of(enc)]
+    write_json(os.path.join(folder, "tokenizer.json"),
+               {"name": enc.name, "sha256": tokenizer_hash(enc), "pattern": enc._pat_str, "ranks": tokens})
 
 
-def gpt2_ranks(path):
-    """Byte strings in the order of their ids, from GPT-2's merges file ('#version' line, then two symbols a line)."""
+def read_folder(folder):
+    """What `save_tokenizer` wrote, as `read_tokenizer` returns it."""
+    with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as f:
+        spec = json.load(f)
+    if not isinstance(spec, dict) or not {"name", "pattern", "ranks"} <= spec.keys():
+        raise ValueError("its tokenizer.json is not one that prepare.py wrote")
+    tokens = [base64.b64decode(text, validate=True) for text in spec["ranks"]]
+    enc = make_tokenizer(spec["name"], spec["pattern"], tokens)
+    if tokenizer_hash(enc) != spec.get("sha256"):
+        raise ValueError("its tokenizer.json does not have the hash that it names")
+    return spec["name"], spec["pattern"], tokens
+
+
+def tiktoken_tokens(path):
+    """Byte strings in the order of their ids from a .tiktoken file: a token in base64 and its id a line."""
+    tokens = {}  # id -> byte string
+    with open(path, "rb") as f:
+        for number, line in enumerate(f, 1):
+            if not line.strip():
+                continue
+            try:
+                text, token_id = line.split()
+                token, token_id = base64.b64decode(text, validate=True), int(token_id)
+            except ValueError:
+                raise ValueError(f"line {number} is not a token in base64 and its id")
+            if token_id in tokens:
+                raise ValueError(f"line {number} gives the id {token_id} a second time")
+            tokens[token_id] = token
+    if sorted(tokens) != list(range(len(tokens))):
+        raise ValueError(f"the ids of its {len(tokens)} tokens are not 0 to {len(tokens) - 1}")
+    return [tokens[i] for i in range(len(tokens))]
+
+
+def gpt2_tokens(path):
+    """Byte strings in the order of their ids from GPT-2's merges file: a '#version' line, then two symbols a line."""
     byte_of = gpt2_characters()
-    ranks = [bytes([b]) for b in byte_of.values()]
+    tokens = [bytes([b]) for b in byte_of.values()]
     with open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
             if line.startswith("#version") or not line.strip():
@@ -99,20 +143,22 @@ def gpt2_ranks(path):
             pair = line.split()
             if len(pair) != 2 or not all(c in byte_of for c in "".join(pair)):
                 raise ValueError(f"line {number} is not a pair of GPT-2 symbols")
-            ranks.append(bytes(byte_of[c] for c in "".join(pair)))
-    return ranks
+            tokens.append(bytes(byte_of[c] for c in "".join(pair)))
+    return tokens
 
 
-def save_tokenizer(enc, folder):
-    write_json(os.path.join(folder, "tokenizer.json"),
-               {"name": enc.name, "sha256": tokenizer_hash(enc), "pattern": enc._pat_str,
-                "ranks": [base64.b64encode(b).decode() for b in ranks_of(enc)]})
+def gpt2_characters():
+    """{character: byte} in the order of GPT-2's ids. Its files write each byte as a printable character: the 188 bytes that
+    are printable stand for themselves and come first."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
 def tokenizer_hash(enc):
-    """What tells two tokenizers apart: the byte string of every id, and the pattern that splits text into words."""
+    """What tells two tokenizers apart, as a hexadecimal hash: the byte string of every id, and the pattern."""
     h = hashlib.sha256(enc._pat_str.encode())
-    for b, rank in sorted(enc._mergeable_ranks.items(), key=lambda item: item[1]):
-        h.update(b"%d:%s" % (rank, b))
+    for i, token in enumerate(tokens_of(enc)):
+        h.update(b"%d:%s" % (i, token))
     h.update(repr(sorted(enc._special_tokens.items())).encode())
     return h.hexdigest()

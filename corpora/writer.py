@@ -1,5 +1,5 @@
 """
-Token files on disk: NAME.bin, its sidecar NAME.json, and NAME.labels.bin where tokens are labelled.
+Token files on disk: NAME.bin, its sidecar NAME.json, and NAME.labels.bin where tokens are labelled. data.py reads them.
 """
 import hashlib
 import os
@@ -14,23 +14,31 @@ from engine.files import write_json
 
 
 class TokenWriter:
-    """Writes NAME.bin (and NAME.labels.bin) as a stream; the sidecar comes last and makes the file valid. n_tokens,
-    n_documents: go on with files that hold so many (what is behind them is cut off)."""
+    """Writes a token file as a stream. The sidecar comes last, and makes the file valid.
+
+    label_names: what the labels stand for, where tokens are labelled. n_tokens, n_documents: go on with files that hold so
+    many; what an interrupted run had written behind them is cut off. Raises BadInput where they hold fewer.
+    """
 
     def __init__(self, folder, name, enc, label_names=None, n_tokens=0, n_documents=0):
         self.folder, self.name, self.enc, self.label_names = folder, name, enc, label_names
         self.dtype = np.dtype("uint16" if enc.n_vocab <= 2**16 else "uint32")
         self.n_tokens, self.n_documents = n_tokens, n_documents
         self.file, self.hash = self.open("bin", self.dtype.itemsize)
-        self.label_file, self.label_hash = self.open("labels.bin", 1) if label_names else (None, None)
+        self.files = [self.file]
+        if label_names:
+            self.label_file, self.label_hash = self.open("labels.bin", 1)
+            self.files.append(self.label_file)
 
     def open(self, ending, itemsize):
-        """A file of n_tokens items to append to, and the hash of what it holds."""
-        f, h, size = open(self.path(ending), "a+b"), hashlib.sha256(), self.n_tokens * itemsize
+        """A file of n_tokens items, of so many bytes each, to append to; and the hash of what it holds."""
+        size = self.n_tokens * itemsize
+        f = open(self.path(ending), "a+b")
         if f.seek(0, os.SEEK_END) < size:
             raise BadInput(f"{f.name} is shorter than progress.json beside it says: delete {self.folder}, and start again")
         f.truncate(size)
         f.seek(0)
+        h = hashlib.sha256()
         while block := f.read(2**20):
             h.update(block)
         return f, h
@@ -39,42 +47,50 @@ class TokenWriter:
         return os.path.join(self.folder, f"{self.name}.{ending}")
 
     def add(self, tokens, labels=None, end=True):
-        """A document, or a piece of one with end=False. The end-of-text token takes the last token's label."""
+        """Append a document, or a piece of one with end=False.
+
+        tokens: a list of ids. labels: a list of label numbers, one a token, where tokens are labelled. The end-of-text token
+        behind a document takes the label of its last token.
+        """
         if end:
             tokens = tokens + [self.enc.eot_token]
-            labels = labels + (labels[-1:] or [builtin.QUESTION]) if labels is not None else None
-        data = np.asarray(tokens, dtype=self.dtype).tobytes()
-        self.file.write(data)
-        self.hash.update(data)
-        if self.label_file:
-            self.label_file.write(bytes(labels))
-            self.label_hash.update(bytes(labels))
+            if labels is not None:
+                labels = labels + (labels[-1:] or [builtin.QUESTION])
+        content = np.asarray(tokens, dtype=self.dtype).tobytes()
+        self.file.write(content)
+        self.hash.update(content)
+        if self.label_names:
+            content = bytes(labels)
+            self.label_file.write(content)
+            self.label_hash.update(content)
         self.n_tokens += len(tokens)
         self.n_documents += end
 
     def sync(self):
-        for f in filter(None, (self.file, self.label_file)):
+        """Make sure that all of it is on disk."""
+        for f in self.files:
             f.flush()
             os.fsync(f.fileno())
 
     def close(self):
         self.sync()
-        for f in filter(None, (self.file, self.label_file)):
+        for f in self.files:
             f.close()
-        write_json(self.path("json"), {
-            "n_tokens": self.n_tokens, "n_documents": self.n_documents, "dtype": self.dtype.name,
-            "vocab_size": self.enc.n_vocab, "tokenizer_sha256": tokenizer_hash(self.enc),
-            "sha256": self.hash.hexdigest(), "labels": self.label_names,
-            "useful_labels": [builtin.LABELS[i] for i in builtin.USEFUL] if self.label_names else None,
-            "solution_labels": [builtin.LABELS[i] for i in builtin.SOLUTIONS] if self.label_names else None,
-            "labels_sha256": self.label_hash.hexdigest() if self.label_names else None})
+        about = {"n_tokens": self.n_tokens, "n_documents": self.n_documents, "dtype": self.dtype.name,
+                 "vocab_size": self.enc.n_vocab, "tokenizer_sha256": tokenizer_hash(self.enc),
+                 "sha256": self.hash.hexdigest(), "labels": self.label_names}
+        if self.label_names:
+            about |= {"useful_labels": [builtin.LABELS[i] for i in builtin.USEFUL],
+                      "solution_labels": [builtin.LABELS[i] for i in builtin.SOLUTIONS],
+                      "labels_sha256": self.label_hash.hexdigest()}
+        write_json(self.path("json"), about)
 
 
 def join(folder, names, out, enc):
-    """A token file that is others one after the other (rows are shuffled when they are read)."""
+    """A labelled token file that is others one after the other (their rows are shuffled when they are read)."""
     writer = TokenWriter(folder, out, enc, builtin.LABELS)
     for name in names:
-        part = Tokens(folder, name, 1)
+        part = Tokens(folder, name, T=1)
         writer.add(part.tokens, part.labels, end=False)
         writer.n_documents += part.meta["n_documents"]
     writer.close()

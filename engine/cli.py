@@ -46,8 +46,8 @@ def run(main, Config, doc):
         if not (several_processes() and says_a_process_is_gone(e)):
             raise
         first_line = str(e).splitlines()[0]
-        leave(f"{script}: rank {os.environ['RANK']}: another process of the run is gone ({first_line:.80}); its own "
-              f"message says why; go on with the same command (and --resume, for a training run)", 2)
+        leave(f"{script}: rank {os.environ['RANK']}: another process of the run is gone ({first_line:.80}); "
+              f"its own message says why; go on with the same command (and --resume, for a training run)", 2)
     except KeyboardInterrupt:
         leave(f"{script}: interrupted; go on with the same command (and --resume, for a training run)", 130)
 
@@ -65,9 +65,8 @@ def several_processes():
 def leave(message, code):
     """End with a line on standard error.
 
-    Among several processes it ends at once: destroying their group would wait for the others, while torchrun ends them all
-    as soon as one of them has ended.
-    """
+    Among several processes it ends at once: destroying their group would wait for the others, while torchrun
+    ends them all as soon as one of them has ended. """
     print(message, file=sys.stderr, flush=True)
     if several_processes():
         sys.stdout.flush()
@@ -81,16 +80,19 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def parse(Config, doc, argv=None):
-    """A checked `Config` (a dataclass) from the command line: an option for each field, its comment as the help text."""
+    """A checked `Config` (a dataclass) from the command line: an option for each field, its comment as the
+    help text."""
     source = "".join(inspect.getsource(c) for c in Config.__mro__ if dataclasses.is_dataclass(c))
     comments = dict(re.findall(r"^ +(\w+):[^#\n]*#\s*(.*)$", source, re.M))
     hints = typing.get_type_hints(Config)
-    parser = OneLineParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = OneLineParser(description=doc, allow_abbrev=False,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
     own = vars(Config).get("__annotations__", {})
-    fields = sorted(dataclasses.fields(Config), key=lambda f: f.name not in own)  # the script's own options come first
+    fields = sorted(dataclasses.fields(Config), key=lambda f: f.name not in own)  # a script's own first
     for f in fields:
         default, kind = getattr(Config(), f.name), hints[f.name]
-        option = {"default": default, "help": f"{comments.get(f.name, '')} (default: {default!r})".replace("%", "%%")}
+        text = f"{comments.get(f.name, '')} (default: {default!r})"
+        option = {"default": default, "help": text.replace("%", "%%")}
         if kind is bool:
             parser.add_argument(f"--{f.name}", action=argparse.BooleanOptionalAction, **option)
         elif typing.get_origin(kind) is list:
@@ -134,8 +136,8 @@ class Progress:
         self.tty = sys.stderr.isatty()
 
     def show(self, done, text=""):
-        now = time.time()
-        if now - self.shown < (1 if self.tty else 10) or os.environ.get("RANK", "0") != "0":  # one line for all ranks
+        now, pause = time.time(), 1 if self.tty else 10
+        if now - self.shown < pause or os.environ.get("RANK", "0") != "0":  # of several processes one prints
             return
         self.shown = now
         rate = (done - self.first) / (now - self.start)
@@ -163,7 +165,8 @@ def clock(seconds):
 
 
 class StopSignal:
-    """Ctrl-C and SIGTERM end a run after the step at hand, so that it can save; a second one ends it at once."""
+    """Ctrl-C and SIGTERM end a run after the step at hand, so that it can save; a second one ends it at
+    once."""
 
     def __init__(self):
         self.received = False

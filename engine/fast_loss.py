@@ -1,14 +1,14 @@
 """
 The fast form of the losses: the same results, without holding the logits of all tokens.
 
-    loss_sum = all_tokens_loss(hidden, weight, targets)                      # as train_ref.all_tokens_loss
-    loss_sum, loss, selected = selected_loss(hidden, weight, targets, ref_loss, k, score)    # as train_slm.selected_loss
+    loss_sum = all_tokens_loss(hidden, weight, targets)                                    # train_ref.py
+    loss_sum, loss, selected = selected_loss(hidden, weight, targets, ref_loss, k, score)  # train_slm.py
     loss = token_losses(hidden, weight, targets)                             # of all tokens, without gradient
 
-The plain forms stand in the training scripts; tests/test_fast_loss.py holds these equal to them. Two things make the
-difference. Logits exist for one chunk of tokens at a time, in memory that is used again. And only the k selected tokens are
-multiplied back through the output layer, while their logits are still there: losses are needed of all tokens, gradients of
-these alone, so nothing is lost.
+The plain forms stand in the training scripts; tests/test_fast_loss.py holds these equal to them. Two things
+make the difference. Logits exist for one chunk of tokens at a time, in memory that is used again. And only
+the k selected tokens are multiplied back through the output layer, while their logits are still there:
+losses are needed of all tokens, gradients of these alone, so nothing is lost.
 
 n is the number of tokens of a forward pass (B*T), C channels, V vocabulary.
 """
@@ -21,70 +21,74 @@ from model import token_loss
 
 
 def all_tokens_loss(hidden, weight, targets):
-    """The sum of the losses of all tokens, a scalar with gradient. hidden: (B, T, C). weight: (V, C). targets: (B, T)."""
+    """The sum of the losses of all tokens, a scalar with gradient. hidden: (B, T, C). weight: (V, C).
+    targets: (B, T)."""
     return run_fast(hidden, weight, targets, None, targets.numel(), None)[0]
 
 
 def selected_loss(hidden, weight, targets, ref_loss, k, score):
     """Equations 3 to 5 of the paper: the loss of the k tokens of highest score.
 
-    hidden: (B, T, C). weight: (V, C), the output layer's. targets: (B, T). ref_loss: (B, T). score: a function of (loss,
-    ref_loss) that treats each token by itself, since it is asked for some tokens at a time; among equals the earlier token
-    is selected. Returns the sum over the selected tokens (a scalar with gradient), and without gradient the loss of every
-    token and which are selected, (B, T).
-    """
+    hidden: (B, T, C). weight: (V, C), the output layer's. targets: (B, T). ref_loss: (B, T). score: a
+    function of (loss, ref_loss) that treats each token by itself, since it is asked for some tokens at a
+    time; among equals the earlier token is selected. Returns the sum over the selected tokens (a scalar with
+    gradient), and without gradient the loss of every token and which are selected, (B, T). """
     return run_fast(hidden, weight, targets, ref_loss, k, score)
 
 
 def selected_before_loss(hidden, weight, targets, ref_loss, k, score):
-    """The same for a score that needs no loss: score(None, ref_loss). Only the selected tokens cost anything in the output
-    layer; the loss of the others comes out as NaN, not known."""
-    targets_flat, n = targets.flatten(), targets.numel()
-    ranked = score(None, ref_loss).flatten().argsort(descending=True, stable=True)   # (n,)
-    best = ranked[:k].sort().values                                                 # (k,), in the order of the text
-    hidden_best = hidden.flatten(0, 1)[best].unsqueeze(0)                           # (1, k, C)
-    loss_sum, loss_best, _ = run_fast(hidden_best, weight, targets_flat[best].unsqueeze(0), None, k, None)
-    loss = torch.full((n,), math.nan, dtype=loss_best.dtype, device=hidden.device)  # (n,)
-    loss.index_copy_(0, best, loss_best.flatten())
+    """The same for a score that needs no loss: score(None, ref_loss). Only the selected tokens cost anything
+    in the output layer; the loss of the others comes out as NaN, not known."""
+    n = targets.numel()
+    ranked = score(None, ref_loss).flatten().argsort(descending=True, stable=True)          # (n,)
+    best = ranked[:k].sort().values                                                      # (k,), in text order
+    best_hidden, best_targets = hidden.flatten(0, 1)[best], targets.flatten()[best]         # (k, C), (k,)
+    loss_sum, best_loss, _ = FastLoss.apply(best_hidden, weight, best_targets, None, k, None)
+    loss = torch.full((n,), math.nan, dtype=best_loss.dtype, device=hidden.device)
+    loss.index_copy_(0, best, best_loss)                                                    # (n,)
     selected = torch.zeros(n, dtype=torch.bool, device=hidden.device).index_fill_(0, best, True)
     return loss_sum, loss.view(targets.shape), selected.view(targets.shape)
 
 
 @torch.no_grad()
 def token_losses(hidden, weight, targets):
-    """The losses of all tokens, without gradient. hidden: (..., C), weight: (V, C), targets: (...). Returns (...)."""
+    """The losses of all tokens, without gradient. hidden: (..., C), weight: (V, C), targets: (...). Returns
+    (...)."""
     dtype = compute_dtype(hidden)
-    h, w, y = hidden.flatten(0, -2).to(dtype), weight.to(dtype), targets.flatten()  # (n, C), (V, C), (n,)
-    return torch.cat([loss_in_slices(h[a:b] @ w.t(), y[a:b]) for a, b in chunks(len(h), w)]).view(targets.shape)
+    h, w, y = hidden.flatten(0, -2).to(dtype), weight.to(dtype), targets.flatten()      # (n, C), (V, C), (n,)
+    loss = torch.cat([loss_in_slices(h[a:b] @ w.t(), y[a:b]) for a, b in chunks(len(h), w)])
+    return loss.view(targets.shape)
 
 
 def run_fast(hidden, weight, targets, ref_loss, k, score):
-    flat_ref = None if ref_loss is None else ref_loss.flatten()                     # (n,)
-    loss_sum, loss, selected = FastLoss.apply(hidden.flatten(0, 1), weight, targets.flatten(), flat_ref, k, score)
+    h, y = hidden.flatten(0, 1), targets.flatten()                                          # (n, C), (n,)
+    flat_ref = None if ref_loss is None else ref_loss.flatten()                             # (n,)
+    loss_sum, loss, selected = FastLoss.apply(h, weight, y, flat_ref, k, score)
     return loss_sum, loss.view(targets.shape), selected.view(targets.shape)
 
 
 class FastLoss(torch.autograd.Function):
-    """Gradients are computed in the forward pass, chunk by chunk, while the logits are there; backward only scales them.
+    """Gradients are computed in the forward pass, chunk by chunk, while the logits are there; backward only
+    scales them.
 
-    Which tokens are selected is certain after the last chunk only. But when b of n tokens have been seen, the best
-    k - (n - b) of them are selected whatever follows, and those behind the best k are not. Only the tokens in between wait,
-    with their logits: at most min(k, n - k) of them, and none with k = n. (Computing the logits of the selected tokens a
-    second time is half the code, and took 4% more of GPT-2's step at keep 0.6.) All sizes depend on n and k alone, so
-    nothing here makes the host wait for a GPU.
-    """
+    Which tokens are selected is certain after the last chunk only. But when b of n tokens have been seen,
+    the best k - (n - b) of them are selected whatever follows, and those behind the best k are not. Only the
+    tokens in between wait, with their logits: at most min(k, n - k) of them, and none with k = n. (Computing
+    the logits of the selected tokens a second time is half the code, and took 4% more of GPT-2's step at
+    keep 0.6.) All sizes depend on n and k alone, so nothing here makes the host wait for a GPU. """
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, ref_loss, k, score):
         n, V, device, dtype = len(hidden), len(weight), hidden.device, compute_dtype(hidden)
-        h, w = hidden.to(dtype), padded(weight.to(dtype))                           # (n, C), (V or a little more, C)
+        h, w = hidden.to(dtype), padded(weight.to(dtype))                 # (n, C), (V or a little more, C)
         loss = torch.empty(n, dtype=torch.promote_types(dtype, torch.float32), device=device)
         selected = torch.zeros(n, dtype=torch.bool, device=device)
         d_hidden, d_weight = torch.zeros_like(h), torch.zeros_like(w, dtype=weight.dtype)
 
         def add_gradients(tokens, logits):
-            """Of the tokens with these numbers, (m,), which are selected, and whose logits are (m, len(w))."""
-            grad = softmax_minus_one_hot(logits, targets[tokens])                   # (m, len(w))
+            """Of the tokens with these numbers, (m,), which are selected, and whose logits are (m,
+            len(w))."""
+            grad = softmax_minus_one_hot(logits, targets[tokens])         # (m, len(w))
             d_hidden.index_copy_(0, tokens, grad @ w)
             if dtype == d_weight.dtype:
                 d_weight.addmm_(grad.t(), h[tokens])  # in place: without another (V, C) matrix
@@ -94,20 +98,20 @@ class FastLoss(torch.autograd.Function):
 
         spans = chunks(n, w)
         chunk_size = spans[0][1]
-        chunk_logits = torch.empty(chunk_size, len(w), dtype=dtype, device=device)  # used again: new memory costs more
+        chunk_logits = torch.empty(chunk_size, len(w), dtype=dtype, device=device)  # new memory costs more
         waiting = WaitingRoom(chunk_size, min(k, n - k) if len(spans) > 1 else 0, chunk_logits)
         for a, b in spans:
-            logits = chunk_logits[:b - a]                                           # (b - a, len(w))
+            logits = chunk_logits[:b - a]                                 # (b - a, len(w))
             torch.mm(h[a:b], w.t(), out=logits)
-            logits[:, V:] = -math.inf                                               # ids that only pad are never predicted
+            logits[:, V:] = -math.inf                                 # rows that only pad are never predicted
             loss[a:b] = loss_in_slices(logits, targets[a:b])
             tokens = torch.arange(a, b, device=device)
             if k == n:
                 add_gradients(tokens, logits)
                 continue
-            candidates = torch.cat([waiting.tokens, tokens])                        # in the order of the text
+            candidates = torch.cat([waiting.tokens, tokens])              # in the order of the text
             ranked = score(loss[candidates], ref_loss[candidates]).argsort(descending=True, stable=True)
-            n_certain = max(0, k - (n - b)) - max(0, k - (n - a))                   # certain now, less before this chunk
+            n_certain = max(0, k - (n - b)) - max(0, k - (n - a))         # now, less those before this chunk
             n_wait = min(k, b) - max(0, k - (n - b))
             waiting.take_in(tokens, logits)
             if n_certain:
@@ -127,12 +131,13 @@ class FastLoss(torch.autograd.Function):
 class WaitingRoom:
     """The tokens of which it is not certain yet whether they are selected, and their logits.
 
-    Logits stay in their place while they wait: putting old and new ones together chunk by chunk would copy all of them each
-    time. tokens: the numbers of those that wait, ascending. places: in which row of `held` the logits of each are.
-    """
+    Logits stay in their place while they wait: putting old and new ones together chunk by chunk would copy
+    all of them each time. tokens: the numbers of those that wait, ascending. places: in which row of `held`
+    the logits of each are. """
 
     def __init__(self, chunk_size, most_that_wait, chunk_logits):
-        self.size = most_that_wait + chunk_size if most_that_wait else 0  # 0: one chunk only, whose logits are used as they are
+        # Where there is one chunk only, its logits are used where they are.
+        self.size = most_that_wait + chunk_size if most_that_wait else 0
         self.held = chunk_logits.new_empty(self.size, chunk_logits.size(1))
         self.chunk_logits = chunk_logits
         self.tokens = self.places = torch.empty(0, dtype=torch.long, device=chunk_logits.device)
@@ -141,8 +146,9 @@ class WaitingRoom:
         """All of a chunk: numbers (m,) and logits (m, V)."""
         free = torch.arange(len(tokens), device=tokens.device)
         if self.size:
-            used = torch.zeros(self.size, dtype=torch.uint8, device=tokens.device).index_fill_(0, self.places, 1)
-            free = used.argsort(stable=True)[:len(tokens)]                          # unused rows come first
+            used = torch.zeros(self.size, dtype=torch.uint8, device=tokens.device)
+            used.index_fill_(0, self.places, 1)
+            free = used.argsort(stable=True)[:len(tokens)]                # unused places come first
             self.held.index_copy_(0, free, logits)
         self.tokens, self.places = torch.cat([self.tokens, tokens]), torch.cat([self.places, free])
 
@@ -159,7 +165,8 @@ class WaitingRoom:
 
 
 def softmax_minus_one_hot(logits, targets):
-    """The gradient of `token_loss` with respect to the logits, (m, V); overwrites the logits unless they are bfloat16."""
+    """The gradient of `token_loss` with respect to the logits, (m, V); overwrites the logits unless they are
+    bfloat16."""
     if logits.dtype == torch.bfloat16:
         probs = torch.softmax(logits.float(), dim=-1)
     else:
@@ -169,7 +176,8 @@ def softmax_minus_one_hot(logits, targets):
 
 
 def loss_in_slices(logits, targets):
-    """`token_loss`, on a processor in slices whose temporary results stay in its cache (three times as fast there)."""
+    """`token_loss`, on a processor in slices whose temporary results stay in its cache (three times as fast
+    there)."""
     rows = max(1, 2**21 // logits.size(1)) if logits.device.type == "cpu" else max(1, len(logits))
     return torch.cat([token_loss(*slices) for slices in zip(logits.split(rows), targets.split(rows))])
 
@@ -183,16 +191,21 @@ def compile_passes(backend="inductor"):
 
 def compute_dtype(t):
     """Of matrix products with t: autocast's where it is on, else t's own."""
-    return torch.get_autocast_dtype(t.device.type) if torch.is_autocast_enabled(t.device.type) else t.dtype
+    kind = t.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return t.dtype
 
 
 def padded(weight):
-    """The output matrix with rows for a multiple of 64 ids, which a GPU multiplies faster (GPT-2 has 50,257)."""
+    """The output matrix with rows for a multiple of 64 ids, which a GPU multiplies faster (GPT-2 has
+    50,257)."""
     return weight if weight.device.type == "cpu" else F.pad(weight, (0, 0, 0, -len(weight) % 64))
 
 
 def chunks(n, weight):
-    """[(0, a), (a, b), ..., (z, n)]: of equal size, with logits enough to keep a matrix product busy, and no more."""
+    """[(0, a), (a, b), ..., (z, n)]: of equal size, with logits enough to keep a matrix product busy, and no
+    more."""
     most = max(1, (2**25 if weight.device.type == "cpu" else 2**27) // len(weight))
     rows = math.ceil(n / math.ceil(n / most)) if n else 1
     return [(a, min(a + rows, n)) for a in range(0, n, rows)] or [(0, 0)]

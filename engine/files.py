@@ -12,12 +12,14 @@ import zlib
 
 from engine.cli import BadInput
 
-UNREADABLE = (UnicodeError, OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading from `open_text` can raise
+# What reading from `open_text` can raise.
+UNREADABLE = (UnicodeError, OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 @contextlib.contextmanager
 def replacing(path, mode="w"):
-    """Write a file so that at any moment the old one or the whole new one is there: temporary file, fsync, replace."""
+    """Write a file so that at any moment the old one or the whole new one is there: temporary file, fsync,
+    replace."""
     tmp = f"{path}.tmp{os.getpid()}"
     try:
         with open(tmp, mode, encoding=None if "b" in mode else "utf-8") as f:
@@ -35,9 +37,8 @@ def replacing(path, mode="w"):
 def locked(path, wait=False):
     """Hold the lock file `path` while the block runs; another process of this machine cannot hold it then.
 
-    wait: until it is free. Raises BlockingIOError where it is held and wait is False. Where the system knows neither kind of
-    lock, nothing is held.
-    """
+    wait: until it is free. Raises BlockingIOError where it is held and wait is False. Where the system knows
+    neither kind of lock, nothing is held. """
     with open(path, "a+b") as f:
         try:
             import fcntl  # Unix
@@ -81,7 +82,8 @@ def read_json(path):
 
 
 def read_jsonl(path):
-    """The records of a .jsonl file of our own; none if there is no file; lines torn by an interruption are skipped."""
+    """The records of a .jsonl file of our own; none if there is no file; lines torn by an interruption are
+    skipped."""
     records = []
     if os.path.exists(path):
         with open(path, encoding="utf-8", errors="replace") as f:
@@ -135,7 +137,8 @@ def source_revision():
     """The commit of this source tree, '+changes' when it is not committed, or 'unknown'."""
     git = ["git", "-C", os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        command = [*git, "rev-parse", "--short=12", "HEAD"]
+        head = subprocess.run(command, capture_output=True, text=True, check=True)
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True).returncode
         return head.stdout.strip() + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -1,18 +1,21 @@
 """
-Generation with a key-value cache, in batches: prompts of different lengths, the prefix that they share computed once.
+Generation with a key-value cache, in batches: prompts of different lengths, the prefix that they share
+computed once.
 
     new_tokens = generate(model, prompts, max_new_tokens=100, stop=lambda new: new[-1] == end_of_text)
 
-Shapes as in model.py: B rows, T positions, H heads, D channels of a head. P: tokens of the shared prefix. S: room for the
-tokens of a row behind it.
-"""
+Shapes as in model.py: B rows, T positions, H heads, D channels of a head. P: tokens of the shared prefix. S:
+room for the tokens of a row behind it. """
 import math
 
 import torch
 
+from engine.fast_loss import compute_dtype
+
 
 class LayerCache:
-    """Keys and values of one block for B rows: those of the prefix that all rows share, and those of each row.
+    """Keys and values of one block for B rows: those of the prefix that all rows share, and those of each
+    row.
 
     k_shared, v_shared: (H, P, D), positions 0 to P - 1. k_own, v_own: (B, H, S, D), positions from P on.
     """
@@ -22,7 +25,8 @@ class LayerCache:
         self.positions = None  # (B, T) of the tokens of the next forward pass
 
     def part(self, rows, S):
-        """A cache of the same memory: of these rows (a slice), and with room for the first S own tokens only."""
+        """A cache of the same memory: of these rows (a slice), and with room for the first S own tokens
+        only."""
         return LayerCache(self.k_shared, self.v_shared, self.k_own[rows, :, :S], self.v_own[rows, :, :S])
 
     def attend(self, q, k, v):
@@ -30,16 +34,15 @@ class LayerCache:
 
         q, k, v: (B, H, T, D) of the new tokens. Returns (B, H, T, D).
 
-        The shared part is one matrix product per head for all rows: the few-shot prefix is read once a step, not once a
-        row, and that is what a batched decoding step spends its time on. What lies beyond a row's own position (padding
-        of a shorter prompt) is masked until it is overwritten.
-        """
+        The shared part is one matrix product per head for all rows: the few-shot prefix is read once a step,
+        not once a row, and that is what a batched decoding step spends its time on. What lies beyond a row's
+        own position (padding of a shorter prompt) is masked until it is overwritten. """
         B, H, T, D = q.shape
         P, S = self.k_shared.size(1), self.k_own.size(2)
         row = torch.arange(B, device=q.device).unsqueeze(1)                          # (B, 1)
         slot = self.positions - P                                                    # (B, T)
-        self.k_own[row, :, slot] = k.transpose(1, 2).to(self.k_own.dtype)            # (B, T, H, D), as indices around
-        self.v_own[row, :, slot] = v.transpose(1, 2).to(self.v_own.dtype)            # a slice want it
+        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, H, D): indices around a slice want it so
+        self.k_own[row, :, slot], self.v_own[row, :, slot] = k.to(self.k_own.dtype), v.to(self.v_own.dtype)
         q = q / math.sqrt(D)
         shared = torch.einsum("bhtd,hpd->bhtp", q, self.k_shared)                    # (B, H, T, P)
         own = q @ self.k_own.transpose(2, 3)                                         # (B, H, T, S)
@@ -51,18 +54,19 @@ class LayerCache:
 
 
 def run_cached(model, idx, positions, caches):
-    """Hidden states (B, T, C) of tokens (B, T) at positions (B, T), after what the caches hold; they take these too."""
+    """Hidden states (B, T, C) of tokens (B, T) at positions (B, T), after what the caches hold; they take
+    these too."""
     for cache in caches:
         cache.positions = positions
     return model(idx, positions, caches)
 
 
 def new_caches(model, B, S, shared=None):
-    """A LayerCache for each block, with room for S own tokens of B rows after a `shared_prefix`'s keys and values."""
+    """A LayerCache for each block, with room for S own tokens of B rows after a `shared_prefix`'s keys and
+    values."""
     c, weight = model.config, model.output_weight
     H, D = c.n_head, c.n_embd // c.n_head
-    device_type = weight.device.type
-    dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
+    dtype = compute_dtype(weight)
 
     def zeros(*shape):
         return torch.zeros(shape, dtype=dtype, device=weight.device)
@@ -72,14 +76,14 @@ def new_caches(model, B, S, shared=None):
 
 
 def tokens_at_once(model):
-    """How many tokens of cached prompts to run at once: attention scores that stay in a processor's cache; on a GPU, ones
-    that fit in its memory."""
+    """How many tokens of cached prompts to run at once: attention scores that stay in a processor's cache;
+    on a GPU, ones that fit in its memory."""
     return 512 if model.output_weight.device.type == "cpu" else 2**14
 
 
 def common_prefix(rows):
-    """How many tokens all rows (lists of token ids) begin with; the last token of each, whose hidden state is needed,
-    is left out."""
+    """How many tokens all rows (lists of token ids) begin with; the last token of each, whose hidden state
+    is needed, is left out."""
     first, last = min(rows), max(rows)  # in alphabetical order: what these two share, all share
     P = min(map(len, rows)) - 1
     return next((i for i in range(P) if first[i] != last[i]), P)
@@ -109,9 +113,9 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
     temperature: 0 takes the most likely token, above 0 samples from softmax(logits / temperature).
     Returns the new tokens of each row, a list of lists. Raises ValueError for a prompt of the wrong length.
 
-    What follows the shared prefix is padded on the right, and every row keeps its own length: its next token is written at
-    its own position, over the padding. So positions are what they are without a batch, and no row sees padding.
-    """
+    What follows the shared prefix is padded on the right, and every row keeps its own length: its next token
+    is written at its own position, over the padding. So positions are what they are without a batch, and no
+    row sees padding. """
     lengths = [len(p) for p in prompts]
     if not prompts:
         return []
@@ -124,8 +128,8 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
     P, shared = shared_prefix(model, prompts)
     caches = new_caches(model, len(prompts), max(lengths) - P + max_new_tokens, shared)
     last = run_prompts(model, prompts, P, caches)                                    # (B, C)
-    n = torch.tensor(lengths, device=device)                                         # (B,) tokens in each row so far
-    prompt_of = list(range(len(prompts)))                                            # prompt number of each row
+    n = torch.tensor(lengths, device=device)                              # (B,) tokens in each row so far
+    prompt_of = list(range(len(prompts)))                                 # prompt number of each row
     new_tokens, finished = [[] for _ in prompts], [False] * len(prompts)
     for i in range(max_new_tokens):
         token = next_token(model.logits(last), temperature, generator)               # (B,)
@@ -136,12 +140,12 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
         going = [row for row, p in enumerate(prompt_of) if not finished[p]]
         if not going or i == max_new_tokens - 1:
             break
-        if len(going) <= 0.9 * len(prompt_of):  # finished rows leave; one by one, copying the cache would cost more
+        if len(going) <= 0.9 * len(prompt_of):  # finished rows leave, a tenth at a time: the cache is copied
             rows = torch.tensor(going, device=device)
             prompt_of = [prompt_of[row] for row in going]
             token, n = token[rows], n[rows]
             caches = [LayerCache(c.k_shared, c.v_shared, c.k_own[rows], c.v_own[rows]) for c in caches]
-        S = max(lengths[p] for p in prompt_of) - P + i + 1                           # no row is longer than that yet
+        S = max(lengths[p] for p in prompt_of) - P + i + 1                # no row is longer than that yet
         step = [cache.part(slice(None), S) for cache in caches]
         last = run_cached(model, token.unsqueeze(1), n.unsqueeze(1), step).squeeze(1)  # (B, C)
         n = n + 1
@@ -150,8 +154,8 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
 
 
 def run_prompts(model, prompts, P, caches):
-    """Write what follows the first P tokens of the prompts into the caches. Returns the hidden state of each prompt's last
-    token, (B, C)."""
+    """Write what follows the first P tokens of the prompts into the caches. Returns the hidden state of each
+    prompt's last token, (B, C)."""
     lengths, device = [len(p) for p in prompts], model.output_weight.device
     B, T = len(prompts), max(lengths)
     idx = torch.tensor([p[P:] + [0] * (T - len(p)) for p in prompts], device=device)  # (B, T - P)

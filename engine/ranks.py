@@ -32,14 +32,15 @@ class Ranks:
             torch.cuda.set_device(self.device)
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         if self.world > 1:
-            # A long timeout: who is done with its questions waits for the others. A dead process torchrun sees at once.
+            # A long timeout: who is done with its questions waits for the others. A dead process torchrun
+            # sees at once.
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             try:
                 torch.distributed.init_process_group(backend, timeout=datetime.timedelta(hours=2))
             except (RuntimeError, ValueError) as e:
                 first_line = str(e).splitlines()[0]
-                raise BadInput(f"the {self.world} processes do not find each other ({first_line:.80}): start them with "
-                               f"torchrun --nproc_per_node {self.world}")
+                raise BadInput(f"the {self.world} processes do not find each other ({first_line:.80}): start "
+                               f"them with torchrun --nproc_per_node {self.world}")
 
     def to_device(self, t):
         """t on this rank's device. A GPU copies it from pinned memory while the host goes on."""
@@ -61,31 +62,34 @@ class Ranks:
         return contextlib.nullcontext()
 
     def shard(self, model):
-        """FSDP2 of a model that is still in the host's memory: each rank takes its part of every parameter to its device;
-        the whole of a block is put together while it runs."""
+        """FSDP2 of a model that is still in the host's memory: each rank takes its part of every parameter
+        to its device; the whole of a block is put together while it runs."""
         from torch.distributed.fsdp import fully_shard
         mesh = torch.distributed.init_device_mesh(self.device.type, (self.world,))
         for block in model.h:
             fully_shard(block, mesh=mesh)
-        # What is not in a block stays whole until its backward pass, since the output layer is used after the forward pass.
+        # What is not in a block stays whole until its backward pass, since the output layer is used after
+        # the forward pass.
         self.sharded = True
         return fully_shard(model, mesh=mesh, reshard_after_forward=False)
 
     def sync_gradients(self, model, now):
-        """Context of a backward pass: whether gradients are exchanged between the ranks with it, or with a later one.
-        (With --fsdp always with it: waiting would take the memory of whole gradients.)"""
+        """Context of a backward pass: whether gradients are exchanged between the ranks with it, or with a
+        later one. (With --fsdp always with it: waiting would take the memory of whole gradients.)"""
         return contextlib.nullcontext() if now or self.sharded or self.world == 1 else model.no_sync()
 
     def rows(self, done, n_rows, most):
-        """Numbers of the next rows of a file for this rank, at most `most`: those from `done` on are dealt in order.
+        """Numbers of the next rows of a file for this rank, at most `most`: those from `done` on are dealt
+        in order.
 
-        All ranks get equally many, so at the end some get the last row again: gather(...)[:n_rows - done] has each once.
-        """
+        All ranks get equally many, so at the end some get the last row again: gather(...)[:n_rows - done]
+        has each once. """
         n = min(most, math.ceil((n_rows - done) / self.world))
         return np.minimum(done + self.rank * n + np.arange(n), n_rows - 1)
 
     def gather(self, t):
-        """The (n, ...) tensors of all ranks, in the order of the ranks, as one (world * n, ...). All ranks must call it."""
+        """The (n, ...) tensors of all ranks, in the order of the ranks, as one (world * n, ...). All ranks
+        must call it."""
         if self.world == 1:
             return t
         parts = [torch.empty_like(t) for _ in range(self.world)]
@@ -93,14 +97,15 @@ class Ranks:
         return torch.cat(parts)
 
     def sum(self, t):
-        """The sum of a scalar tensor over the ranks, as a float: makes the host wait for a GPU. All ranks must call it."""
+        """The sum of a scalar tensor over the ranks, as a float: makes the host wait for a GPU. All ranks
+        must call it."""
         if self.world > 1:
             torch.distributed.all_reduce(t)
         return t.item()
 
     def any(self, flag):
-        """Whether `flag` is set on any rank: all must leave a loop together, or those that stay wait for ever.
-        All ranks must call it."""
+        """Whether `flag` is set on any rank: all must leave a loop together, or those that stay wait for
+        ever. All ranks must call it."""
         if self.world == 1:
             return flag
         return bool(self.gather(torch.tensor([float(flag)], device=self.device)).any())
@@ -117,8 +122,8 @@ def best_device():
 
 
 def full_state_dict(state):
-    """A state_dict, with the parts of --fsdp put together in memory of the main rank's host (elsewhere they come out empty).
-    All ranks must call it."""
+    """A state_dict, with the parts of --fsdp put together in memory of the main rank's host (elsewhere they
+    come out empty). All ranks must call it."""
     if isinstance(state, dict):
         return {k: full_state_dict(v) for k, v in state.items()}
     if isinstance(state, list):

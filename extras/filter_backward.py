@@ -3,29 +3,35 @@
 
     loss_of = install(model, loss_of)
 
-Not exact: a token that is not selected may well have a gradient, as selected tokens look at its key and value. It saved 15%
-of GPT-2's step at keep 0.6 and 21% at 0.3 on a processor, and did a little harm to the loss of solution tokens
-(docs/speed.md). It is put on from outside: the model's linear layers are exchanged for ones that are told, between
-forward and backward pass, which tokens are selected.
-"""
+Not exact: a token that is not selected may well have a gradient, as selected tokens look at its key and
+value. It saved 15% of GPT-2's step at keep 0.6 and 21% at 0.3 on a processor, and did a little harm to the
+loss of solution tokens (docs/speed.md). It is put on from outside: the model's linear layers are exchanged
+for ones that are told, between forward and backward pass, which tokens are selected. """
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
+from engine.fast_loss import compute_dtype
+
 
 def install(model, loss_of):
-    """Exchange the linear layers of the model's blocks. Returns loss_of, which then tells them what it has selected."""
+    """Exchange the linear layers of the model's blocks. Returns loss_of, which then tells them what it has
+    selected."""
     selection = Selection()
     for block in model.h:
         for module in block.modules():
             if isinstance(module, nn.Linear):
-                module.forward = lambda x, layer=module: FilteredLinear.apply(x, layer.weight, layer.bias, selection)
+                module.forward = filtered_forward(module, selection)
 
     def telling_loss(hidden, weight, targets, ref_loss, k, score):
         loss_sum, loss, selected = loss_of(hidden, weight, targets, ref_loss, k, score)
-        selection.tokens = selected.flatten().to(torch.uint8).topk(k).indices               # (k,): without counting them
+        selection.tokens = selected.flatten().to(torch.uint8).topk(k).indices  # (k,), without counting them
         return loss_sum, loss, selected
     return telling_loss
+
+
+def filtered_forward(layer, selection):
+    return lambda x: FilteredLinear.apply(x, layer.weight, layer.bias, selection)
 
 
 class Selection:
@@ -34,14 +40,12 @@ class Selection:
 
 
 class FilteredLinear(torch.autograd.Function):
-    """F.linear(x, weight, bias), x (B, T, C), whose backward multiplies the gradients of the selected tokens alone."""
+    """F.linear(x, weight, bias), x (B, T, C), whose backward multiplies the gradients of the selected tokens
+    alone."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, selection):
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight = x.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
+        x, weight = x.to(compute_dtype(x)), weight.to(compute_dtype(x))
         ctx.save_for_backward(x, weight)
         ctx.selection, ctx.has_bias = selection, bias is not None
         return F.linear(x, weight, bias)
@@ -50,6 +54,6 @@ class FilteredLinear(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         i = ctx.selection.tokens
-        grad, x_selected = grad.flatten(0, 1)[i], x.flatten(0, 1)[i]                        # (k, C_out), (k, C_in)
+        grad, x_selected = grad.flatten(0, 1)[i], x.flatten(0, 1)[i]                   # (k, C_out), (k, C_in)
         d_x = torch.zeros_like(x.flatten(0, 1)).index_copy_(0, i, grad @ weight).view(x.shape)
         return d_x, grad.t() @ x_selected, grad.sum(dim=0) if ctx.has_bias else None, None

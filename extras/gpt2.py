@@ -11,7 +11,7 @@ import os
 
 import torch
 
-from corpora.tokenizers import GPT2_PATTERN, gpt2_ranks, make_tokenizer, tokenizer_hash
+from corpora.tokenizers import GPT2_PATTERN, gpt2_tokens, make_tokenizer, tokenizer_hash
 from engine.cli import BadInput
 from engine.files import locked, read_json
 
@@ -109,7 +109,7 @@ def tokenizer_of(folder, about, vocab_size):
     merges = os.path.join(folder, "merges.txt")
     if os.path.exists(merges):
         try:
-            return tokenizer_hash(make_tokenizer("gpt2", GPT2_PATTERN, gpt2_ranks(merges)))
+            return tokenizer_hash(make_tokenizer("gpt2", GPT2_PATTERN, gpt2_tokens(merges)))
         except ValueError as e:
             raise BadInput(f"{merges} is not a file of GPT-2 merges: {e}")
     if vocab_size == 50257:

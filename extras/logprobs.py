@@ -1,78 +1,114 @@
 """
-Reference losses from elsewhere: log-probabilities that another program or an API gave for the text of each row.
+Reference losses from elsewhere: log-probabilities that another program, or the interface to a model that one cannot download,
+gave for the text of each row.
 
 score.py calls these:
 
     python score.py --data data/mine --block_size 512 --write_texts rows.jsonl             # {"row", "text"} a line
     python score.py --data data/mine --block_size 512 --from_logprobs logprobs.jsonl --out out/mine/scores
 
-A line of logprobs.jsonl is a row, in any order: {"row": 0, "tokens": ["The", " sum", ...], "logprobs": [null, -3.1, ...]},
-with the natural logarithm of the probability of each token, in the tokens of whoever computed them; put together, they must
-be the row's text. null is "not known", as for the first token.
+A line of logprobs.jsonl is a row, in any order:
+
+    {"row": 0, "tokens": ["The", " sum", ...], "logprobs": [null, -3.1, ...]}
+
+`tokens` are those of the other program; put together, they must be the row's text. `logprobs` are the natural logarithms of
+their probabilities; null means that it is not known, as for the first token.
+
+The other tokenizer may cut the text in other places than ours. So the loss of one of its tokens is spread evenly over the
+token's bytes, and the loss of one of ours is the sum over its own bytes. This is exact for a token that both have, and in sum
+for a stretch of text that begins and ends with a token in both.
 """
 import json
 
 import numpy as np
 
-from common import BadInput, json_rows, replacing
-from data import load_tokenizer
+from corpora.tokenizers import load_tokenizer
+from engine.cli import BadInput
+from engine.files import json_rows, replacing
 
 
 def row_bytes(tokens, enc, r):
-    """The bytes of each token of row r, its first input included, (T + 1); and where in them put together the row's text
-    begins and ends: a row may begin or end within a character of several bytes, which text cannot show."""
-    own = [enc.decode_single_token_bytes(int(i)) for i in tokens.token_rows[r]]
-    whole = b"".join(own)
-    text = whole.decode(errors="ignore").encode()
-    start = whole.find(text)
-    return own, start, start + len(text)
+    """What row r of the Tokens consists of, as (token_bytes, start, end).
+
+    token_bytes: the bytes of each of its T + 1 tokens, the first input and the T targets. start, end: the bytes from `start`
+    to `end` of all of them put together are the row's text. What is outside is the rest of a character of several bytes that
+    began in the row before, or the beginning of one that goes on in the next row; text cannot show these.
+    """
+    token_bytes = [enc.decode_single_token_bytes(int(i)) for i in tokens.token_rows[r]]   # T + 1 byte strings
+    row = b"".join(token_bytes)
+    text = row.decode(errors="ignore").encode()  # without the parts of characters at both ends
+    start = row.find(text)
+    return token_bytes, start, start + len(text)
 
 
 def write_texts(path, tokens, folder):
-    """The text of every row, as {"row", "text"} a line."""
+    """The text of every row of the Tokens, as {"row", "text"} a line. folder: the corpus, for its tokenizer."""
     enc = load_tokenizer(folder)
     with replacing(path) as f:
         for r in range(tokens.n_rows):
-            own, start, end = row_bytes(tokens, enc, r)
-            f.write(json.dumps({"row": r, "text": b"".join(own)[start:end].decode()}) + "\n")
+            token_bytes, start, end = row_bytes(tokens, enc, r)
+            text = b"".join(token_bytes)[start:end].decode()
+            f.write(json.dumps({"row": r, "text": text}) + "\n")
 
 
-def align(own, start, end, theirs, logprobs):
-    """Loss of each of our tokens from the log-probabilities of theirs.
+def align(token_bytes, start, end, their_tokens, logprobs):
+    """The loss of each of our tokens, from the log-probabilities of another program's tokens (the top of this file says how).
 
-    A token's loss is spread evenly over its bytes, and ours is the sum over its own bytes: exact where both cut the text
-    alike, and in sum over what both cut alike. own: bytes of our tokens; their text begins and ends at the bytes `start`
-    and `end`. theirs: strings. logprobs: natural logarithms, or None. Returns (len(own),) float64, inf where a byte is not
-    known: such a token's excess is -inf, and it is never selected. Raises ValueError where they do not fit.
+    token_bytes, start, end: our tokens, see `row_bytes`. their_tokens: strings. logprobs: natural logarithms, None where not
+    known. Returns (len(token_bytes),) float64, in nats: inf where the loss of one of the token's bytes is not known, so that
+    its excess loss is -inf and it is never selected. Raises ValueError where the two do not fit.
     """
-    if len(theirs) != len(logprobs):
-        raise ValueError(f"{len(theirs)} tokens, but {len(logprobs)} logprobs")
-    text, pieces = b"".join(own)[start:end], [piece.encode() for piece in theirs]
-    joined = b"".join(pieces)
-    if joined != text:
-        i = next((i for i, (a, b) in enumerate(zip(joined, text)) if a != b), min(len(joined), len(text)))
-        raise ValueError(f"the tokens put together are not the row's text; from byte {i} on they read "
-                         f"{joined[i:i + 20].decode(errors='replace')!r}, the row {text[i:i + 20].decode(errors='replace')!r}")
-    per_byte, at = np.full(sum(map(len, own)), np.inf), start
+    if len(their_tokens) != len(logprobs):
+        raise ValueError(f"{len(their_tokens)} tokens, but {len(logprobs)} logprobs")
+    row = b"".join(token_bytes)
+    pieces = [token.encode() for token in their_tokens]
+    check_same_text(b"".join(pieces), row[start:end])
+
+    # Their losses, spread over the bytes of the row.
+    byte_loss = np.full(len(row), np.inf)                                 # (bytes of the row,)
+    at = start
     for piece, logprob in zip(pieces, logprobs):
         if logprob is not None and piece:
             if not -np.inf < logprob <= 1e-3:  # rounding may leave a little above 0
                 raise ValueError(f"{logprob} is not the logarithm of a probability")
-            per_byte[at:at + len(piece)] = max(0.0, -logprob) / len(piece)
+            byte_loss[at:at + len(piece)] = max(0.0, -logprob) / len(piece)
         at += len(piece)
-    ends = np.cumsum([len(b) for b in own])
-    return np.array([per_byte[e - len(b):e].sum() for b, e in zip(own, ends)])
+
+    # Our losses, summed over the bytes of each token.
+    losses, at = [], 0
+    for token in token_bytes:
+        losses.append(byte_loss[at:at + len(token)].sum())
+        at += len(token)
+    return np.array(losses)                                               # (T + 1,)
+
+
+def check_same_text(theirs, ours):
+    """Raise ValueError, with the place where they begin to differ, unless two byte strings are equal."""
+    if theirs == ours:
+        return
+    i = 0
+    while i < min(len(theirs), len(ours)) and theirs[i] == ours[i]:
+        i += 1
+    they_read, we_read = theirs[i:i + 20].decode(errors="replace"), ours[i:i + 20].decode(errors="replace")
+    raise ValueError(f"the tokens put together are not the row's text; from byte {i} on they read {they_read!r}, the row "
+                     f"{we_read!r}")
 
 
 def losses_from(path, tokens, folder, progress):
-    """Loss of every target, (n_rows, T) float16, from a file as above. Raises BadInput with the line that is wrong."""
-    enc, losses, seen = load_tokenizer(folder), np.empty((tokens.n_rows, tokens.T), dtype=np.float16), set()
+    """The loss of every target of the Tokens, (n_rows, T) float16, from a file as above.
+
+    folder: the corpus, for its tokenizer. Raises BadInput with the line that is wrong, or with the first row that is missing.
+    """
+    enc = load_tokenizer(folder)
+    losses = np.empty((tokens.n_rows, tokens.T), dtype=np.float16)
+    seen = set()  # row numbers
     for number, line in json_rows(path):
         try:
             r = line["row"]
             if not isinstance(r, int) or not 0 <= r < tokens.n_rows or r in seen:
                 raise ValueError(f"row {r!r} came before or is not among the {tokens.n_rows:,} of the corpus")
-            losses[r] = align(*row_bytes(tokens, enc, r), line["tokens"], line["logprobs"])[1:]
+            row_losses = align(*row_bytes(tokens, enc, r), line["tokens"], line["logprobs"])    # (T + 1,)
+            losses[r] = row_losses[1:]  # the first token of a row is no target
         except KeyError as e:
             raise BadInput(f"{path}, line {number}, has no {e}: it must have row, tokens and logprobs")
         except (ValueError, TypeError, AttributeError) as e:

@@ -1,18 +1,19 @@
 """
-Variants of the selection: functions that take the place of the paper's in train_slm.py when an option asks for them.
+Variants of the selection: functions that take the place of the paper's in train_slm.py when an option
+asks for them.
 
-    --select random / high_loss                   controls: any tokens; those of highest loss, without a reference model
-    --select low_ref / low_entropy / ...          self-reference: the reference's loss and entropy (score.py --entropy)
-    --more_scores out/scores_b --combine min      several reference models: the mean, or the lowest, of their losses
-    --labels solution result                      only tokens of these true labels are ranked, counted and trained on
-    --softmax_tau 1.0                             all tokens, weighted by softmax(score / tau), instead of the top ones
-    --keep_warmup 500                             keep falls from 1.0 to its value over the first steps
-    --filter_backward                             approximate and faster (extras/filter_backward.py)
+    --select random / high_loss                 controls: any tokens; those of highest loss, no reference
+    --select low_ref / low_entropy / ...        self-reference: the reference's loss and entropy
+    --more_scores out/scores_b --combine min    several references: the mean, or the lowest, of their losses
+    --labels solution result                    only tokens of these true labels are ranked and trained on
+    --softmax_tau 1.0                           all tokens, weighted by softmax(score / tau)
+    --keep_warmup 500                           keep falls from 1.0 to its value over the first steps
+    --filter_backward                           approximate and faster (extras/filter_backward.py)
 
-A variant changes one of four things: the reference (what stands in the place of L_ref), the score (equation 3), the
-loss (equations 4 and 5) or keep. A token whose reference loss is inf is never selected.
-"""
+A variant changes one of four things: the reference (what stands in the place of L_ref), the score (equation
+3), the loss (equations 4 and 5) or keep. A token whose reference loss is inf is never selected. """
 import dataclasses
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +33,11 @@ SELECT = ("excess", "random", "high_loss", "low_ref", *BY_ENTROPY)
 @dataclass
 class Options:
     """The options of train_slm.py that are not the method."""
-    select: str = "excess"          # by what: excess, or a variant (random, high_loss, low_ref, low_entropy, ...)
-    more_scores: list[str] = dataclasses.field(default_factory=list)  # variant: scores of other reference models
+    select: str = "excess"       # by what: excess, or a variant (random, high_loss, low_ref, low_entropy, ..)
+    more_scores: list[str] = dataclasses.field(default_factory=list)  # variant: other references' scores
     combine: str = "mean"           # variant: of several reference losses, the mean or the min
-    labels: list[str] = dataclasses.field(default_factory=list)  # variant: only tokens of these labels (none: all)
-    softmax_tau: float = 0.0        # variant: above 0, all tokens, weighted by softmax(score / tau), whatever keep is
+    labels: list[str] = dataclasses.field(default_factory=list)  # variant: only tokens of these labels
+    softmax_tau: float = 0.0        # variant: above 0, all tokens, weighted by softmax(score / tau)
     max_weight: float = 0.0         # variant: cut such weights, whose mean is 1, to this (0: no limit)
     keep_warmup: int = 0            # variant: steps over which keep falls from 1.0 to its value
     filter_backward: bool = False   # variant: no gradient through the unselected tokens, which is not exact
@@ -52,15 +53,24 @@ class Options:
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
         if self.softmax_tau and (self.keep_warmup or self.filter_backward or self.select in BY_ENTROPY[1:]):
-            yield ("softmax_tau weighs all tokens: it does not go with keep_warmup, filter_backward, intersection or "
-                   "union")
+            yield ("softmax_tau weighs all tokens: it does not go with keep_warmup, filter_backward, "
+                   "intersection or union")
         if self.filter_backward and self.compile:
             yield "filter_backward exchanges layers that compile cannot see into: use one of them"
         if self.max_weight and (self.max_weight < 1 or not self.softmax_tau):
             yield "max_weight needs softmax_tau, and must be at least 1, the mean of the weights"
         if self.more_scores and (self.select not in ("excess", "low_ref") or not self.ranks_tokens):
             yield "more_scores is for select excess and low_ref, with keep below 1 or softmax_tau"
-        yield from super().validate()
+        problems = list(super().validate())
+        yield from problems
+        if not problems and round(self.keep * self.tokens_of_a_pass) < 1:
+            yield (f"keep {self.keep} of a forward pass of {self.tokens_of_a_pass} tokens is not one token: "
+                   f"raise micro_rows or batch_tokens")
+
+    @property
+    def tokens_of_a_pass(self):
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        return self.block_size * self.micro_rows or self.batch_tokens // world
 
     @property
     def ranks_tokens(self):
@@ -68,16 +78,16 @@ class Options:
         return self.keep < 1 or self.softmax_tau > 0
 
     def may_differ(self):
-        """What is ranked are the tokens of one forward pass, so a run that ranks must go on with the same micro_rows."""
+        """What is ranked are the tokens of one forward pass, so a run that ranks must go on with the same
+        micro_rows."""
         return super().may_differ() - ({"micro_rows"} if self.ranks_tokens else set())
 
 
 def choose(cfg, train, model, score, loss_of):
     """(reference, score, loss_of, keep): what train_slm.py uses in a step. score, loss_of: the paper's.
 
-    reference(rows, step) is a (B, T) float tensor, L_ref of the targets of these rows of `train`, a Tokens; keep(step) is
-    the fraction to select at that step. Raises BadInput.
-    """
+    reference(rows, step) is a (B, T) float tensor, L_ref of the targets of these rows of `train`, a Tokens;
+    keep(step) is the fraction to select at that step. Raises BadInput. """
     if cfg.select == "high_loss":
         score = high_loss
     elif cfg.select != "excess":
@@ -100,7 +110,7 @@ def keep_at(step, cfg):
     return cfg.keep
 
 
-# ------------------------------------------------------------------------------------------------------- scores
+# ----------------------------------------------------------------------------------------------------- scores
 
 def high_loss(loss, ref_loss):
     """The model's loss alone, (B, T): it selects noise, since what cannot be predicted has a high loss."""
@@ -112,11 +122,11 @@ def low_ref(loss, ref_loss):
     return -ref_loss
 
 
-# --------------------------------------------------------------------------------------------------- references
+# ------------------------------------------------------------------------------------------------- references
 
 class Reference:
-    """reference(rows, step): what stands in the place of L_ref, (B, T). made_from: hashes of what it reads, which must be the
-    same when a run is resumed."""
+    """reference(rows, step): what stands in the place of L_ref, (B, T). made_from: hashes of what it reads,
+    which must be the same when a run is resumed."""
 
     def __init__(self, cfg, train):
         self.cfg, self.train, self.scores = cfg, train, []
@@ -129,41 +139,43 @@ class Reference:
         if cfg.labels:
             there = set(cfg.labels) <= set(names) and np.isin(train.labels, np.flatnonzero(self.wanted)).any()
             if not there:
-                raise BadInput(f"{train.path}.bin has no targets labelled {' or '.join(cfg.labels)}; the labels it may have "
-                               f"are: {', '.join(names or ['none'])}")
+                raise BadInput(f"{train.path}.bin has no targets labelled {' or '.join(cfg.labels)}; the "
+                               f"labels it may have are: {', '.join(names or ['none'])}")
         self.made_from = {"scores_ckpt_sha256": [s.ckpt_sha256 for s in self.scores],
                           "labels_sha256": train.meta.get("labels_sha256") if cfg.labels else None}
 
     def __call__(self, rows, step):
-        ref_loss = self.without_labels(rows, step)
+        values = self.values(rows, step)                                                    # (sources, B, T)
+        unwanted = torch.zeros(values.shape[1:], dtype=torch.bool)                          # (B, T)
         if self.cfg.labels:
-            labels = self.train.row_labels(rows).long()                                     # (B, T)
-            ref_loss = ref_loss.masked_fill(~self.wanted[labels], torch.inf)
-        if not ref_loss.isfinite().any():
-            raise BadInput(f"none of the tokens of a forward pass of step {step} may be selected, by their labels or scores: "
-                           f"raise --micro_rows or --batch_tokens")
-        return ref_loss
+            unwanted = ~self.wanted[self.train.row_labels(rows).long()]
+        values = values.masked_fill(unwanted, torch.inf)  # first: the ranked lists hold wanted tokens only
+        if self.cfg.select in BY_ENTROPY and self.scores:
+            ref_loss = low_loss_and_entropy(self.cfg.select, *values)
+        elif self.cfg.combine == "mean":
+            ref_loss = values.mean(dim=0)
+        else:
+            ref_loss = values.min(dim=0).values
+        return ref_loss.masked_fill(unwanted, torch.inf)
 
-    def without_labels(self, rows, step):
-        cfg = self.cfg
-        if cfg.select == "random" and cfg.ranks_tokens:
-            draws = [np.random.default_rng([cfg.seed, step, int(row)]).random(self.train.T) for row in rows]
-            return torch.from_numpy(np.stack(draws)).float()
-        if not self.scores:  # all count, or the score needs no reference
-            return torch.zeros(len(rows), self.train.T)
-        values = torch.stack([scores.rows(rows) for scores in self.scores])                 # (scores, B, T)
-        if cfg.select in BY_ENTROPY:
-            return low_loss_and_entropy(cfg.select, *values)
-        return values.mean(dim=0) if cfg.combine == "mean" else values.min(dim=0).values
+    def values(self, rows, step):
+        """What is combined: the losses of each reference, or its loss and entropy, or random numbers, or
+        zeros."""
+        if self.scores:
+            return torch.stack([scores.rows(rows) for scores in self.scores])
+        if self.cfg.select == "random" and self.cfg.ranks_tokens:
+            seeds = [[self.cfg.seed, step, int(row)] for row in rows]  # so that it matters not who draws
+            draws = np.stack([np.random.default_rng(seed).random(self.train.T) for seed in seeds])    # (B, T)
+            return torch.from_numpy(draws).float().unsqueeze(0)                                    # (1, B, T)
+        return torch.zeros(1, len(rows), self.train.T)  # all tokens count, or the score needs no reference
 
 
 def low_loss_and_entropy(select, loss, entropy):
     """Values that are low where the reference model's loss and entropy are, (B, T) each.
 
-    The paper intersects, or unites, the best by loss and the best by entropy, which leaves fewer or more than k. Here
-    exactly k remain: by the worse of a token's two ranks the top k are the intersection of two equally long lists, by
-    the better one their union, the lists being as long as it takes.
-    """
+    The paper intersects, or unites, the best by loss and the best by entropy, which leaves fewer or more
+    than k. Here exactly k remain: by the worse of a token's two ranks the top k are the intersection of two
+    equally long lists, by the better one their union, the lists being as long as it takes. """
     if select == "low_entropy":
         return entropy
     by_loss, by_entropy = (v.flatten().argsort(stable=True).argsort().view(v.shape) for v in (loss, entropy))
@@ -171,20 +183,45 @@ def low_loss_and_entropy(select, loss, entropy):
     return worse_or_better(by_loss, by_entropy).float()
 
 
-# ------------------------------------------------------------------------------------------------------- losses
+# ----------------------------------------------------------------------------------------------------- losses
 
 def soft_loss(tau, max_weight):
-    """A loss of the form of `selected_loss` that weighs all tokens by softmax(score / tau) instead of selecting some."""
+    """A loss of the form of `selected_loss` that weighs all tokens by softmax(score / tau) instead of
+    selecting some."""
     def weighted_loss(hidden, weight, targets, ref_loss, k, score):
-        loss = token_loss(F.linear(hidden, weight), targets)                  # logits (B, T, V), losses (B, T)
+        loss = token_loss(F.linear(hidden, weight), targets)           # logits (B, T, V), losses (B, T)
         weights = soft_weights(score(loss.detach(), ref_loss), tau, max_weight)
         return (loss * weights).sum(), loss.detach(), torch.isfinite(ref_loss)
     return weighted_loss
 
 
 def soft_weights(scores, tau, max_weight=0.0):
-    """softmax(scores / tau) over all tokens of a forward pass, times how many of them may count: mean 1 over those, 0 for
-    scores of -inf. scores: (B, T). max_weight: what is above is cut to it, and the mean falls below 1 (0: no limit)."""
+    """softmax(scores / tau) over all tokens of a forward pass, times how many of them may count: mean 1 over
+    those, 0 for scores of -inf. scores: (B, T). max_weight: what is above is cut to it, and the mean falls
+    below 1 (0: no limit)."""
     weights = torch.softmax(scores.flatten().float() / tau, dim=0).view(scores.shape)
     weights = weights * (scores > -torch.inf).sum()
     return weights.clamp(max=max_weight) if max_weight else weights
+
+
+# ------------------------------------------------------------------------------------------------ for the log
+
+def selection_stats(loss, selected, tokens, rows):
+    """What the selection of a forward pass did, for the log: mean loss over all, selected and unselected
+    tokens (None where it is not known), the share selected and, with true labels, precision and recall of
+    the useful tokens and `selected_NAME`, the share selected of each label.
+
+    loss, selected: (B, T) float and bool, of these rows of `tokens`, a Tokens. Makes the host wait for a GPU.
+    """
+    loss, selected, labels = loss.cpu().double(), selected.cpu(), tokens.row_labels(rows)
+
+    def mean(values):
+        return values.double().mean().item() if values.numel() and not values.isnan().any() else None
+    stats = {"corpus_loss": mean(loss), "selected_loss": mean(loss[selected]),
+             "unselected_loss": mean(loss[~selected]), "ratio": mean(selected)}
+    if labels is not None:
+        useful = torch.isin(labels, tokens.label_numbers("useful"))
+        stats["precision"], stats["recall"] = mean(useful[selected]), mean(selected[useful])
+        for number, name in enumerate(tokens.label_names):
+            stats[f"selected_{name}"] = mean(selected[labels == number])
+    return stats

@@ -1,8 +1,8 @@
 """
 The tasks of eval_math.py: where each test file is published, and how its rows become problems.
 
-A problem is a dict: `question` (the text of the prompt up to where the model goes on), `answer` (the right one),
-`solution` (the text the model should go on with) and `options` (of multiple choice).
+A problem is a dict: `question` (the text of the prompt up to where the model goes on), `answer` (the right
+one), `solution` (the text the model should go on with) and `options` (of multiple choice).
 """
 import hashlib
 import http.client
@@ -44,8 +44,33 @@ class Task:
     read: Callable   # row -> problem
 
 
+# ------------------------------------------------------------------------------------------- rows to problems
+
 def problem(question, answer, solution, options=()):
-    return {"question": question, "answer": answer, "solution": re.sub("  +", " ", solution), "options": list(options)}
+    solution = re.sub("  +", " ", solution)
+    return {"question": question, "answer": answer, "solution": solution, "options": list(options)}
+
+
+def word(question, answer, solution=""):
+    return problem(f"Question: {question.strip()}\nAnswer:", answer, f" {solution} The answer is {answer}.")
+
+
+def choice(question, options, letter, solution=""):
+    listed = " ".join(f"({a}) {text}" for a, text in zip("ABCDE", options))
+    return problem(f"Question: {question.strip()}\nOptions: {listed}\nAnswer:", letter,
+                   f" {solution} The answer is ({letter}).", options)
+
+
+def listed_options(text):
+    """'a ) 12 , b ) 16' or 'A) 12 B) 16' -> ['12', '16']"""
+    parts = re.split(r"(?:^|(?<=[\s'\[]))[a-eA-E] ?[).]\s", text)
+    stripped = [part.strip(" ,'[]") for part in parts]
+    return [part for part in stripped if part]
+
+
+def decimal(x):
+    """43.0 -> '43', 0.25 -> '0.25'"""
+    return str(int(x)) if float(x).is_integer() else str(x)
 
 
 def demo(r):
@@ -55,13 +80,22 @@ def demo(r):
     return problem(f"Question: {r['question']}\nAnswer:", answer, f" {r['answer']}")
 
 
-def word(question, answer, solution=""):
-    return problem(f"Question: {question.strip()}\nAnswer:", answer, f" {solution} The answer is {answer}.")
-
-
 def gsm8k(r):
-    solution, answer = re.sub(r"<<.*?>>", "", r["answer"]).split("####")  # without the calculator's annotations
+    plain = re.sub(r"<<.*?>>", "", r["answer"])  # without the calculator's annotations
+    solution, answer = plain.split("####")
     return word(r["question"], answer.strip().replace(",", ""), solution.strip())
+
+
+def svamp(r):
+    return word(f"{r['Body'].strip().rstrip('.')}. {r['Question']}", decimal(r["Answer"]))
+
+
+def asdiv(r):
+    return word(f"{r['body']} {r['question']}", re.sub(r"\s*\(.*?\)", "", r["answer"]))  # without the unit
+
+
+def mawps(r):
+    return word(r["input"], decimal(r["target"]))
 
 
 def latex(r):
@@ -73,24 +107,21 @@ def latex(r):
 def table(r):
     unit = f" (in {r['unit']})" if r["unit"] else ""
     among = f" ({' or '.join(r['choices'])})" if r["choices"] else ""
-    return problem(f"Table: {r['table_title'] or ''}\n{r['table']}\nQuestion: {r['question']}{unit}{among}\nAnswer:",
-                   r["answer"], f" The answer is {r['answer']}.")
+    shown = f"Table: {r['table_title'] or ''}\n{r['table']}"
+    return problem(f"{shown}\nQuestion: {r['question']}{unit}{among}\nAnswer:", r["answer"],
+                   f" The answer is {r['answer']}.")
 
 
-def choice(question, options, letter, solution=""):
-    listed = " ".join(f"({a}) {text}" for a, text in zip("ABCDE", options))
-    return problem(f"Question: {question.strip()}\nOptions: {listed}\nAnswer:", letter,
-                   f" {solution} The answer is ({letter}).", options)
+def mathqa(r):
+    return choice(r["problem"], listed_options(r["options"]), r["correct"].upper(), r["rationale"].strip('"'))
 
 
-def listed_options(text):
-    """'a ) 12 , b ) 16' or 'A) 12 B) 16' -> ['12', '16']"""
-    return [o for o in (part.strip(" ,'[]") for part in re.split(r"(?:^|(?<=[\s'\[]))[a-eA-E] ?[).]\s", text)) if o]
+def mmlu(r):
+    return choice(r["question"], r["choices"], "ABCD"[r["answer"]])
 
 
-def decimal(x):
-    """43.0 -> '43', 0.25 -> '0.25'"""
-    return str(int(x)) if float(x).is_integer() else str(x)
+def sat(r):
+    return choice(r["question"], listed_options(r["options"]), r["Answer"])
 
 
 GSM8K = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data/test.jsonl"
@@ -101,23 +132,28 @@ TASKS = {
     "gsm8k": Task(WORD, GSM8K, "8b9eddf9b17bc43a", gsm8k),
     "math": Task(MATH, HARNESS, "d5e5219155e927a3", latex),
     "math_oai": Task(MATH, HARNESS, "ee02b28f43529d42", latex),
-    "svamp": Task(WORD, HARNESS, "bfbfa6fb742657e3",
-                  lambda r: word(f"{r['Body'].strip().rstrip('.')}. {r['Question']}", decimal(r["Answer"]))),
-    "asdiv": Task(WORD, HARNESS, "2dd0c7407f2016c0",
-                  lambda r: word(f"{r['body']} {r['question']}", re.sub(r"\s*\(.*?\)", "", r["answer"]))),
-    "mawps": Task(WORD, HARNESS, "213368028b45431f", lambda r: word(r["input"], decimal(r["target"]))),
+    "svamp": Task(WORD, HARNESS, "bfbfa6fb742657e3", svamp),
+    "asdiv": Task(WORD, HARNESS, "2dd0c7407f2016c0", asdiv),
+    "mawps": Task(WORD, HARNESS, "213368028b45431f", mawps),
     "tabmwp": Task(TABLE, TABMWP, "f2b8c588400ee584", table),
-    "mathqa": Task(CHOICE, HARNESS, "5774aabe464d3ac2", lambda r: choice(
-        r["problem"], listed_options(r["options"]), r["correct"].upper(), r["rationale"].strip('"'))),
-    "mmlu_stem": Task(CHOICE, HARNESS, "ecbfde763d7f7162",
-                      lambda r: choice(r["question"], r["choices"], "ABCD"[r["answer"]])),
-    "sat_math": Task(CHOICE, HARNESS, "b95d05c636f65ed6",
-                     lambda r: choice(r["question"], listed_options(r["options"]), r["Answer"])),
+    "mathqa": Task(CHOICE, HARNESS, "5774aabe464d3ac2", mathqa),
+    "mmlu_stem": Task(CHOICE, HARNESS, "ecbfde763d7f7162", mmlu),
+    "sat_math": Task(CHOICE, HARNESS, "b95d05c636f65ed6", sat),
 }
 
 
+# ------------------------------------------------------------------------------------------------------ files
+
+def demonstrations(style):
+    """The worked problems of a Style: those of grading/prompts/NAME.txt, which blank lines separate."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "prompts", f"{style.name}.txt")
+    with open(path, encoding="utf-8") as f:
+        return f.read().strip().split("\n\n")
+
+
 def load_problems(name, path):
-    """The problems of a .jsonl file (or a .json object of rows, as TabMWP's) of the task `name`. Raises BadInput."""
+    """The problems of a .jsonl file (or a .json object of rows, as TabMWP's) of the task `name`. Raises
+    BadInput."""
     problems, number = [], 0
     try:
         if path.endswith(".json"):
@@ -137,31 +173,38 @@ def load_problems(name, path):
 
 def checksum(problems):
     """Of the questions and answers in any order, so that the same test set in another format is the same."""
-    return hashlib.sha256(json.dumps(sorted([p["question"], p["answer"]] for p in problems)).encode()).hexdigest()[:16]
+    pairs = sorted([p["question"], p["answer"]] for p in problems)
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
 def load_task(name, folder):
-    """The problems of a public test set, from `folder`, where it is downloaded if it is not there. Raises BadInput."""
+    """The problems of a public test set, from `folder`, where it is downloaded if it is not there. Raises
+    BadInput."""
     task = TASKS[name]
     url = task.source.format(name)
     path = os.path.join(folder, name + ".jsonl")
     if not os.path.exists(path):
         path = os.path.join(folder, name + os.path.splitext(url)[1])
     if not os.path.exists(path):
-        os.makedirs(folder, exist_ok=True)
-        print(f"downloading {url}")
-        try:
-            with urllib.request.urlopen(url, timeout=60) as answer:
-                content = answer.read()
-        except (OSError, http.client.HTTPException) as e:
-            raise BadInput(f"cannot download {url} ({e}): fetch it elsewhere, and save it as {path}")
-        with replacing(path, "wb") as f:
-            f.write(content)
+        download(url, path)
     try:
         problems = load_problems(name, path)
     except BadInput as e:
         raise BadInput(f"{e}; delete the file to download it again")
     if checksum(problems) != task.checksum:
-        print(f"{path} is not the published test set of {name} ({len(problems)} problems, checksum {checksum(problems)} for "
-              f"{task.checksum}): do not compare it with others' results", file=sys.stderr)
+        print(f"{path} is not the published test set of {name} ({len(problems)} problems, checksum "
+              f"{checksum(problems)} for {task.checksum}): do not compare it with others' results",
+              file=sys.stderr)
     return problems
+
+
+def download(url, path):
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    print(f"downloading {url}")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            content = answer.read()
+    except (OSError, http.client.HTTPException) as e:
+        raise BadInput(f"cannot download {url} ({e}): fetch it elsewhere, and save it as {path}")
+    with replacing(path, "wb") as f:
+        f.write(content)

@@ -20,13 +20,13 @@ export JOBS=${JOBS:-2}                   # cores: so many processes at a time, o
 export DEVICE=${DEVICE:-cpu}
 
 corpus() {  # the built-in corpus of this seed
-  [ -f "$DATA/seed$1/noisy+curated.json" ] || $PYTHON data.py --out "$DATA/seed$1" --seed "$1" --noisy_tokens "$NOISY"
+  [ -f "$DATA/seed$1/noisy+curated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --seed "$1" --noisy_tokens "$NOISY"
 }
 base() {  # a model that has seen the noisy corpus: the reference model and all arms start from it, as in the paper
   $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train noisy --out "$OUT/seed$1/base" --device "$DEVICE" \
     --train_tokens "$BASE_TOKENS" --lr 5e-3 --seed $((1000 + $1)) --eval_every 650
 }
-curated() {  # train on the curated side, stop where the loss on held-out `dev` is lowest: seed, run, run to start from
+curated() {  # train on the curated side, stop where the loss on held-out `val` is lowest: seed, run, run to start from
   $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$OUT/seed$1/$2" --device "$DEVICE" \
     --init_from "$OUT/seed$1/$3/ckpt.pt" --train_tokens "$REF_TOKENS" --lr 2e-3 --seed "$1" --eval_every 20 --patience 8
 }

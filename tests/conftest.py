@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import pytest
 import torch
 
-import data
+import prepare
 import score
 import train_ref
 from helpers import train
@@ -21,7 +21,8 @@ torch.set_num_threads(1)
 def demo(tmp_path_factory):
     """A small built-in corpus: rows enough for a few epochs of a few steps."""
     folder = str(tmp_path_factory.mktemp("demo"))
-    data.main(data.Config(out=folder, noisy_tokens=6000, curated_documents=60, held_out_documents=12, curated_repeats=2))
+    prepare.main(prepare.Config(out=folder, noisy_tokens=6000, curated_documents=60, held_out_documents=12,
+                                curated_repeats=2))
     return folder
 
 

@@ -9,7 +9,6 @@ import errno
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -23,27 +22,31 @@ import pytest
 import torch
 
 import common
-import data
-import dynamics
 import eval_math
-import gpt2
-import highlight
 import plot
-import plot_paper
+import prepare
 import score
 import train_ref
 import train_slm
+from engine import cli
+from extras import dynamics, export, highlight
+from paper import plot_paper
 
 MODEL = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_tokens 64 --device cpu --lr 1e-3".split()
 SHORT = [*MODEL, "--train_tokens", 256]  # four steps
 DEMO = {"noisy_tokens": 3000, "curated_documents": 30, "held_out_documents": 5, "curated_repeats": 1}
 
 
+def script_name(module):
+    """'train_ref.py', or 'highlight.py' of extras.highlight."""
+    return module.__name__.rpartition(".")[2] + ".py"
+
+
 def _exit_code(monkeypatch, module, *options):
     """Run a script with this command line; 0 when it simply returns."""
-    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, options)])
+    monkeypatch.setattr(sys, "argv", [script_name(module), *map(str, options)])
     try:
-        common.run(module.main, module.Config, module.__doc__)
+        cli.run(module.main, module.Config, module.__doc__)
     except SystemExit as e:
         return e.code or 0
     return 0
@@ -59,10 +62,10 @@ def _contents(*folders):
 def world(tmp_path_factory):
     """What a user has on disk: a corpus, one of another tokenizer, a run, scores. Tests only read it."""
     at = tmp_path_factory.mktemp("files")
-    data.main(data.Config(out=str(at / "demo"), **DEMO))
+    prepare.main(prepare.Config(out=str(at / "demo"), **DEMO))
     text = at / "text.txt"
     text.write_text("\n<|endoftext|>\n".join(f"Document {i}: Ava has {i} hens." for i in range(60)))
-    data.main(data.Config(out=str(at / "other"), curated=[str(text)], noisy=[str(text)], held_out=0.2,
+    prepare.main(prepare.Config(out=str(at / "other"), curated=[str(text)], noisy=[str(text)], held_out=0.2,
                           tokenizer=str(at / "demo"), vocab_size=300))
     with pytest.MonkeyPatch.context() as m:
         assert _exit_code(m, train_ref, *SHORT, "--data", at / "demo", "--out", at / "ref") == 0
@@ -82,7 +85,7 @@ def refused(world, tmp_path, monkeypatch, capsys):
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1, lines
         script, message = lines[0].replace(str(world), "W").replace(str(tmp_path), "T").split(": ", 1)
-        assert script == f"{module.__name__}.py"
+        assert script == script_name(module)
         assert [pattern for pattern in says if not re.search(pattern, message)] == [], message
         after = _contents(world, tmp_path)
         assert [path for path in before if after.get(path) != before[path]] == [], "files changed or lost"
@@ -91,8 +94,8 @@ def refused(world, tmp_path, monkeypatch, capsys):
 
 # ------------------------------------------------------------------------------------------------- command line
 
-@pytest.mark.parametrize("module", [data, train_ref, score, train_slm, eval_math, plot, plot_paper,
-                                    highlight], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [prepare, train_ref, score, train_slm, eval_math, plot, plot_paper, highlight],
+                         ids=lambda m: m.__name__)
 def test_help_and_unknown_option(module, monkeypatch, capsys, refused):
     refused(["--colour", "--help"], module, "--colour", "red")
     assert _exit_code(monkeypatch, module, "--help") == 0
@@ -118,10 +121,10 @@ def test_help_from_a_shell():  # the other tests go past `if __name__ == "__main
     ("--micro_rows -1", ["micro_rows", "-1"]),
     ("--seed -1", ["seed", "-1"]),
     ("--beta2 1.5", ["beta2", "1.5"]),
-    ("--pad_vocab -1", ["pad_vocab", "-1"]),
     ("--fsdp", ["fsdp", "torchrun"]),
-    ("--rank_rows 3", [r"batch_tokens \(64\)", "block_size x rank_rows"]),
-    ("--rank_rows 2 --micro_rows 1", ["rank_rows", "micro_rows"]),
+    ("--micro_rows 3", [r"batch_tokens \(64\)", "block_size x processes x micro_rows"]),
+    ("--keep 0.001", ["keep 0.001", "64 tokens", "micro_rows"]),
+    ("--filter_backward --compile", ["filter_backward", "compile"]),
     ("--init_from W/nowhere.bin", ["W/nowhere.bin", "gpt2-medium"]),
     ("--init_from W/demo", ["W/demo", "model.safetensors"]),
     ("--keep 1.2 --n_embd 15 --lr -1", ["keep.*; |; .*keep", "n_embd", "lr must be above 0"]),  # all at once
@@ -139,7 +142,7 @@ def test_bad_values(options, says, world, tmp_path, refused):
     ("--export W/ref/ckpt.pt T/new --data W/other", ["another tokenizer", "--data"]),
 ])
 def test_export(options, says, world, tmp_path, refused):
-    refused(says, gpt2, *options.replace("W/", f"{world}/").replace("T/", f"{tmp_path}/").split())
+    refused(says, export, *options.replace("W/", f"{world}/").replace("T/", f"{tmp_path}/").split())
 
 
 @pytest.mark.parametrize("module, device", [(train_ref, "cuda:99"), (train_slm, "tpu9"), (score, "abc"),
@@ -155,7 +158,7 @@ def test_device_that_does_not_exist(module, device, world, tmp_path, refused):
 def test_missing_corpus(world, tmp_path, refused):
     ckpt = ["--ckpt", world / "ref/ckpt.pt", "--device", "cpu"]
     for module, options in ((train_ref, SHORT), (train_slm, SHORT), (score, ckpt)):
-        refused(["T/nowhere", r"data\.py"], module, *options, "--data", tmp_path / "nowhere", "--out", tmp_path / "new")
+        refused(["T/nowhere", r"prepare\.py"], module, *options, "--data", tmp_path / "nowhere", "--out", tmp_path / "new")
     refused(["T/nowhere", "give a corpus folder"], eval_math, *ckpt, "--data", tmp_path / "nowhere")
 
 
@@ -171,12 +174,12 @@ def _no_tokens(path):  # and a sidecar that says so
 
 @pytest.mark.parametrize("name, damage, says", [
     ("noisy.bin", _no_tokens, ["0 tokens", "one row of 16"]),
-    ("noisy.bin", lambda path: path.write_bytes(b""), ["0 bytes", r"again with data\.py"]),
-    ("noisy.bin", lambda path: path.unlink(), [r"again with data\.py"]),
-    ("noisy.bin", _cut, ["bytes where its sidecar says", r"again with data\.py"]),
-    ("noisy.labels.bin", _cut, ["bytes where its sidecar says", r"again with data\.py"]),
-    ("noisy.json", lambda path: path.write_text("{not JSON"), ["not a sidecar", r"again with data\.py"]),
-    ("noisy.json", lambda path: path.write_text("{}"), ["not a sidecar", r"again with data\.py"]),
+    ("noisy.bin", lambda path: path.write_bytes(b""), ["0 bytes", r"again with prepare\.py"]),
+    ("noisy.bin", lambda path: path.unlink(), [r"again with prepare\.py"]),
+    ("noisy.bin", _cut, ["bytes where its sidecar says", r"again with prepare\.py"]),
+    ("noisy.labels.bin", _cut, ["bytes where its sidecar says", r"again with prepare\.py"]),
+    ("noisy.json", lambda path: path.write_text("{not JSON"), ["not a sidecar", r"again with prepare\.py"]),
+    ("noisy.json", lambda path: path.write_text("{}"), ["not a sidecar", r"again with prepare\.py"]),
 ])
 def test_damaged_corpus(name, damage, says, world, tmp_path, refused):
     damage(shutil.copytree(world / "demo", tmp_path / "demo") / name)
@@ -198,7 +201,7 @@ def test_bad_text_leaves_the_old_corpus(name, content, says, world, tmp_path, re
     shutil.copytree(world / "other", tmp_path / "mine")  # `refused` sees to it that this stays as it is
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    refused(says, data, "--curated", tmp_path / name, "--noisy", world / "text.txt", "--tokenizer", world / "demo",
+    refused(says, prepare, "--curated", tmp_path / name, "--noisy", world / "text.txt", "--tokenizer", world / "demo",
             "--out", tmp_path / "mine")
 
 
@@ -212,7 +215,7 @@ def test_full_disk_leaves_the_old_corpus(world, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(os, "fsync", nearly_full)
     shutil.copytree(world / "demo", tmp_path / "demo")
     options = [word for name, value in DEMO.items() for word in (f"--{name}", value)]
-    refused(["No space left"], data, "--out", tmp_path / "demo", *options, "--seed", 1)
+    refused(["No space left"], prepare, "--out", tmp_path / "demo", *options, "--seed", 1)
 
 
 @pytest.mark.parametrize("tokenizer, says", [
@@ -230,7 +233,7 @@ def test_bad_tokenizer(tokenizer, says, world, tmp_path, refused):
         (tmp_path / name).write_text("words\nof\na\nnote\n")
     (tmp_path / "list").mkdir()
     (tmp_path / "list/tokenizer.json").write_text("[1, 2]")
-    refused(says, data, "--curated", world / "text.txt", "--noisy", world / "text.txt", "--out", tmp_path / "new",
+    refused(says, prepare, "--curated", world / "text.txt", "--noisy", world / "text.txt", "--out", tmp_path / "new",
             "--tokenizer", *tokenizer.format(T=tmp_path, W=world).split())
 
 
@@ -301,6 +304,26 @@ def test_scores_that_do_not_fit(damage, options, says, world, tmp_path, refused)
         damage(folder)
     refused(["T/scores", *says], train_slm, *SHORT, "--data", world / "demo", "--scores", folder,
             "--out", tmp_path / "run", *options.split())
+
+
+def test_scores_that_are_not_numbers(world, tmp_path, refused):
+    folder = shutil.copytree(world / "scores", tmp_path / "scores")
+    size = (folder / "loss.bin").stat().st_size
+    command = (train_slm, *SHORT, "--data", world / "demo", "--scores", folder, "--out", tmp_path / "run")
+    for n_bad in (size // 2, 1):  # throughout, and a single one, which the first epoch comes to
+        values = torch.frombuffer(bytearray((world / "scores/loss.bin").read_bytes()), dtype=torch.float16).clone()
+        values[-n_bad:] = torch.nan
+        (folder / "loss.bin").write_bytes(values.numpy().tobytes())
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        refused([r"T/scores/loss\.bin", "not numbers", "score again"], *command, "--train_tokens", 64 * 100)
+
+
+def test_a_reference_model_whose_losses_are_not_numbers(world, tmp_path, refused):
+    checkpoint = torch.load(world / "ref/ckpt.pt", weights_only=True)
+    checkpoint["model"]["wte.weight"][3] = torch.nan
+    torch.save(checkpoint, tmp_path / "nan.pt")
+    refused([r"loss of T/nan\.pt is not finite", "another reference model"], score, "--data", world / "demo", "--ckpt",
+            tmp_path / "nan.pt", "--out", tmp_path / "new", "--device", "cpu")
 
 
 # ---------------------------------------------------------------------------------------------- the paper's analysis
@@ -405,12 +428,12 @@ def test_run_folder_in_use(world, tmp_path, refused):
 
 
 def test_resume_on_another_corpus(world, tmp_path, monkeypatch, refused):
-    # The same command, but data.py has made another corpus in the folder: half of the run would be on either.
+    # The same command, but prepare.py has made another corpus in the folder: half of the run would be on either.
     corpus = shutil.copytree(world / "demo", tmp_path / "demo")
     command = (train_ref, *SHORT, "--data", corpus, "--out", tmp_path / "run")
     assert _exit_code(monkeypatch, *command) == 0
     (tmp_path / "run/done.json").unlink()
-    data.main(data.Config(out=str(corpus), seed=1, **DEMO))
+    prepare.main(prepare.Config(out=str(corpus), seed=1, **DEMO))
     refused(["T/run", "another corpus", "--out"], *command, "--resume")
 
 
@@ -454,6 +477,7 @@ def test_resume_between_two_evaluations(module, world, tmp_path, monkeypatch):
     _assert_same_weights(tmp_path / "cut", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_disk_full_while_saving(world, tmp_path, monkeypatch):
     run = tmp_path / "run"
     options = [str(o) for o in (*MODEL, "--data", world / "demo", "--out", run, "--train_tokens", 640,
@@ -462,6 +486,7 @@ def test_disk_full_while_saving(world, tmp_path, monkeypatch):
     assert common.load_checkpoint(run / "ckpt.pt")["step"] == 3
     before = _contents(run)
 
+    resource = pytest.importorskip("resource")
     limit = 16 * 1024  # room for the log but not for a checkpoint: a write beyond it fails, as on a full disk
     done = subprocess.run([sys.executable, "train_ref.py", *options, "--resume"], cwd=ROOT,
                           capture_output=True, text=True,
@@ -476,6 +501,7 @@ def test_disk_full_while_saving(world, tmp_path, monkeypatch):
     assert common.load_checkpoint(run / "ckpt.pt")["step"] == 10
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves(world, tmp_path, monkeypatch):
     # With dropout the resumed weights are those of an uninterrupted run only if the random numbers go on too.
     options = [str(o) for o in (*MODEL, "--dropout", 0.1, "--data", world / "demo", "--train_tokens", 64 * 400,

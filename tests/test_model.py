@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 
-from kept import token_losses
-from model import GPT, GPTConfig
+from engine.generation import generate, new_caches, shared_prefix
+from model import GPT, GPTConfig, token_loss
 
 
 def make(bias=True, n_head=2):
@@ -54,9 +54,9 @@ def test_token_losses_are_negative_log_probabilities_in_float32():
     y = torch.randint(50, (2, 3))
     probs = torch.softmax(logits.double(), dim=-1)
     expected = -torch.log(probs.gather(2, y[:, :, None]))[:, :, 0]
-    torch.testing.assert_close(token_losses(logits, y).double(), expected, rtol=1e-5, atol=1e-5)
-    assert token_losses(logits.bfloat16(), y).dtype == torch.float32
-    assert token_losses(logits.double(), y).dtype == torch.float64
+    torch.testing.assert_close(token_loss(logits, y).double(), expected, rtol=1e-5, atol=1e-5)
+    assert token_loss(logits.bfloat16(), y).dtype == torch.float32
+    assert token_loss(logits.double(), y).dtype == torch.float64
 
 
 def test_a_longer_context_than_block_size_is_refused():
@@ -80,13 +80,13 @@ def test_cached_batched_generation_equals_uncached_one_at_a_time():
     g = torch.Generator().manual_seed(2)
     prompts = [torch.randint(50, (n,), generator=g).tolist() for n in (1, 7, 3, 12, 20, 2, 12)]
     expected = [uncached(model, p, 12) for p in prompts]
-    assert model.generate(prompts, 12) == expected
+    assert generate(model, prompts, 12) == expected
     assert len({tuple(e) for e in expected}) > 3  # the rows do differ
 
     def stop(new):  # rows stop at different lengths and leave the batch
         return new[-1] % 5 == 0
     stopped = [uncached(model, p, 12, stop) for p in prompts]
-    assert model.generate(prompts, 12, stop) == stopped
+    assert generate(model, prompts, 12, stop) == stopped
     assert len({len(s) for s in stopped}) > 2
 
 
@@ -97,14 +97,14 @@ def test_generation_after_a_shared_prefix_equals_uncached():
     shared = torch.randint(50, (9,), generator=g).tolist()
     prompts = [shared + torch.randint(50, (n,), generator=g).tolist() for n in (0, 4, 1, 11, 4, 2, 7, 7)]
     prompts.append(prompts[3])
-    P, _ = model.shared_prefix(prompts)
+    P, _ = shared_prefix(model, prompts)
     assert P == 8  # the last token of the shortest prompt is needed
-    assert model.shared_prefix([[1, 2, 3, 4], [1, 2, 9, 4, 5]])[0] == 2 and model.shared_prefix([[1, 2], [2, 2]])[0] == 0
+    assert shared_prefix(model, [[1, 2, 3, 4], [1, 2, 9, 4, 5]])[0] == 2 and shared_prefix(model, [[1, 2], [2, 2]])[0] == 0
 
     def stop(new):
         return new[-1] % 4 == 0
     for condition in (None, stop):
-        assert model.generate(prompts, 12, condition) == [uncached(model, p, 12, condition) for p in prompts]
+        assert generate(model, prompts, 12, condition) == [uncached(model, p, 12, condition) for p in prompts]
 
 
 def test_generation_in_bfloat16():
@@ -112,26 +112,27 @@ def test_generation_in_bfloat16():
     model = make().float()
     prompts = [[1, 2, 3, 4], [1, 2, 9], [1, 2, 3, 4, 5, 6]]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        assert {t.dtype for layer in model.new_cache(2, 3) for t in layer} == {torch.bfloat16}
-        assert [row[:2] for row in model.generate(prompts, 6)] == [uncached(model, p, 2) for p in prompts]
-    assert model.new_cache(2, 3)[0][2].dtype == torch.float32
+        dtypes = {t.dtype for c in new_caches(model, 2, 3) for t in (c.k_shared, c.v_shared, c.k_own, c.v_own)}
+        assert dtypes == {torch.bfloat16}
+        assert [row[:2] for row in generate(model, prompts, 6)] == [uncached(model, p, 2) for p in prompts]
+    assert new_caches(model, 2, 3)[0].k_own.dtype == torch.float32
 
 
 def test_generation_fills_the_context_to_the_last_token_and_keeps_the_mode():
     model = make().train()
-    out = model.generate([[1, 2], [3] * 20], 12)
+    out = generate(model, [[1, 2], [3] * 20], 12)
     assert [len(o) for o in out] == [12, 12] and model.training
-    assert model.generate([], 5) == []
+    assert generate(model, [], 5) == []
     with pytest.raises(ValueError, match="do not fit"):
-        model.generate([[3] * 21], 12)
+        generate(model, [[3] * 21], 12)
     with pytest.raises(ValueError, match="do not fit"):
-        model.generate([[1], []], 2)
+        generate(model, [[1], []], 2)
 
 
 def test_sampling_follows_the_probabilities():
     model = make()
     probs = torch.softmax(model.logits(model(torch.tensor([[4, 7]])))[0, -1] / 0.7, dim=0)
-    drawn = model.generate([[4, 7]] * 4000, 1, temperature=0.7, generator=torch.Generator().manual_seed(0))
+    drawn = generate(model, [[4, 7]] * 4000, 1, temperature=0.7, generator=torch.Generator().manual_seed(0))
     shares = torch.bincount(torch.tensor(drawn).flatten(), minlength=50) / 4000
     assert (shares - probs).abs().max() < 0.04  # four standard errors at the most
-    assert model.generate([[4, 7]], 1) == [[probs.argmax().item()]]
+    assert generate(model, [[4, 7]], 1) == [[probs.argmax().item()]]

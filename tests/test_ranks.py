@@ -27,45 +27,36 @@ def same_trace(a, b):
         assert x["loss"] == pytest.approx(y["loss"], abs=1e-4) and x.get("ratio") == y.get("ratio")
 
 
-@pytest.mark.parametrize("how", ["excess", "filtered", "clm"])
-def test_accumulation_and_processes_equal_one_batch(demo, scores, tmp_path, how):
-    """8 rows at once, 4 micro-batches of 2, 2 processes of 4 (and of 2 x 2), and FSDP: the ranking is over the whole step."""
+@pytest.mark.parametrize("how", ["excess", pytest.param("filtered", marks=pytest.mark.slow),
+                                 pytest.param("clm", marks=pytest.mark.slow)])
+def test_the_same_micro_rows_give_the_same_trace_on_any_number_of_processes(demo, scores, tmp_path, how):
+    """1 process with 4 micro-batches of 2 rows, 2 with 2, 4 with 1, and FSDP: what is ranked are always 2 rows."""
     options = {"clm": dict(keep=1.0), "excess": dict(scores=scores, keep=0.3),
-               "filtered": dict(scores=scores, keep=0.3, filter_backward=True)}[how]
+               "filtered": dict(scores=scores, keep=0.3, filter_backward=True)}[how] | {"micro_rows": 2}
     one = train(train_slm, tmp_path / "one", demo, **options)
-    runs = {"micro": (1, {"micro_rows": 2}), "two": (2, {}), "two_micro": (2, {"micro_rows": 2}), "fsdp": (2, {"fsdp": True}),
-            "fsdp_micro": (2, {"fsdp": True, "micro_rows": 2, "eval_every": 1, "save_every": 1})}
+    runs = {"two": (2, {}), "four": (4, {})}
+    if how == "excess":
+        runs["fsdp"] = (2, {"fsdp": True, "eval_every": 1, "save_every": 1})
     for name, (n, extra) in runs.items():
-        if n == 1:
-            train(train_slm, tmp_path / name, demo, **options, **extra)
-        elif how == "excess" or name == "two" or (how, name) == ("filtered", "two_micro"):
-            wait(start_ranks(n, command("train_slm.py", tmp_path / name, demo, **options | extra)))
-        else:
-            continue
+        wait(start_ranks(n, command("train_slm.py", tmp_path / name, demo, **options | extra)))
         same_trace(one, tmp_path / name)
         assert same_weights(one, tmp_path / name, tolerance=2e-3)
     worse = train(train_slm, tmp_path / "worse", demo, **options | {"seed": 1})
     assert not same_weights(one, worse, tolerance=2e-3)
 
 
-def test_rows_ranked_a_few_at_a_time(demo, scores, tmp_path):
-    """--rank_rows: the same with two processes; another selection than that of the whole step; k in each part."""
-    options = dict(scores=scores, keep=0.3)
-    one = train(train_slm, tmp_path / "one", demo, rank_rows=2, **options)
-    whole = train(train_slm, tmp_path / "whole", demo, **options)
-    wait(start_ranks(2, command("train_slm.py", tmp_path / "two", demo, rank_rows=2, **options)))
-    for a, b in zip(records(one), records(tmp_path / "two")):
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
-        assert a["ratio"] == b["ratio"] == round(0.3 * 256 / 4) * 4 / 256
-    assert same_weights(one, tmp_path / "two", tolerance=2e-3) and not same_weights(one, whole, tolerance=2e-3)
-    train(train_slm, tmp_path / "all", demo, rank_rows=8, **options)
-    assert same_weights(whole, tmp_path / "all")
-    assert list(train_slm.Config(rank_rows=3).validate()) and list(train_slm.Config(rank_rows=2, micro_rows=4).validate())
+def test_the_number_of_rows_ranked_together_matters(demo, scores, tmp_path):
+    """8 rows ranked at once are another selection than 4 times 2; k is the same share of each."""
+    for micro_rows in (8, 2):
+        train(train_slm, tmp_path / str(micro_rows), demo, scores=scores, keep=0.3, micro_rows=micro_rows)
+        assert {r["ratio"] for r in records(tmp_path / str(micro_rows))} == {round(0.3 * 32 * micro_rows) / 32 / micro_rows}
+    assert not same_weights(tmp_path / "8", tmp_path / "2", tolerance=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_a_dead_rank_ends_the_run_and_another_number_of_processes_goes_on(demo, scores, tmp_path, fsdp):
-    options = dict(scores=scores, keep=0.3, train_tokens=256 * 300, save_every=50, eval_every=100, dropout=0.0)
+    options = dict(scores=scores, keep=0.3, train_tokens=256 * 300, save_every=50, eval_every=100, dropout=0.0, micro_rows=4)
     whole, cut = train(train_slm, tmp_path / "whole", demo, **options), tmp_path / "cut"
     ranks = start_ranks(2, command("train_slm.py", cut, demo, **options, **({"fsdp": True} if fsdp else {})))
     deadline = time.time() + 60
@@ -92,7 +83,7 @@ def torchrun(n, *command):
     return done
 
 
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_scores_do_not_depend_on_the_number_of_processes(demo, scores, tmp_path, n):
     """With rows that neither the number of processes nor the batch divides."""
     ckpt = os.path.join(os.path.dirname(scores), "ref", "best.pt")
@@ -105,6 +96,7 @@ def test_scores_do_not_depend_on_the_number_of_processes(demo, scores, tmp_path,
         assert len(a) == len(b)
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_number_of_processes(demo, scores, tmp_path):
     ckpt = os.path.join(os.path.dirname(scores), "ref", "best.pt")
     options = dict(data=demo, shots=1, max_new_tokens=8, batch_size=2, likelihood=True, device="cpu")

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 import score
-from common import Ranks, held_out_loss
-from data import Tokens, tokenizer_hash, demo_tokenizer
+from common import held_out_loss
+from corpora.tokenizers import demo_tokenizer, tokenizer_hash
+from data import Scores, Tokens
+from engine.cli import BadInput
+from engine.ranks import Ranks
 from model import GPT, GPTConfig
 
 
@@ -35,8 +38,8 @@ def test_scores_equal_the_loss_of_each_row_on_its_own(reference, demo, tmp_path,
     """Also that dropout is off: the model of the checkpoint has a rate of a half."""
     run_score(reference, demo, tmp_path, entropy=True, block_size=T)
     tokens = Tokens(demo, "noisy", T)
-    scores = score.Scores(str(tmp_path), tokens)
-    entropy = score.Scores(str(tmp_path), tokens, "entropy")
+    scores = Scores(str(tmp_path), tokens)
+    entropy = Scores(str(tmp_path), tokens, "entropy")
     raw = np.fromfile(os.path.join(demo, "noisy.bin"), dtype=np.uint16).astype(np.int64)
     assert scores.rows(np.arange(tokens.n_rows)).shape == (tokens.n_rows, T)
     for r in (0, 3, tokens.n_rows - 1):
@@ -64,8 +67,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(reference, demo,
     monkeypatch.undo()
     state = json.loads((tmp_path / "cut" / "scores.json").read_text())
     assert 0 < state["rows_done"] <= 35 < state["n_rows"]
-    with pytest.raises(score.BadInput, match="not complete"):
-        score.Scores(str(tmp_path / "cut"), Tokens(demo, "noisy", 32))
+    with pytest.raises(BadInput, match="not complete"):
+        Scores(str(tmp_path / "cut"), Tokens(demo, "noisy", 32))
     assert run_score(reference, demo, tmp_path / "cut") == whole
     monkeypatch.setattr(score, "score_rows", None)  # nothing is scored a second time
     assert run_score(reference, demo, tmp_path / "cut") == whole
@@ -82,7 +85,7 @@ def test_mean_scores_by_true_label_are_printed(reference, demo, tmp_path, capsys
 
 
 def test_held_out_loss_is_the_mean_of_all_its_tokens(reference, demo):
-    tokens = Tokens(demo, "target", 32)
+    tokens = Tokens(demo, "test", 32)
     model = reference[1].train()  # it must switch dropout off, and back on
     loss, solution_loss = held_out_loss(model, tokens, Ranks("cpu"), max_rows=10**6, batch_rows=3)
     assert model.training

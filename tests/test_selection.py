@@ -1,19 +1,20 @@
 """The selection and its loss, against brute force in float64, and what the gradient sees."""
 import os
-import re
 import subprocess
 
 import numpy as np
 import pytest
 import torch
 
-import train_slm
-import variants
+from torch.nn import functional as F
 
-from common import selection_stats
-from kept import token_losses
-from model import GPT, GPTConfig
-from kept import select
+import train_ref
+import train_slm
+from extras.variants import selection_stats
+from engine import fast_loss
+from extras import variants
+from model import GPT, GPTConfig, token_loss
+from train_slm import excess_loss, selected_loss, top_k
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -30,34 +31,39 @@ def brute_force_slm_loss(logits, targets, ref, keep):
     return sum(loss for _, _, loss in best) / k, sorted(-i for _, i, _ in best)
 
 
+@pytest.mark.parametrize("loss_of", [selected_loss, fast_loss.selected_loss])
 @pytest.mark.parametrize("keep", [0.01, 0.25, 0.6, 0.999, 1.0])
-def test_select_and_loss_equal_brute_force(keep):
+def test_select_and_loss_equal_brute_force(keep, loss_of):
     g = torch.Generator().manual_seed(0)
-    logits = torch.randn(4, 9, 7, generator=g, dtype=torch.float64)
+    hidden = torch.randn(4, 9, 5, generator=g, dtype=torch.float64)
+    weight = torch.randn(7, 5, generator=g, dtype=torch.float64)
     targets = torch.randint(7, (4, 9), generator=g)
     ref = torch.rand(4, 9, generator=g, dtype=torch.float64) * 3
-    losses = token_losses(logits, targets)
-    kept = select(losses - ref, max(1, round(keep * 36)))
+    k = max(1, round(keep * 36))
+    loss_sum, loss, selected = loss_of(hidden, weight, targets, ref, k, excess_loss)
+    logits = F.linear(hidden, weight)
     expected, indices = brute_force_slm_loss(logits.view(-1, 7), targets.view(-1), ref.view(-1), keep)
-    assert kept.flatten().nonzero().flatten().tolist() == indices
-    assert (losses * kept).sum().item() / kept.sum().item() == pytest.approx(expected, rel=1e-12)
+    assert selected.flatten().nonzero().flatten().tolist() == indices
+    assert loss_sum.item() / selected.sum().item() == pytest.approx(expected, rel=1e-12)
+    assert (loss * selected).sum().item() / k == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("k", [30, 1, 99, 100])
 @pytest.mark.parametrize("scores", [torch.zeros(10, 10), torch.arange(100).view(10, 10) // 40,
                                     torch.randn(10, 10, generator=torch.Generator().manual_seed(1)).bfloat16()])
-def test_exactly_k_are_kept_ties_or_not(scores, k):
-    kept = select(scores, k)
-    assert kept.shape == scores.shape and kept.sum().item() == k
-    assert scores[kept].min() >= scores[~kept].max() if k < 100 else True
-    lowest = scores.flatten() == scores[kept].min()  # among equals, the earlier ones
-    tied = kept.flatten()[lowest]
+def test_exactly_k_are_selected_ties_or_not(scores, k):
+    selected = top_k(scores, k)
+    assert selected.shape == scores.shape and selected.sum().item() == k
+    if k < 100:
+        assert scores[selected].min() >= scores[~selected].max()
+    lowest = scores.flatten() == scores[selected].min()  # among equals, the earlier ones
+    tied = selected.flatten()[lowest]
     assert tied.tolist() == sorted(tied.tolist(), reverse=True)
 
 
-def test_ranking_is_over_the_batch_not_per_row():
+def test_ranking_is_over_the_forward_pass_not_per_row():
     scores = torch.tensor([[9.0, 8.0, 7.0, 6.0], [1.0, 2.0, 3.0, 4.0]])
-    assert select(scores, 4).sum(dim=1).tolist() == [4, 0]
+    assert top_k(scores, 4).sum(dim=1).tolist() == [4, 0]
 
 
 def small_model():
@@ -65,58 +71,71 @@ def small_model():
     return GPT(GPTConfig(block_size=12, vocab_size=11, n_layer=2, n_head=2, n_embd=8)).double()
 
 
-def test_gradient_sees_only_the_kept_losses_but_their_whole_context():
+@pytest.mark.parametrize("loss_of", [selected_loss, fast_loss.selected_loss])
+def test_gradient_sees_only_the_selected_losses_but_their_whole_context(loss_of):
     model = small_model()
     x, y = torch.randint(11, (2, 12)), torch.randint(11, (2, 12))
-    kept = torch.zeros(2, 12, dtype=torch.bool)
-    kept[0, 7] = kept[1, 2] = True
+    chosen = torch.zeros(2, 12, dtype=torch.bool)
+    chosen[0, 7] = chosen[1, 2] = True
 
     def gradient(targets):
         model.zero_grad()
         hidden = model(x)
         hidden.retain_grad()
-        (token_losses(model.logits(hidden), targets) * kept).sum().div(2).backward()
+        loss_sum, _, selected = loss_of(hidden, model.output_weight, targets, -chosen.double(), 2, lambda loss, ref: -ref)
+        assert selected.equal(chosen)
+        (loss_sum / 2).backward()
         return [p.grad.clone() for p in model.parameters()], hidden.grad
 
     before, hidden_grad = gradient(y)
-    other = torch.where(kept, y, (y + 1) % 11)  # other targets wherever nothing is kept
+    other = torch.where(chosen, y, (y + 1) % 11)  # other targets wherever nothing is selected
     after, _ = gradient(other)
     assert all(torch.equal(a, b) for a, b in zip(before, after))
-    assert (hidden_grad.abs().sum(dim=2) > 0).equal(kept)  # the loss enters at the kept positions and nowhere else
-    # the context of a kept token is in the gradient: positions up to the kept one, and none after it
+    assert (hidden_grad.abs().sum(dim=2) > 0).equal(chosen)  # the loss enters at the selected positions and nowhere else
+    # the context of a selected token is in the gradient: positions up to the selected one, and none after it
     position_grad = before[[n for n, _ in model.named_parameters()].index("wpe.weight")].abs().sum(dim=1)
     assert (position_grad > 0).tolist() == [True] * 8 + [False] * 4
 
 
+class FakeTokens:
+    """Rows with true labels, and the groups of labels that a sidecar lists."""
+    label_names = ["question", "solution", "result", "irrelevant", "noise", "wrong"]
+
+    def row_labels(self, rows):
+        return torch.tensor([[0, 2, 4, 4]], dtype=torch.uint8)[rows]  # question, result, noise, noise
+
+    def label_numbers(self, group):
+        return torch.tensor({"useful": [0, 1, 2], "solution": [1, 2]}[group])
+
+
 def test_selection_stats():
-    losses = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    kept = torch.tensor([[True, False, True, False]])
-    labels = torch.tensor([[0, 2, 4, 4]], dtype=torch.uint8)  # question, result, noise, noise
-    stats = selection_stats(losses, kept, labels, ["question", "solution", "result", "irrelevant", "noise", "wrong"])
+    loss = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    selected = torch.tensor([[True, False, True, False]])
+    stats = selection_stats(loss, selected, FakeTokens(), [0])
     assert stats["corpus_loss"] == 2.5 and stats["selected_loss"] == 2.0 and stats["unselected_loss"] == 3.0
-    assert stats["ratio"] == stats["precision"] == stats["recall"] == stats["kept_noise"] == 0.5
-    assert stats["kept_question"] == 1.0 and stats["kept_result"] == 0.0 and stats["kept_wrong"] is None
+    assert stats["ratio"] == stats["precision"] == stats["recall"] == stats["selected_noise"] == 0.5
+    assert stats["selected_question"] == 1.0 and stats["selected_result"] == 0.0 and stats["selected_wrong"] is None
+    unknown = selection_stats(loss.masked_fill(~selected, torch.nan), selected, FakeTokens(), [0])
+    assert unknown["corpus_loss"] is unknown["unselected_loss"] is None and unknown["selected_loss"] == 2.0
 
 
 def test_the_diff_of_the_two_training_scripts_is_the_method():
-    """At most about 40 changed lines, each hunk marked, apart from the docstring at the top."""
+    """At most 50 changed lines, both sides and the docstring counted, as a reader who types `diff` sees them."""
     paths = [os.path.join(ROOT, name) for name in ("train_ref.py", "train_slm.py")]
-    diff = subprocess.run(["git", "diff", "--no-index", "-U0", *paths], capture_output=True, text=True).stdout
-    end_of_docstring = open(paths[1]).read().split('"""\n')[1].count("\n") + 2
-    changed = 0
-    for hunk in re.split(r"^@@ ", diff, flags=re.M)[1:]:
-        old, new = re.search(r"-(\d+(?:,\d+)?) \+(\d+(?:,\d+)?) @@", hunk).groups()
-        lines = [line for line in hunk.splitlines()[1:] if line[:1] in "+-" and line[1:].strip()]
-        added, removed = ([line for line in lines if line[0] == sign] for sign in "+-")
-        if int(new.split(",")[0]) <= end_of_docstring:
-            continue
-        changed += max(len(added), len(removed))
-        assert any("# SLM" in line for line in added), hunk
-    assert 20 < changed <= 45
+    diff = subprocess.run(["diff", *paths], capture_output=True, text=True).stdout
+    changed = [line for line in diff.splitlines() if line[:1] in "<>"]
+    assert 20 < len(changed) <= 50
+    for word in ("excess_loss", "top_k", "selected_loss", "ref_loss"):
+        assert any(word in line for line in changed), word
 
 
-def test_defaults_differ_in_the_marked_options_only():
-    import train_ref
+def test_options_differ_in_the_selection_only():
     ref, slm = vars(train_ref.Config()), vars(train_slm.Config())
-    assert {k for k in slm if k not in ref} == {"keep", "select", "scores", "filter_backward"} | set(vars(variants.Options()))
+    assert {k for k in slm if k not in ref} == {"keep", "scores"} | set(vars(variants.Options()))
     assert {k for k in ref if ref[k] != slm[k]} == {"train", "out"}
+
+
+def test_micro_rows_may_change_on_resuming_only_where_nothing_is_ranked():
+    assert "micro_rows" in train_ref.Config().may_differ() and "micro_rows" in train_slm.Config(keep=1.0).may_differ()
+    assert "micro_rows" not in train_slm.Config(keep=0.5).may_differ()
+    assert "micro_rows" not in train_slm.Config(keep=1.0, softmax_tau=1.0).may_differ()

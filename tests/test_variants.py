@@ -1,4 +1,4 @@
-"""variants.py and logprobs.py: each against brute force, and through train_slm.py and score.py."""
+"""extras/variants.py and extras/logprobs.py: each against brute force, and through train_slm.py and score.py."""
 import json
 import os
 
@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 import score
 import train_slm
-import variants
-from common import BadInput
-from data import Tokens, batch, load_tokenizer
+from corpora.tokenizers import load_tokenizer
+from data import Scores, Tokens, batch
+from engine.cli import BadInput
+from extras import variants
+from extras.logprobs import align
 from helpers import TINY, records, same_weights, train
-from kept import kept_loss, token_losses
-from logprobs import align
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, token_loss
 
 
 def brute_force(select, loss, entropy, k):
@@ -35,7 +35,7 @@ def test_intersection_and_union_are_of_equally_long_lists(select, k):
     g = torch.Generator().manual_seed(k)
     loss, entropy = torch.rand(4, 10, generator=g), torch.rand(4, 10, generator=g)
     rank = variants.low_loss_and_entropy(select, loss, entropy)
-    best = rank.flatten().argsort(descending=True, stable=True)[:k].tolist()
+    best = rank.flatten().argsort(stable=True)[:k].tolist()
     expected = brute_force(select, loss.flatten().numpy(), entropy.flatten().numpy(), k)
     assert set(best) <= expected and len(expected) - k <= 1  # a list that grows by one can bring two, in a union
 
@@ -52,21 +52,23 @@ def test_soft_weights():
     assert variants.soft_weights(scores, 1e6)[[0, 1, 3]].tolist() == pytest.approx([1, 1, 1], rel=1e-4)  # towards CLM
 
 
-def test_weighted_loss_equals_the_plain_form():
+def test_weighted_loss_equals_brute_force():
     g = torch.Generator().manual_seed(0)
-    hidden, weight = (torch.randn(n, 5, generator=g, dtype=torch.float64, requires_grad=True) for n in (12, 9))
-    targets, w = torch.randint(9, (12,), generator=g), torch.rand(12, generator=g, dtype=torch.float64)
-    ours = kept_loss(hidden, weight, targets, token_weights=w)[0]
-    plain = (token_losses(F.linear(hidden, weight), targets) * w).sum()
-    torch.testing.assert_close(ours, plain)
+    hidden, weight = (torch.randn(*shape, generator=g, dtype=torch.float64, requires_grad=True) for shape in ((2, 6, 5), (9, 5)))
+    targets, ref = torch.randint(9, (2, 6), generator=g), torch.rand(2, 6, generator=g, dtype=torch.float64)
+    ref[1, 2] = torch.inf
+    ours = variants.soft_loss(0.7, 0.0)(hidden, weight, targets, ref, 12, train_slm.excess_loss)[0]
+    loss = token_loss(F.linear(hidden, weight), targets)
+    w = np.exp((loss - ref).detach().flatten().numpy() / 0.7)
+    plain = (loss.flatten() * torch.from_numpy(w / w.sum() * 11)).sum()
+    torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
     for a, b in zip(torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(plain, (hidden, weight))):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_keep_falls_to_its_value():
     cfg = train_slm.Config(keep=0.2, keep_warmup=4)
-    kept = [variants.Variants.keep(type("V", (), {"cfg": cfg}), step) for step in range(6)]
-    assert kept == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0.2])
+    assert [variants.keep_at(step, cfg) for step in range(6)] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0.2])
 
 
 @pytest.fixture(scope="module")
@@ -82,25 +84,30 @@ def entropy_scores(demo, scores, tmp_path_factory):
     {"select": "low_entropy"}, {"select": "intersection"}, {"select": "union"}, {"softmax_tau": 0.5},
     {"softmax_tau": 0.5, "max_weight": 3.0}, {"keep_warmup": 6}, {"labels": ["solution", "result"]},
     {"labels": ["solution", "result"], "keep": 1.0}], ids=str)
-def test_every_variant_is_another_run_and_accumulation_changes_nothing(demo, entropy_scores, tmp_path, options):
+def test_every_variant_is_another_run(demo, entropy_scores, tmp_path, options):
     options = {"keep": 0.25, "scores": entropy_scores} | options
     train(train_slm, tmp_path / "one", demo, **options)
-    train(train_slm, tmp_path / "four", demo, micro_rows=2, **options)
     train(train_slm, tmp_path / "slm", demo, keep=0.25, scores=entropy_scores)
-    for a, b in zip(records(tmp_path / "one"), records(tmp_path / "four")):
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4) and a.get("ratio") == b.get("ratio")
-    assert same_weights(tmp_path / "one", tmp_path / "four", tolerance=2e-3)
     assert not same_weights(tmp_path / "one", tmp_path / "slm", tolerance=2e-3)
     for r in records(tmp_path / "one"):
-        if "softmax_tau" in options:
-            assert "ratio" not in r
-        elif "labels" in options:
-            assert r["kept_noise"] in (0, None) and r["kept_irrelevant"] in (0, None)
-            assert r["kept_solution"] == 1 or options["keep"] < 1
+        if "labels" in options:
+            assert r["selected_noise"] in (0, None) and r["selected_irrelevant"] in (0, None)
+            assert r["selected_solution"] == 1 or options["keep"] < 1
+        elif "softmax_tau" in options:
+            assert r["ratio"] == 1
         elif "keep_warmup" not in options:
             assert r["ratio"] == 0.25
     if "keep_warmup" in options:
         assert records(tmp_path / "one")[0]["ratio"] == 1 and records(tmp_path / "one")[-1]["ratio"] == 0.25
+
+
+@pytest.mark.parametrize("options", [{"keep": 1.0}, {"keep": 1.0, "labels": ["solution", "result"]}], ids=str)
+def test_where_nothing_is_ranked_accumulation_changes_nothing(demo, tmp_path, options):
+    train(train_slm, tmp_path / "one", demo, **options)
+    train(train_slm, tmp_path / "four", demo, micro_rows=2, **options)
+    for a, b in zip(records(tmp_path / "one"), records(tmp_path / "four")):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+    assert same_weights(tmp_path / "one", tmp_path / "four", tolerance=2e-3)
 
 
 def test_several_reference_models(demo, scores, entropy_scores, tmp_path):
@@ -114,11 +121,11 @@ def test_several_reference_models(demo, scores, entropy_scores, tmp_path):
     half.mkdir()
     (np.fromfile(f"{scores}/loss.bin", dtype=np.float16) / 2).tofile(half / "loss.bin")
     (half / "scores.json").write_text(open(f"{scores}/scores.json").read())
-    own, rows = score.Scores(scores, tokens), np.arange(3)
+    own, rows = Scores(scores, tokens), np.arange(3)
     for how, share in (("min", 0.5), ("mean", 0.75)):
         cfg = train_slm.Config(scores=scores, more_scores=[str(half)], combine=how)
-        known = variants.Variants(cfg, tokens, own, True).known(-own.rows(rows), rows, 0)
-        torch.testing.assert_close(known, -own.rows(rows) * share, rtol=2e-3, atol=1e-4)
+        ref_loss = variants.Reference(cfg, tokens)(rows, 0)
+        torch.testing.assert_close(ref_loss, own.rows(rows) * share, rtol=2e-3, atol=1e-4)
 
 
 def first_step(folder, demo):
@@ -130,7 +137,7 @@ def first_step(folder, demo):
     rows = batch(tokens.n_rows, 8, 0, 0)
     x, y = tokens.rows(rows)
     with torch.no_grad():
-        return tokens, rows, token_losses(model.logits(model(x)), y)
+        return tokens, rows, token_loss(model.logits(model(x)), y)
 
 
 def test_soft_step_equals_brute_force(demo, scores, tmp_path):
@@ -138,7 +145,7 @@ def test_soft_step_equals_brute_force(demo, scores, tmp_path):
     train(train_slm, tmp_path / "soft", demo, scores=scores, softmax_tau=0.7, snapshot_every=12)
     tokens, rows, losses = first_step(tmp_path / "soft", demo)
     losses = losses.flatten().double().numpy()
-    excess = losses - score.Scores(scores, tokens).rows(rows).flatten().double().numpy()
+    excess = losses - Scores(scores, tokens).rows(rows).flatten().double().numpy()
     w = np.exp(excess / 0.7)
     assert records(tmp_path / "soft")[0]["loss"] == pytest.approx((w * losses).sum() / w.sum(), rel=1e-4)
 
@@ -194,7 +201,7 @@ def test_scores_from_logprobs_are_those_of_the_model(demo, scores, tmp_path, cap
     score.main(score.Config(out=str(tmp_path / "api"), **options))
     tokens = Tokens(demo, "noisy", 32)
     rows = np.arange(tokens.n_rows)
-    torch.testing.assert_close(score.Scores(str(tmp_path / "api"), tokens).rows(rows), score.Scores(scores, tokens).rows(rows),
+    torch.testing.assert_close(Scores(str(tmp_path / "api"), tokens).rows(rows), Scores(scores, tokens).rows(rows),
                                rtol=2e-3, atol=1e-4)
     assert "solution" in capsys.readouterr().out
     with pytest.raises(BadInput, match="already holds"):
@@ -227,13 +234,13 @@ def test_labels_come_before_the_ranks(demo, entropy_scores):
     """Intersection and union are of lists of the wanted tokens only."""
     tokens, rows = Tokens(demo, "noisy", 32), np.arange(8)
     wanted = torch.isin(tokens.row_labels(rows), torch.tensor([1, 2])).flatten().numpy()
-    loss, entropy = (score.Scores(entropy_scores, tokens, name).rows(rows).flatten().numpy()[wanted] for name in ("loss", "entropy"))
+    loss, entropy = (Scores(entropy_scores, tokens, name).rows(rows).flatten().numpy()[wanted] for name in ("loss", "entropy"))
     for how in ("intersection", "union"):
         cfg = train_slm.Config(scores=entropy_scores, select=how, labels=["solution", "result"])
-        known = variants.Variants(cfg, tokens, None, True).known(torch.zeros(8, 32), rows, 0).flatten().numpy()
-        assert (known[~wanted] == -np.inf).all() and np.isfinite(known[wanted]).all()
+        ref = variants.Reference(cfg, tokens)(rows, 0).flatten().numpy()
+        assert (ref[~wanted] == np.inf).all() and np.isfinite(ref[wanted]).all()
         k = 5
-        best = np.argsort(-known[wanted], kind="stable")[:k]
+        best = np.argsort(ref[wanted], kind="stable")[:k]
         expected = brute_force(how, loss, entropy, k)
         assert set(best.tolist()) <= expected and len(expected) - k <= 1
 

@@ -1,0 +1,231 @@
+"""
+What reports share: run folders as they are read, intervals over seeds, cells of tables, figures.
+
+plot.py makes its report with it, and so do the files of paper/.
+"""
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.files import read_json, read_jsonl, replacing, write_json
+
+
+@dataclass
+class Arm:
+    """One way of training, which is a run folder in the folder of each seed, as tables and figures show
+    it."""
+    name: str
+    colour: str = "black"
+    controls: tuple = ()    # the arms that it is compared with
+
+
+@dataclass
+class Measure:
+    """What a run is judged by."""
+    heading: str            # in tables
+    short: str              # in a sentence
+    title: str              # of a figure
+    better: int             # -1 where lower is better, 1 where higher is
+
+
+MEASURES = {
+    "test_loss": Measure("test loss", "test loss", "loss on held-out curated text", -1),
+    "solution_loss": Measure("on solution tokens", "solution loss", "... on its solution tokens", -1),
+    "accuracy": Measure("few-shot accuracy", "accuracy", "few-shot accuracy", 1),
+}
+HEADINGS = [measure.heading for measure in MEASURES.values()]
+LABELS = ("question", "solution", "result", "irrelevant", "noise", "wrong")  # true labels of the built-in corpus
+SELECTION = ("corpus_loss", "selected_loss", "unselected_loss", "precision", "recall",
+             *(f"selected_{label}" for label in LABELS))
+# Two-sided 95% points of Student's t, by degrees of freedom.
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+# --------------------------------------------------------------------------------------------------- run folders
+
+def read_run(folder):
+    """What a finished training run logged: curves, final figures, cost; None while it is not finished.
+
+    The final figures are those of the last weights; of a run on curated text, which can overfit, those of
+    its best weights by val loss (best.pt), which are the ones that are used. """
+    if not os.path.exists(os.path.join(folder, "done.json")):
+        return None
+    records = read_jsonl(os.path.join(folder, "metrics.jsonl"))
+    evals = [r for r in records if r["kind"] == "eval"]
+    graded = [r for r in read_jsonl(os.path.join(folder, "eval", "summary.jsonl")) if r.get("task", "demo") == "demo"]
+    by_step = {r["step"]: r for r in graded if r["ckpt"].startswith(("step_", "ckpt"))}
+    along = [by_step[step] for step in sorted(by_step)]  # the accuracy along the run
+    if read_json(os.path.join(folder, "config.json"))["config"]["train"] == "curated":
+        end = min(evals, key=lambda r: r["val_loss"])
+        at_end = [r for r in graded if r["ckpt"] == "best"]
+    else:
+        end, at_end = evals[-1], along
+    final = {"tokens": end["tokens"], "test_loss": end["test_loss"], "solution_loss": end["solution_loss"]}
+    if at_end:
+        final |= {k: at_end[-1][k] for k in ("accuracy", "correct", "total", "low", "high")}
+    return {
+        "tokens": [r["tokens"] for r in evals],
+        "test_loss": [r["test_loss"] for r in evals],
+        "solution_loss": [r["solution_loss"] for r in evals if r["solution_loss"] is not None],
+        "accuracy_tokens": [r["tokens"] for r in along],
+        "accuracy": [r["accuracy"] for r in along],
+        "train": [r for r in records if r["kind"] == "train"],
+        "cost": {"tokens": evals[-1]["tokens"], "seconds": evals[-1]["seconds"]},
+        "final": final,
+    }
+
+
+def selection_curves(runs, n_bins=20):
+    """What was selected and its loss, {name: means over the runs and over each of n_bins stretches of
+    training}.
+
+    Only the forward passes count in which not all tokens were selected. Where a run did not log a value (a
+    selection that needs no losses has no loss of the unselected tokens), it is left out of the mean; None
+    where no run logged it, and a name that no run ever logged is left out. Returns None where nothing was
+    selected. """
+    records = [r for run in runs for r in run["train"] if r.get("ratio", 1) < 1]
+    if not records:
+        return None
+    tokens = np.array([r["tokens"] for r in records])
+    n_bins = min(n_bins, len(set(tokens.tolist())))
+    edges = np.linspace(0, tokens.max() + 1, n_bins + 1)
+    which = np.digitize(tokens, edges) - 1                         # the stretch of each record
+    curves = {"tokens": ((edges[:-1] + edges[1:]) / 2).round().tolist()}
+    for name in SELECTION:
+        means = []
+        for stretch in range(n_bins):
+            values = [r[name] for r, at in zip(records, which) if at == stretch and r.get(name) is not None]
+            means.append(float(np.mean(values)) if values else None)
+        if any(mean is not None for mean in means):
+            curves[name] = means
+    return curves
+
+
+def mean_curve(seeds, x, y):
+    """The seeds' curves as one: {"x", "mean", "low", "high"}, the x of the first seed, and mean, lowest and
+    highest y.
+
+    seeds: {seed: {x: [...], y: [...]}}.
+    """
+    curves = np.array([seed[y] for seed in seeds.values() if seed[y]])  # (seeds, points)
+    return {"x": np.array(next(iter(seeds.values()))[x]), "mean": curves.mean(axis=0), "low": curves.min(axis=0),
+            "high": curves.max(axis=0)}
+
+
+# ----------------------------------------------------------------------------------------------------- intervals
+
+def interval(values, ratios=False):
+    """{"mean", "low", "high", "n"} of the values over seeds: the mean and its 95% t-interval. One value has
+    no interval.
+
+    None is left out; where nothing is left, returns None. Of ratios, the geometric mean: 2 and 1/2 cancel,
+    and the interval cannot fall below 0. """
+    v = np.array([x for x in values if x is not None], dtype=float)
+    if v.size == 0:
+        return None
+    back = float
+    if ratios:
+        v, back = np.log(v), np.exp
+    if v.size == 1:
+        return {"mean": float(back(v[0])), "low": None, "high": None, "n": 1}
+    half = T95.get(v.size - 1, 2.262) * v.std(ddof=1) / np.sqrt(v.size)
+    return {"mean": float(back(v.mean())), "low": float(back(v.mean() - half)), "high": float(back(v.mean() + half)),
+            "n": int(v.size)}
+
+
+def paired_interval(pairs):
+    """Interval of a - b over the pairs (a, b), a pair for each seed: the seeds' common ups and downs cancel.
+    Pairs in which one is None are left out."""
+    return interval([a - b for a, b in pairs if a is not None and b is not None])
+
+
+def verdict(v, sign, than=0.0):
+    """Whether an interval v agrees with the expectation that its value is above (sign 1) or below (sign -1)
+    `than`."""
+    if v is None or v["n"] < 2:
+        return "not measured"
+    if v["low"] <= than <= v["high"]:
+        return "cannot tell"
+    return "agrees" if (v["mean"] - than) * sign > 0 else "disagrees"
+
+
+# -------------------------------------------------------------------------------------------------------- tables
+
+def cell(v, measure="", sign=False):
+    """A mean and its interval as text, '0.443 (0.418 to 0.468)'; of an accuracy in per cent; '' for None.
+
+    sign: v is a difference, and is shown with its sign. The interval of an accuracy itself is cut at 0 and
+    100%. """
+    if v is None:
+        return ""
+    numbers = [v["mean"]]
+    if v["n"] > 1:
+        numbers += [v["low"], v["high"]]
+    plus = "+" if sign else ""
+    if measure == "accuracy":
+        if not sign:
+            numbers = [min(1.0, max(0.0, x)) for x in numbers]
+        texts = [f"{100 * x:{plus}.1f}%" for x in numbers]
+    else:
+        texts = [f"{x:{plus}.3f}" for x in numbers]
+    return texts[0] + (f" ({texts[1]} to {texts[2]})" if v["n"] > 1 else "")
+
+
+def cells(by_measure, sign=False):
+    """A cell for each of MEASURES of {measure: interval}."""
+    return [cell(by_measure[measure], measure, sign) for measure in MEASURES]
+
+
+def table_lines(headings, rows):
+    """Lines of a Markdown table. headings: [text]. rows: [[text]]."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def seeds_text(n):
+    """'1 seed', '5 seeds'."""
+    return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
+def mean_text(n):
+    """Over a table of means over n seeds: 'mean over 5 seeds (95% interval):'."""
+    return f"mean over {seeds_text(n)}" + (" (95% interval):" if n > 1 else ":")
+
+
+# ------------------------------------------------------------------------------------------------------- figures
+
+def pyplot():
+    """matplotlib.pyplot without a window, set up so that nothing in a figure overlaps."""
+    import matplotlib  # takes a second: only where a figure is drawn
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    plt.rcParams["figure.constrained_layout.use"] = True
+    return plt
+
+
+def millions(tokens):
+    return np.asarray(tokens) / 1e6
+
+
+def save_figure(fig, path, title=""):
+    """Write a figure as PNG, under a title, with a faint grid in all its panels."""
+    for ax in fig.axes:
+        if ax.axison:
+            ax.grid(alpha=0.2)
+    if title:
+        fig.suptitle(title)
+    with replacing(path, "wb") as f:
+        fig.savefig(f, format="png", dpi=110)
+
+
+def write_report(folder, results, text, figures):
+    """Write results.json, table.md and the figures, {file name: function(results, path)}; print the text."""
+    os.makedirs(folder, exist_ok=True)
+    write_json(os.path.join(folder, "results.json"), results)
+    with replacing(os.path.join(folder, "table.md")) as f:
+        f.write(text)
+    for name, draw in figures.items():
+        draw(results, os.path.join(folder, name))
+    print(text)
+    print(f"{folder}: results.json, table.md, {', '.join(figures)}")

@@ -1,0 +1,240 @@
+"""The README and the pages in docs/: their numbers are those of results/, their links and commands exist."""
+import dataclasses
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+
+import pytest
+
+import plot
+from paper import plot_paper
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PAGES = ["README.md", *sorted(f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs")))]
+FOLDERS = ["bench", "corpora", "docs", "engine", "extras", "grading", "paper", "results", "runs", "tests"]
+
+
+def text(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as f:
+        return f.read()
+
+
+def words(*path):
+    """The text with every run of white space as one space, so that figures are found across line breaks."""
+    return " ".join(text(*path).split())
+
+
+# ------------------------------------------------------------------------------ figures are those of results/
+
+def test_the_results_page_shows_the_committed_results():
+    """Its tables are what plot.py makes of results/demo/results.json, but for the cost (of runs/demo.sh)."""
+    results = json.loads(text("results", "demo", "results.json"))
+    page = text("docs", "results.md")
+    assert plot.table(results).split("\n\nCost")[0] in page
+
+
+def test_the_results_page_shows_what_is_selected():
+    selection = json.loads(text("results", "demo", "results.json"))["arms"]["slm"]["selection"]
+    page = words("docs", "results.md")
+
+    def first_and_last(name):
+        return [f"{selection[name][i]:.0%}" for i in (0, -1)]
+    assert "{} and later {} are useful (*precision*)".format(*first_and_last("precision")) in page
+    assert "it selects {} and later {} (*recall*".format(*first_and_last("recall")) in page
+    assert "{} and later {} of the irrelevant text".format(*first_and_last("selected_irrelevant")) in page
+    result = first_and_last("selected_result")
+    assert "selected first ({}) and dropped once they are learned ({})".format(*result) in page
+    assert "labelled wrong it selects {} and later {}".format(*first_and_last("selected_wrong")) in page
+    assert max(selection["selected_noise"]) < 0.01
+    loss = [f"{selection['unselected_loss'][i]:.1f}" for i in (0, -1)]
+    assert "the loss on unselected tokens rises from {} to {}".format(*loss) in page
+
+
+def test_the_real_text_page_shows_the_committed_results():
+    real = json.loads(text("results", "real", "results.json"))
+    page = text("docs", "real_text.md")
+    names = {"ref": "reference model alone", "clm": "CLM", "slm": "SLM", "random": "random tokens",
+             "clm_mixed": "CLM on noisy + curated", "clm_curated": "CLM on curated alone"}
+    assert len(real["seeds"]) == 3 and set(real["arms"]) == set(names)
+
+    def cell(v):
+        return f"{v['mean']:.3f} ({v['low']:.3f} to {v['high']:.3f})" if v else ""
+    for arm, name in names.items():
+        less = real["slm_minus"].get(arm, {}).get("test_loss")
+        row = f"| {name} | {cell(real['arms'][arm]['final']['test_loss'])} | {cell(less)}".rstrip() + " |"
+        assert row in page
+    in_words = " ".join(page.split())
+    assert f"{real['token_saving']['slm']['test_loss']['mean']:.1f} times fewer tokens" in in_words
+    less = {arm: real["slm_minus"][arm]["test_loss"]["mean"] for arm in ("clm_mixed", "clm_curated")}
+    assert f"gives {less['clm_mixed']:.3f} less loss than SLM" in in_words
+    assert f"for as many tokens {less['clm_curated']:.3f} less" in in_words
+
+
+def test_the_evaluation_page_shows_the_committed_results():
+    """Figures of `bash runs/gsm8k.sh` and `python -m bench.generation`, from the files they wrote."""
+    [s] = [json.loads(line) for line in text("results", "gsm8k", "summary.jsonl").splitlines()]
+    speed = json.loads(text("results", "speed", "generation.json"))
+    page, k = words("docs", "evaluation.md"), s["samples"]
+    interval = f"(95% interval {s['low']:.1%} to {s['high']:.1%})"
+    for figure in (f"{s['correct']} of {s['total']:,} = {s['accuracy']:.1%} {interval}",
+                   f'always answering "5" gets {s["same_guess"]:.1%}', f"{k} samples ({s['majority']:.1%})",
+                   f"of the {k} is right for {s['pass_at_k'][str(k)]:.1%}",
+                   f"right solutions, {s['solution_loss']:.3f},", f"**{speed['ratio']:.0f} times**",
+                   f"{speed['questions_per_s']:.2f} questions a second",
+                   f"against {speed['naive_questions_per_s']:.5f} when"):
+        assert figure in page, figure
+    assert f"{speed['ratio']:.0f} times as many questions a second" in words("docs", "speed.md")
+    assert speed["same_tokens"] == 1
+
+
+# The tables of docs/speed.md are those of the code before 2026-11-24, in its format: results/speed/ is to be
+# measured anew, and then bench/step.py makes the tables.
+SHAPES = ("gpt2", "vocab", "demo")
+STEPS = ("clm_nanogpt", "clm", "slm_naive_0.6", "slm_0.6", "slm_0.3", "slm_0.6_filtered", "slm_0.3_filtered")
+
+
+def speed_table(result):
+    lines = ["| | ms (quartiles) | tokens/s | time, ratio (quartiles) | peak memory, MB | ratio | MFU |",
+             "|---|---|---|---|---|---|---|"]
+    for name, r in result["steps"].items():
+        low, high = (q * 1e3 for q in r["seconds_quartiles"])
+        ratio_low, ratio_high = r["ratio_quartiles"]
+        memory = f"{r['memory'] / 2**20:,.0f} | {r['memory_ratio']:.2f}" if "memory" in r else " | "
+        mfu = f"{r['mfu']:.0%}" if "mfu" in r else ""
+        time = f"{r['seconds'] * 1e3:,.1f} ({low:,.1f} to {high:,.1f})"
+        ratio = f"{r['ratio']:.3f} ({ratio_low:.3f} to {ratio_high:.3f})"
+        lines.append(f"| {name} | {time} | {r['tokens_per_s']:,.0f} | {ratio} | {memory} | {mfu} |")
+    return "\n".join(lines)
+
+
+def test_the_speed_page_shows_the_committed_results():
+    """The tables of `python -m bench.step`, and what --filter_backward does to the losses."""
+    page = text("docs", "speed.md")
+    for part in SHAPES:
+        result = json.loads(text("results", "speed", f"{part}.json"))
+        assert set(result["steps"]) == {*STEPS, "forward", "score"} and speed_table(result) in page, part
+    arms = json.loads(text("results", "speed", "filter_backward.json"))
+    for measure in ("test_loss", "solution_loss"):
+        for arm in ("slm", "slm_filtered"):
+            assert f"{arms[arm][measure]['mean']:.4f}" in page
+
+
+def test_the_reading_group_shows_the_committed_results():
+    """Its table of claims is what paper/plot_paper.py makes of results/paper/results.json, and so are the
+    figures in its text."""
+    results = json.loads(text("results", "paper", "results.json"))
+    guide = text("docs", "reading_group.md")
+    claims, table = plot_paper.claims(results), plot_paper.table(results)
+    assert "beats random tokens" in claims and claims.count("\n") > 15
+    assert claims in guide and text("results", "paper", "table.md") == claims + "\n" + table
+    assert set(results["arms"]) == {*plot_paper.ARMS, *plot_paper.REFERENCES}
+    assert results["dynamics"]["n_seeds"] == 3
+    assert all(arm["test_loss"]["n"] == 3 for arm in results["arms"].values())
+    theirs = re.compile(r"#|\*(The paper|Exercise|Question)")
+    ours = "\n\n".join(p for p in guide.replace(claims, "").split("\n\n") if not theirs.match(p))
+    ours = re.sub(r"\]\([^)]*\)|```.*?```", "", ours, flags=re.S)
+    known = set(re.findall(r"\d+\.\d+%?", claims + table))
+    for number in re.findall(r"(?<![\w./])\d+\.\d+%?(?![\w.]*M)", ours):
+        assert number in known, number
+
+
+# ---------------------------------------------------------------------------- links, commands, names of files
+
+def slug(heading):
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text(page), flags=re.S))
+    assert links
+    for link in links:
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        path = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
+        assert os.path.exists(os.path.join(ROOT, path)), f"{page}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text(path), flags=re.S), re.M)
+            assert anchor in map(slug, headings), f"{page}: {link}"
+
+
+COMMAND = re.compile(r"(?:^|\s)(?:python3?(?: -m)?|torchrun\s.*?|bash) "
+                     r"([\w./-]+\.(?:py|sh)|[a-z]\w*(?:\.\w+)*)(\s.*)?$")
+
+
+def commands(page):
+    """[(module or script, rest of the command)] of each python, torchrun and bash command of a page."""
+    joined = re.sub(r"\\\n\s*", " ", text(page))
+    code = re.findall(r"```sh\n(.*?)```", joined, re.S)
+    code += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", joined, flags=re.S))
+    found = []
+    for line in "\n".join(code).splitlines():
+        for part in re.split(r"&&|;|\|", line.split(" #")[0]):
+            match = COMMAND.search(part)
+            if match:
+                found.append((match[1], match[2] or ""))
+    return found
+
+
+def file_of(name):
+    """The file of ours that a script's name or a module's name means."""
+    path = name if name.endswith((".py", ".sh")) else name.replace(".", "/") + ".py"
+    return path if os.path.isfile(os.path.join(ROOT, path)) else None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page):
+    """Every script and module that a page runs is there, and has the options that the page gives it."""
+    for name, rest in commands(page):
+        path = file_of(name)
+        if path is None:
+            ours = name.endswith((".py", ".sh")) or name.split(".")[0] in FOLDERS
+            assert not ours and importlib.util.find_spec(name.split(".")[0]), f"{page}: {name}"
+            continue
+        module = importlib.import_module(path[:-3].replace("/", ".")) if path.endswith(".py") else None
+        config = getattr(module, "Config", None)
+        if config:
+            options = {f.name for f in dataclasses.fields(config)}
+            used = {word[2:].partition("=")[0] for word in shlex.split(rest) if re.match(r"--\w", word)}
+            for option in used:
+                there = option in options or option.removeprefix("no-") in options
+                assert there, f"{page}: {name} has no --{option}"
+
+
+def test_commands_are_found():
+    """The instrument itself: commands are seen in code and prose, on several lines and after torchrun."""
+    found = dict(commands("docs/your_data.md") + commands("docs/real_models.md"))
+    scripts = {"prepare.py", "score.py", "train_ref.py", "train_slm.py", "runs/gpt2_math.sh"}
+    assert scripts | {"extras.highlight", "extras.export"} <= set(found)
+    assert "train_tokens" in found["train_ref.py"]
+    assert file_of("extras.highlight") == "extras/highlight.py" and file_of("highlight.py") is None
+    assert slug("The model of the demo, 8 x 192 tokens a step, one thread") == (
+        "the-model-of-the-demo-8-x-192-tokens-a-step-one-thread")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_names_a_file_that_is_gone(page):
+    """Names of Python files, shell scripts and pages, and all that begins with one of our folders. The first
+    column of the log's table of what moved is of names that are gone."""
+    page_text = text(page)
+    if page == "docs/log.md":
+        page_text = re.sub(r"^\|[^|]*\|", "|", page_text, flags=re.M)
+    names = re.findall(r"(?<![\w./-])[\w./-]+\.(?:py|sh|md)\b", re.sub(r"\]\([^)]*\)", "", page_text))
+    names += re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", page_text)
+    for name in names:
+        if not re.match(r"\.|data/|out/|https?", name):
+            assert os.path.exists(os.path.join(ROOT, name)), f"{page}: {name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_use_todays_words(page):
+    page_text = text(page)
+    if page == "docs/log.md":  # but for the entry that says what they replace
+        page_text = re.sub(r"^## 2026-11-24.*?(?=^## )", "", page_text, flags=re.M | re.S)
+    gone = r"target loss|\bdev loss|\bkept tokens|tokens kept|--rank_rows|--pad_vocab"
+    assert not re.search(gone, page_text)
