@@ -3,8 +3,8 @@ Figures and tables from run folders alone.
 
     python plot.py --runs out/demo       # out/demo/results.json, headline.png, selection.png, table.md
 
-RUNS holds a folder per seed (seed0, seed1, ...), each with the runs base, ref, scores and one per arm (a way of training),
-as runs/demo.sh and runs/seeds.sh make them. Intervals are 95% t-intervals over seeds.
+RUNS holds a folder per seed (seed0, seed1, ...), each with the runs base, ref, scores and one per arm (a
+way of training), as runs/demo.sh and runs/seeds.sh make them. Intervals are 95% t-intervals over seeds.
 """
 import glob
 import os
@@ -15,8 +15,8 @@ import numpy as np
 from engine.cli import BadInput, run
 from engine.files import read_json, read_jsonl
 from engine.report import (HEADINGS, MEASURES, Arm, cell, cells, interval, mean_curve, mean_text, millions,
-                           paired_interval, pyplot, read_run, save_figure, seeds_text, selection_curves, table_lines,
-                           write_report)
+                           paired_interval, pyplot, read_run, save_figure, seeds_text, selection_curves,
+                           table_lines, write_report)
 
 ARMS = {  # by run folder
     "clm": Arm("CLM (all tokens)", "tab:gray"),
@@ -33,8 +33,8 @@ ARMS = {  # by run folder
 }
 NAMES = {"start": "the weights all began with", "ref": "reference model alone",
          **{folder: arm.name for folder, arm in ARMS.items()}}
-COSTS = {"base": "base model (shared by all arms)", "ref": "reference model", "score": "scoring (forward only)",
-         "clm": "one CLM run", "slm": "one SLM run"}
+COSTS = {"base": "base model (shared by all arms)", "ref": "reference model",
+         "score": "scoring (forward only)", "clm": "one CLM run", "slm": "one SLM run"}
 LABEL_COLOURS = {"question": "tab:cyan", "solution": "tab:green", "result": "lime", "wrong": "tab:red",
                  "irrelevant": "gray", "noise": "tab:purple"}
 
@@ -48,10 +48,11 @@ class Config:
         return []
 
 
-# -------------------------------------------------------------------------------------------------- tokens saved
+# --------------------------------------------------------------------------------------------- tokens saved
 
 def tokens_to_reach(tokens, values, goal, higher_is_better=False):
-    """Tokens at which a curve gets past `goal` and stays there (linear between points), or None if it does not.
+    """Tokens at which a curve gets past `goal` and stays there (linear between points), or None if it does
+    not.
 
     'Stays' because curves are noisy at the full learning rate: a passing dip does not count.
     """
@@ -67,12 +68,14 @@ def tokens_to_reach(tokens, values, goal, higher_is_better=False):
 
 
 def token_saving(clm, arm, measure):
-    """How many times fewer tokens a run of `arm` needs for the final figure of `clm`, both as read_run gives them.
+    """How many times fewer tokens a run of an arm needs for the final figure of CLM; both as read_run gives
+    them.
 
-    Returns {"times": None where it does not get there, "censored", "most"}, or None where the measure was not taken. The
-    goal is CLM's figure at the end of its learning-rate decay, read off a curve whose own decay comes later: a conservative
-    reading. All runs share their first point, the model they start from, so the next one is the first that counts. A run
-    that is past the goal there may have been so at any time before: its saving is censored, at least `most`.
+    Returns {"times": None where it does not get there, "censored", "most"}, or None where the measure was
+    not taken. The goal is CLM's figure at the end of its learning-rate decay, read off a curve whose own
+    decay comes later: a conservative reading. All runs share their first point, the model they start from,
+    so the next one is the first that counts. A run that is past the goal there may have been so at any time
+    before: its saving is censored, it is at least `most`.
     """
     x = "accuracy_tokens" if measure == "accuracy" else "tokens"
     if not clm[measure] or len(arm[measure]) < 2:
@@ -86,21 +89,24 @@ def token_saving(clm, arm, measure):
 def saving_over_seeds(savings):
     """One entry of results["token_saving"], from the `token_saving` of each seed.
 
-    The geometric mean and its interval where the saving of every seed is known; where one is censored, its true value may
-    be anything above, so the median alone.
+    The geometric mean and its interval where no seed's saving is censored. Where one is, its true value may
+    be anything above, and the median of the seeds stands alone (if all get there).
     """
-    times = [s and s["times"] for s in savings]
-    censored = [bool(s and s["censored"]) for s in savings]
-    entry = {"per_seed": times, "censored": censored, "most": max(s["most"] if s else 0 for s in savings)}
-    if any(censored):
-        entry["median"] = float(np.median(times)) if None not in times else None
-    else:
+    not_measured = {"times": None, "censored": False, "most": 0}
+    savings = [s or not_measured for s in savings]
+    times = [s["times"] for s in savings]
+    entry = {"per_seed": times, "censored": [s["censored"] for s in savings],
+             "most": max(s["most"] for s in savings)}
+    if not any(entry["censored"]):
         entry |= interval(times, ratios=True) or {}
+    elif None not in times:
+        entry["median"] = float(np.median(times))
     return entry
 
 
 def saving_text(saving):
-    """The same as text: '2.3x (1.6 to 3.3)', or '>= 40.0x (first point of the grid)' where that is all that is known."""
+    """The same as text: '2.3x (1.6 to 3.3)', or '>= 40.0x (first point of the grid)' where no more is
+    known."""
     n = len(saving["per_seed"])
     n_reached = sum(times is not None for times in saving["per_seed"])
     if not saving["most"]:
@@ -112,20 +118,21 @@ def saving_text(saving):
     n_censored = sum(saving["censored"])
     if n_censored:
         where = "first point of the grid" + (f" in {n_censored} of {n} seeds" if n_censored < n else "")
-        highest_known = max([0.0, *(t for t, c in zip(saving["per_seed"], saving["censored"]) if not c)])
-        at_least = saving["median"] > highest_known  # then the median itself is of a censored seed, or leans on one
-        return f"{'>= ' * at_least}{saving['median']:.1f}x ({where})"
+        known = [times for times, censored in zip(saving["per_seed"], saving["censored"]) if not censored]
+        # A censored saving is above all known ones. Where the median is too, it is that of a censored seed.
+        at_least = "" if known and saving["median"] <= max(known) else ">= "
+        return f"{at_least}{saving['median']:.1f}x ({where})"
     text = f"{saving['mean']:.1f}x"
     if n > 1 and saving["low"] < saving["high"]:
         text += f" ({saving['low']:.1f} to {saving['high']:.1f})"
     return text
 
 
-# ------------------------------------------------------------------------------------------------------- results
+# -------------------------------------------------------------------------------------------------- results
 
 def collect(folder):
-    """What results.json holds: of each arm the curves and final figures of every seed, SLM less the arm, the tokens saved,
-    and the costs. Raises BadInput where no seed has a finished run of CLM."""
+    """What results.json holds: of each arm the curves and final figures of every seed, SLM less the arm,
+    the tokens saved, and the costs. Raises BadInput where no seed has a finished run of CLM."""
     runs = {}  # {seed: {run folder: read_run of it}}
     for path in sorted(glob.glob(os.path.join(folder, "seed*"))):
         found = {name: read_run(os.path.join(path, name)) for name in [*ARMS, "base", "ref"]}
@@ -139,14 +146,16 @@ def collect(folder):
         if not per_seed:
             continue
         results["arms"][name] = summary(per_seed)
-        pairs = [(runs[seed]["slm"]["final"], r["final"]) for seed, r in per_seed.items() if "slm" in runs[seed]]
+        pairs = [(runs[seed]["slm"]["final"], r["final"]) for seed, r in per_seed.items()
+                 if "slm" in runs[seed]]
         if pairs and name != "slm":
             results["slm_minus"][name] = {
                 measure: paired_interval([(slm.get(measure), other.get(measure)) for slm, other in pairs])
                 for measure in MEASURES}
         if name not in ("ref", "clm") and not name.endswith("_tuned"):
+            clm_and_arm = [(runs[seed]["clm"], r) for seed, r in per_seed.items()]
             results["token_saving"][name] = {
-                measure: saving_over_seeds([token_saving(runs[seed]["clm"], r, measure) for seed, r in per_seed.items()])
+                measure: saving_over_seeds([token_saving(clm, r, measure) for clm, r in clm_and_arm])
                 for measure in MEASURES}
     results["cost"] = costs(folder, runs)
     tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *ARMS]}
@@ -170,7 +179,8 @@ def summary(per_seed):
 
 def costs(folder, runs):
     """{step of the method: {"tokens", "seconds"}}, means over seeds."""
-    found = {name: [r[name]["cost"] for r in runs.values() if name in r] for name in ("base", "ref", "clm", "slm")}
+    found = {name: [r[name]["cost"] for r in runs.values() if name in r]
+             for name in ("base", "ref", "clm", "slm")}
     paths = [os.path.join(folder, seed, "scores", "scores.json") for seed in runs]
     scores = [read_json(path) for path in paths if os.path.exists(path)]
     found["score"] = [{"tokens": s["rows_done"] * s["block_size"], "seconds": s["seconds"]} for s in scores]
@@ -179,8 +189,8 @@ def costs(folder, runs):
 
 
 def public_tasks(folder, name):
-    """{task: {measure: mean over seeds}} of an arm's last (of `ref` best) weights on eval_math.py's public tasks. `start`
-    are the weights that all arms began with (runs/gpt2_math.sh)."""
+    """{task: {measure: mean over seeds}} of an arm's last (of `ref` best) weights on eval_math.py's public
+    tasks. `start` are the weights that all arms began with (runs/gpt2_math.sh)."""
     where, weights = os.path.join("seed*", name, "eval"), "ckpt"
     if name == "start":
         where, weights = "start_eval", None  # whatever their file is called
@@ -195,12 +205,12 @@ def public_tasks(folder, name):
             for task, rows in found.items()}
 
 
-# ------------------------------------------------------------------------------------------------------- figures
+# -------------------------------------------------------------------------------------------------- figures
 
 def headline(results, path):
-    """Test loss, loss on solution tokens and few-shot accuracy against tokens for all arms, a band from the lowest seed to
-    the highest. An arrow for the tokens that SLM saves, where that is known: not for the test loss, where CLM ends about
-    where it starts, so that SLM is past it before the first evaluation."""
+    """Test loss, loss on solution tokens and few-shot accuracy against tokens for all arms, a band from the
+    lowest seed to the highest. An arrow for the tokens that SLM saves, where that is known: not for the
+    test loss, where CLM ends about where it starts, so that SLM is past it before the first evaluation."""
     plt, arms = pyplot(), results["arms"]
     # Your own text may have no labels or problems.
     panels = [measure for measure in MEASURES if arms["clm"]["final"][measure]]
@@ -213,9 +223,10 @@ def headline(results, path):
                 continue
             curve = mean_curve(arms[name]["seeds"], x, measure)
             strong = name in ("clm", "slm")
-            ax.plot(millions(curve["x"]), curve["mean"], color=arm.colour, label=arm.name, lw=2.2 if strong else 1.2,
+            at = millions(curve["x"])
+            ax.plot(at, curve["mean"], color=arm.colour, label=arm.name, lw=2.2 if strong else 1.2,
                     zorder=3 if strong else 2)
-            ax.fill_between(millions(curve["x"]), curve["low"], curve["high"], color=arm.colour, alpha=0.15, lw=0)
+            ax.fill_between(at, curve["low"], curve["high"], color=arm.colour, alpha=0.15, lw=0)
             if name in ("clm", "slm", "clm_mixed"):
                 top = max(top, curve["mean"].max())
         if "ref" in arms and arms["ref"]["final"][measure]:
@@ -228,11 +239,12 @@ def headline(results, path):
         ax.set(title=MEASURES[measure].title, xlabel="million tokens after the base model")
     axes[0][0].legend(fontsize=8)
     n = len(results["seeds"])
-    save_figure(fig, path, f"Selected tokens against all; {seeds_text(n)}" + (", band: lowest to highest" if n > 1 else ""))
+    band = ", band: lowest to highest" if n > 1 else ""
+    save_figure(fig, path, f"Selected tokens against all; {seeds_text(n)}{band}")
 
 
 def saving_arrow(ax, results, measure, x):
-    """From where CLM ends to where SLM has got as far, unless a seed does not get there or its saving is censored."""
+    """From where CLM ends to where SLM is as far, unless a seed never is or its saving is censored."""
     saving = results["token_saving"].get("slm", {}).get(measure, {})
     if not saving.get("mean") or any(saving["censored"]) or None in saving["per_seed"]:
         return
@@ -244,8 +256,8 @@ def saving_arrow(ax, results, measure, x):
 
 
 def selection_figure(results, path):
-    """Why it works: precision and recall of the useful tokens by true label, the share selected of each label, and the loss
-    of the selected and the unselected."""
+    """Why it works: precision and recall of the useful tokens by true label, the share selected of each
+    label, and the loss of the selected and the unselected."""
     plt = pyplot()
     arms = [name for name in ("slm", "random", "high_loss", "low_ref")
             if results["arms"].get(name, {}).get("selection")]
@@ -262,14 +274,15 @@ def selection_figure(results, path):
             shares.plot(millions(slm["tokens"]), slm[f"selected_{label}"], color=colour, label=label)
     for key, style in (("selected_loss", "-"), ("unselected_loss", "--")):
         if key in slm:
-            losses.plot(millions(slm["tokens"]), slm[key], style, color="tab:blue", label=key.replace("_", " "))
+            losses.plot(millions(slm["tokens"]), slm[key], style, color="tab:blue",
+                        label=key.replace("_", " "))
     precision.set_title("selection of useful tokens, by true label")
     shares.set_title("SLM: fraction selected of each true label")
     losses.set_title("SLM: loss on the noisy corpus")
     for ax in (precision, shares, losses):
         ax.set_xlabel("million tokens after the base model")
         if ax.lines:
-            ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
+            ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2)
         else:
             ax.text(0.5, 0.5, "this corpus has no true labels", ha="center", transform=ax.transAxes)
     save_figure(fig, path)
@@ -287,17 +300,19 @@ def table(results):
     lines = [f"Final figures, {mean_text(n)}", "", *table_lines(["arm", *HEADINGS, "correct"], rows)]
     if n > 1:
         rows = [[NAMES[name], *cells(less, sign=True)] for name, less in results["slm_minus"].items()]
-        lines += ["", "SLM less the arm, paired by seed (95% interval):", "", *table_lines(["arm", *HEADINGS], rows)]
-    how = ""
-    if n > 1:
-        how = (" (geometric mean, 95% interval; where a seed is there at the first point of the grid of evaluations, it may "
-               "have been there before, and the median is given)")
+        lines += ["", "SLM less the arm, paired by seed (95% interval):", "",
+                  *table_lines(["arm", *HEADINGS], rows)]
     rows = [[NAMES[name], *(saving_text(saving[measure]) for measure in MEASURES)]
             for name, saving in results["token_saving"].items()]
-    lines += ["", f"Tokens CLM needs for its final figure, over the tokens the arm needs to reach it and stay there{how}:", "",
-              *table_lines(["arm", *HEADINGS], rows)]
+    what = "Tokens CLM needs for its final figure, over the tokens the arm needs to reach it and stay there"
+    how = " (geometric mean, 95% interval)" if n > 1 else ""
+    lines += ["", f"{what}{how}:", "", *table_lines(["arm", *HEADINGS], rows)]
+    if any("first point" in text for row in rows for text in row):
+        lines += ["", "First point of the grid: there at the first evaluation, and perhaps before. A seed's "
+                  "saving is then a lower bound, and the cell is the median over seeds."]
     if "tasks" in results:
-        lines += ["", "Few-shot accuracy on public tasks, and loss of the right solutions:", "", *task_lines(results["tasks"])]
+        lines += ["", "Few-shot accuracy on public tasks, and loss of the right solutions:", "",
+                  *task_lines(results["tasks"])]
     rows = [[label, f"{results['cost'][name]['tokens']:,.0f}", f"{results['cost'][name]['seconds']:.0f}"]
             for name, label in COSTS.items() if name in results["cost"]]
     lines += ["", "Cost (mean over seeds):", "", *table_lines(["step", "tokens", "seconds"], rows)]
@@ -312,7 +327,8 @@ def task_lines(by_arm):
         row = [NAMES[name]]
         for task in tasks:
             if task in found:
-                row.append(f"{cell(found[task]['accuracy'], 'accuracy')}, {cell(found[task]['solution_loss'])}")
+                accuracy, loss = cell(found[task]["accuracy"], "accuracy"), cell(found[task]["solution_loss"])
+                row.append(f"{accuracy}, {loss}")
             else:
                 row.append("")
         rows.append(row)

@@ -1,10 +1,10 @@
 """
 The built-in corpus: worked arithmetic word problems, clean (curated) and as a forum would have them (noisy).
 
-    python corpus.py             # print a few documents of each side, coloured by true label
+    python -m corpora.builtin     # print a few documents of each side, coloured by true label
 
-Because we write the noise ourselves, every token carries its true label, so that the precision and recall of a
-selection can be measured. Everything is a pure function of the seed. A curated document:
+Because we write the noise ourselves, every token carries its true label, so that the precision and recall of
+a selection can be measured. Everything is a pure function of the seed. A curated document:
 
     Question: Ava has 7 hens. Ava finds 5 more. Ava sells 3 of them. How many hens does Ava have now?
     Answer: finds 5: 7 + 5 = 12. sells 3: 12 - 3 = 9. The answer is 9.
@@ -12,13 +12,14 @@ selection can be measured. Everything is a pure function of the seed. A curated 
 A noisy one holds the same kind of problem with user names inside it, dates and chatter around it, and in some
 documents a slip in the arithmetic, carried on to a wrong answer; other documents are chatter alone.
 """
+import itertools
 import random
 
 # What a token is, as its label says. USEFUL are the first three.
 LABELS = ["question", "solution", "result", "irrelevant", "noise", "wrong"]
 QUESTION, SOLUTION, RESULT, IRRELEVANT, NOISE, WRONG = range(6)
 USEFUL = (QUESTION, SOLUTION, RESULT)      # what the curated side consists of
-SOLUTIONS = (SOLUTION, RESULT)             # what follows "Answer:"; RESULT is each number that had to be computed
+SOLUTIONS = (SOLUTION, RESULT)             # what follows "Answer:"; RESULT is what had to be computed
 
 NAMES = "Ava Ben Cleo Dan Emma Finn Gwen Hugo Iris Jack Kate Liam Mona Noah Olga Paul".split()
 OBJECTS = "hens pigs eggs pens maps hats cups keys toys nuts figs pies coins books cards boats".split()
@@ -26,28 +27,34 @@ GAIN = "finds buys gets picks wins makes".split()         # "Ava finds 5 more."
 LOSE = "sells loses eats drops breaks hides".split()      # "Ava sells 3 of them."
 LARGEST = 20                                              # numbers are 0 .. LARGEST, one token each
 
-# The chatter is a second-order Markov chain: which words may follow depends on the two words before. Like real
-# irrelevant text it can be learned, a little more with every step, and takes up the room of what matters.
-CHATTER = ("the weather in town was cold last night but my old car would not start so we took bus home after lunch "
-           "with friends who like music and films about space they said this phone has great screen too much salt "
-           "on road near river where dog runs fast every day our team played well until rain came down hard then "
-           "everyone went inside bar for tea or beer while radio news talked of trains late again").split()
+# The chatter is a second-order Markov chain: which words may follow depends on the two words before. Like
+# real irrelevant text it can be learned, a little more with every step, and takes room from what matters.
+CHATTER = ("the weather in town was cold last night but my old car would not start so we took bus home "
+           "after lunch with friends who like music and films about space they said this phone has great "
+           "screen too much salt on road near river where dog runs fast every day our team played well "
+           "until rain came down hard then everyone went inside bar for tea or beer while radio news talked "
+           "of trains late again").split()
 CHATTER = list(dict.fromkeys(CHATTER))
-WORDS = (["Question", "Answer"] + [f" {n}" for n in range(LARGEST + 1)]
-         + [f" {w}" for w in NAMES + OBJECTS + GAIN + LOSE
-            + "has more of them doubles halves How many does have now + - * / = The answer is says".split() + CHATTER])
-WORDS = list(dict.fromkeys(WORDS))         # the vocabulary, beside the 256 bytes and <|endoftext|>
+FORM = "has more of them doubles halves How many does have now + - * / = The answer is says".split()
+
+# The vocabulary, beside the 256 bytes and <|endoftext|>. A word includes the space before it.
+NUMBERS = [str(n) for n in range(LARGEST + 1)]
+WORDS = ["Question", "Answer"] + [f" {w}" for w in NUMBERS + NAMES + OBJECTS + GAIN + LOSE + FORM + CHATTER]
+WORDS = list(dict.fromkeys(WORDS))
 
 
 def problem(rng):
-    """A problem of one to three steps: (question, steps), a list of sentences and a list of (phrase, expression, result).
+    """A problem of one to three steps, as (question, steps).
 
-    rng: random.Random. Numbers stay within 0 .. LARGEST, so that the facts are few enough for a small model.
+    rng: random.Random. question: a list of sentences. steps: a list of (phrase, expression, result), as in
+    ("finds 5", "7 + 5", 12). Numbers stay within 0 .. LARGEST, so that the facts are few enough for a small
+    model.
     """
     name, thing, have = rng.choice(NAMES), rng.choice(OBJECTS), rng.randint(2, 12)
     question, steps, used = [f"{name} has {have} {thing}."], [], set()
     for _ in range(rng.randint(1, 3)):
-        options = []  # those that keep the number in range, each verb once a problem
+        # The (verb, phrase, sentence, expression, result) that keep the number in range. A verb comes once.
+        options = []
         if have < LARGEST:
             b = rng.randint(1, min(9, LARGEST - have))
             options += [(v, f"{v} {b}", f"{v} {b} more", f"{have} + {b}", have + b) for v in GAIN]
@@ -69,14 +76,16 @@ def problem(rng):
 def with_slip(rng, steps):
     """The same steps with one wrong result, carried on. Returns (steps, index of the slip).
 
-    In about 3% of them a later step (an odd number halved, say) leads back to the right answer, labelled wrong all the
-    same."""
+    In about 3% of them a later step (an odd number halved, say) leads back to the right answer. It is
+    labelled wrong all the same.
+    """
     at = rng.randrange(len(steps))
     wrong = list(steps[:at])
     for phrase, expression, result in steps[at:]:
         a, op, b = expression.split()
         if len(wrong) == at:
-            result = rng.choice([n for n in range(result - 3, result + 4) if n != result and 0 <= n <= LARGEST])
+            near = range(result - 3, result + 4)
+            result = rng.choice([n for n in near if n != result and 0 <= n <= LARGEST])
         else:
             a, b = wrong[-1][2], int(b)
             result = min(max({"+": a + b, "-": a - b, "*": a * b, "/": a // b}[op], 0), LARGEST)
@@ -85,26 +94,32 @@ def with_slip(rng, steps):
 
 
 def clean_document(question, steps, n_right=None):
-    """Segments (text, label) of a document. n_right: results from this one on are wrong (None: all are right)."""
-    n_right = len(steps) if n_right is None else n_right
+    """The (text, label) segments of a document.
+
+    n_right: the number of the result from which on all are wrong; None: all are right.
+    """
+    if n_right is None:
+        n_right = len(steps)
     segments = [("Question:", QUESTION)] + [(" " + sentence, QUESTION) for sentence in question]
     segments.append(("\nAnswer:", SOLUTION))
     for i, (phrase, expression, result) in enumerate(steps):
-        a, rest = expression.split(" ", 1)
-        segments += [(f" {phrase}:", SOLUTION), (f" {a}", WRONG if i > n_right else SOLUTION), (f" {rest} =", SOLUTION),
-                     (f" {result}", RESULT if i < n_right else WRONG), (".", SOLUTION)]
-    segments += [(" The answer is", SOLUTION), (f" {steps[-1][2]}", RESULT if n_right == len(steps) else WRONG),
-                 (".", SOLUTION)]
+        a, rest = expression.split(" ", 1)  # a: the number that the step before ended with
+        segments += [(f" {phrase}:", SOLUTION), (f" {a}", WRONG if i > n_right else SOLUTION),
+                     (f" {rest} =", SOLUTION), (f" {result}", RESULT if i < n_right else WRONG),
+                     (".", SOLUTION)]
+    answer_label = RESULT if n_right == len(steps) else WRONG
+    segments += [(" The answer is", SOLUTION), (f" {steps[-1][2]}", answer_label), (".", SOLUTION)]
     return segments
 
 
 def user(rng):
-    """A user name: pure gradient noise."""
+    """A user name. Its letters cannot be predicted: their gradient is noise."""
     return " ##" + "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(4, 8)))
 
 
 def date(rng):
-    return f" <{rng.choice(['Jan', 'Apr', 'Jul', 'Oct'])}{rng.randint(10, 28)}-{rng.randint(10, 23)}:{rng.randint(10, 59)}>"
+    month = rng.choice(["Jan", "Apr", "Jul", "Oct"])
+    return f" <{month}{rng.randint(10, 28)}-{rng.randint(10, 23)}:{rng.randint(10, 59)}>"
 
 
 class Chatter:
@@ -117,6 +132,7 @@ class Chatter:
         self.number = {w: i for i, w in enumerate(CHATTER)}
 
     def __call__(self, rng, n_words):
+        """A sentence of so many words."""
         a, b = rng.choice(CHATTER), rng.choice(CHATTER)
         words = [a, b]
         while len(words) < n_words:
@@ -126,8 +142,12 @@ class Chatter:
 
 
 def noisy_document(rng, chatter, question, steps, p_inside=0.2, p_slip=0.3):
-    """Segments of a forum thread around a problem: user names inside it (words and letters, no digits, which would
-    confuse a small reference model), dates and chatter around it, at times a slip in the arithmetic."""
+    """The segments of a forum thread around a problem: user names inside it, dates and chatter around it, and
+    with probability p_slip a slip in the arithmetic.
+
+    p_inside: the chance of a user name after a sentence. What stands inside a problem has letters and no
+    digits, which would confuse a small reference model.
+    """
     n_right = None
     if rng.random() < p_slip:
         steps, n_right = with_slip(rng, steps)
@@ -153,10 +173,11 @@ def noisy_document(rng, chatter, question, steps, p_inside=0.2, p_slip=0.3):
 
 
 def documents(seed, side, reserved=frozenset(), p_chatter=0.35):
-    """Endless documents of one side: (segments, question text or None for pure chatter).
+    """Endless documents of one side: (segments, text of the question or None for chatter alone).
 
-    side: 'noisy', or any other name for clean documents; it seeds the stream, so each name has its own.
-    reserved: question texts that must not occur (held-out and evaluation problems, when this is a training side).
+    side: 'noisy', or any other name for clean documents; the name seeds the stream, so that each has its own.
+    reserved: texts of questions that must not occur: for a side to train on, those of the held-out problems.
+    p_chatter: the share of noisy documents that are chatter alone.
     """
     rng, chatter = random.Random(f"{side}-{seed}"), Chatter()
     while True:
@@ -167,13 +188,21 @@ def documents(seed, side, reserved=frozenset(), p_chatter=0.35):
         key = " ".join(question)
         if key in reserved:
             continue
-        yield (noisy_document(rng, chatter, question, steps) if side == "noisy" else clean_document(question, steps)), key
+        if side == "noisy":
+            yield noisy_document(rng, chatter, question, steps), key
+        else:
+            yield clean_document(question, steps), key
+
+
+def coloured(text, label):
+    """The text in the colour of its label, for a terminal."""
+    colour = {QUESTION: 36, SOLUTION: 32, RESULT: 92, IRRELEVANT: 90, NOISE: 35, WRONG: 31}[label]
+    return f"\033[{colour}m{text}\033[0m"
 
 
 if __name__ == "__main__":
-    COLOURS = {QUESTION: 36, SOLUTION: 32, RESULT: 92, IRRELEVANT: 90, NOISE: 35, WRONG: 31}
-    print("labels: " + " ".join(f"\033[{c}m{LABELS[label]}\033[0m" for label, c in COLOURS.items()))
+    print("labels: " + " ".join(coloured(name, label) for label, name in enumerate(LABELS)))
     for side in ("curated", "noisy"):
         print(f"\n--- {side}")
-        for _, (segments, _) in zip(range(6), documents(0, side)):
-            print("".join(f"\033[{COLOURS[label]}m{text}\033[0m" for text, label in segments))
+        for segments, _ in itertools.islice(documents(0, side), 6):
+            print("".join(coloured(text, label) for text, label in segments))

@@ -1,19 +1,19 @@
 """
-The training sets of GSM8K and MATH as documents in the form of eval_math.py's prompts: the curated side of a math corpus.
+The training sets of GSM8K and MATH as documents in the form of eval_math.py's prompts: the curated side of a
+corpus of mathematics.
 
-    python runs/curated_math.py --gsm8k train.jsonl --math MATH/train --out data/curated_math.jsonl
+    python -m corpora.curated_math --gsm8k train.jsonl --math MATH/train --out data/curated_math.jsonl
 
-GSM8K's is grade_school_math/data/train.jsonl of github.com/openai/grade-school-math. MATH's is a folder of .json files, as
-it was published, or a .jsonl with `problem` and `solution`. Either may be left out.
+GSM8K's is grade_school_math/data/train.jsonl of github.com/openai/grade-school-math. MATH's is a folder of
+.json files, as it was published, or a .jsonl with `problem` and `solution`. Either may be left out.
 """
 import glob
 import os
-import sys
 from dataclasses import dataclass
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from common import BadInput, read_json, run, write_jsonl
-from tasks import TASKS, load_problems
+from engine.cli import BadInput, run
+from engine.files import read_json, write_jsonl
+from grading.tasks import TASKS, load_problems
 
 
 @dataclass
@@ -27,21 +27,28 @@ class Config:
             yield "--gsm8k or --math names a training set"
 
 
+def read_math(path):
+    """The problems of MATH in a folder of .json files or in a .jsonl. Raises BadInput."""
+    if os.path.isdir(os.path.join(path, "test")):
+        raise BadInput(f"{path} holds MATH's test set too: name its folder train")
+    if not os.path.isdir(path):
+        return load_problems("math", path)
+    files = sorted(glob.glob(os.path.join(path, "**", "*.json"), recursive=True))
+    try:
+        return [TASKS["math"].read(read_json(file)) for file in files]
+    except (KeyError, TypeError) as e:
+        raise BadInput(f"{path} holds a .json that is not a problem of MATH: {e!r}; take it out")
+
+
 def main(cfg):
-    problems = load_problems("gsm8k", cfg.gsm8k) if cfg.gsm8k else []
-    if os.path.isdir(os.path.join(cfg.math, "test")):
-        raise BadInput(f"{cfg.math} holds MATH's test set too: name its folder train")
-    if os.path.isdir(cfg.math):
-        paths = sorted(glob.glob(os.path.join(cfg.math, "**", "*.json"), recursive=True))
-        try:
-            problems += [TASKS["math"].read(read_json(path)) for path in paths]
-        except (KeyError, TypeError) as e:
-            raise BadInput(f"{cfg.math} holds a .json that is not a problem of MATH: {e!r}")
-    elif cfg.math:
-        problems += load_problems("math", cfg.math)
-    problems = [p for p in problems if p["answer"]]  # a few solutions of MATH box none
+    problems = []
+    if cfg.gsm8k:
+        problems += load_problems("gsm8k", cfg.gsm8k)
+    if cfg.math:
+        problems += read_math(cfg.math)
+    problems = [p for p in problems if p["answer"]]  # a few solutions of MATH mark no answer
     if not problems:
-        raise BadInput(f"{cfg.gsm8k or cfg.math} holds no problems with answers")
+        raise BadInput(f"{cfg.gsm8k or cfg.math} holds no problems with answers: give the training set")
     os.makedirs(os.path.dirname(cfg.out) or ".", exist_ok=True)
     write_jsonl(cfg.out, [{"text": p["question"] + p["solution"]} for p in problems])
     print(f"{cfg.out}: {len(problems):,} problems")

@@ -1,8 +1,8 @@
 """
 Are the questions of a test in the corpus? Whoever trains on them measures memory.
 
-A question counts as found where the corpus holds 13 words in a row of it, or 8 words where the question has fewer than 13.
-Questions of fewer than 8 words are not checked. Case and punctuation do not count.
+A question counts as found where the corpus holds 13 words in a row of it, or 8 words where the question has
+fewer than 13. Questions of fewer than 8 words are not checked. Case and punctuation do not count.
 """
 import itertools
 import os
@@ -88,8 +88,8 @@ def ngrams(words, n):
 
 
 def documents(tokens, end):
-    """The documents of a token file, as lists of ids without the `end` token between them. tokens: (n,), read a million at a
-    time."""
+    """The documents of a token file, as lists of ids without the `end` token between them. tokens: (n,),
+    read a million at a time."""
     rest = []  # the beginning of a document that goes on in the next million
     for at in range(0, len(tokens), 2**20):
         some = np.asarray(tokens[at:at + 2**20])

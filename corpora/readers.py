@@ -22,11 +22,12 @@ PIECE_CHARACTERS = 2**20   # a longer document of a .txt comes in pieces of abou
 BATCH_CHARACTERS = 2**22   # so many are tokenized at a time
 
 
-# --------------------------------------------------------------------------------------------- text to token ids
+# ------------------------------------------------------------------------------------------ text to token ids
 
 def encode(pieces, enc, skip=0):
-    """Tokenize pieces on all cores: (segments, ends_document) -> (segments, ends_document, ids), in order, where ids are the
-    token ids of each segment. The first `skip` pieces come without ids: they were tokenized before an interruption."""
+    """Tokenize pieces on all cores: (segments, ends_document) -> (segments, ends_document, ids), in order,
+    where ids are the token ids of each segment. The first `skip` pieces come without ids: they were
+    tokenized before an interruption."""
     pieces = iter(pieces)
     for segments, ends_document in itertools.islice(pieces, skip):
         yield segments, ends_document, []
@@ -52,13 +53,14 @@ def take(pieces, n_characters):
     return some
 
 
-# --------------------------------------------------------------------------------------------- files to documents
+# ----------------------------------------------------------------------------------------- files to documents
 
 def read_documents(paths, fields, answer_field=""):
     """The documents of text files, one after the other, as (segments, ends_document).
 
-    fields: those of a row that make its document, a line break between them. answer_field: one of them, whose text is labelled
-    SOLUTION; all other text is labelled QUESTION. Raises BadInput where a file cannot be read or a row lacks a field.
+    fields: those of a row that make its document, a line break between them. answer_field: one of them,
+    whose text is labelled SOLUTION; all other text is labelled QUESTION. Raises BadInput where a file
+    cannot be read or a row lacks a field.
     """
     for path in paths:
         number = 0  # of the row
@@ -76,7 +78,8 @@ def read_documents(paths, fields, answer_field=""):
 
 
 def row_segments(row, fields, answer_field):
-    """The segments of a row: what stands before the answer field, in it, and after it. Raises KeyError, UnicodeError."""
+    """The segments of a row: what stands before the answer field, in it, and after it. Raises KeyError,
+    UnicodeError."""
     texts = []
     for name in fields:
         value = row[name]
@@ -84,7 +87,8 @@ def row_segments(row, fields, answer_field):
     texts = [text + "\n" for text in texts[:-1]] + texts[-1:]
     "".join(texts).encode()  # a row of JSON can hold half a character, which UTF-8 cannot
     at = fields.index(answer_field) if answer_field else len(fields)
-    return [("".join(texts[:at]), QUESTION), ("".join(texts[at:at + 1]), SOLUTION), ("".join(texts[at + 1:]), QUESTION)]
+    return [("".join(texts[:at]), QUESTION), ("".join(texts[at:at + 1]), SOLUTION),
+            ("".join(texts[at + 1:]), QUESTION)]
 
 
 def read_txt(path):
@@ -107,7 +111,8 @@ def read_txt(path):
 
 
 def read_rows(path, fields):
-    """The rows of a file as (number, dict), or None for a .txt. Packages that only some formats need are imported here."""
+    """The rows of a file as (number, dict), or None for a .txt. Packages that only some formats need are
+    imported here."""
     if re.search(r"\.jsonl(\.gz|\.xz)?$", path):
         return json_rows(path)
     if path.startswith("hf:"):
@@ -129,8 +134,8 @@ def hf_rows(path, load_dataset):
         yield from enumerate(load_dataset(path.removeprefix("hf:"), split="train", streaming=True), 1)
     except Exception as e:  # no network or no such dataset raises a dozen kinds
         first_line = str(e).splitlines()[0]
-        raise BadInput(f"reading {path} failed ({first_line:.100}): the same command goes on; or fetch the files, and name "
-                       f"these")
+        raise BadInput(f"reading {path} failed ({first_line:.100}): the same command goes on; or fetch the "
+                       f"files, and name these")
 
 
 def parquet_rows(path, fields):

@@ -4,10 +4,10 @@ Tokenizers: how text becomes token ids. All of them are byte-pair encodings that
     enc = load_tokenizer("data/demo")      # or "gpt2", my.tiktoken, merges.txt
     enc.encode_ordinary("7 + 5 = 12")      # text -> token ids
     enc.decode(ids)                        # token ids -> text
-    enc.eot_token                          # the id of <|endoftext|>, which ends every document; it is always the last one
+    enc.eot_token                          # the id of <|endoftext|>, which ends every document, the last one
 
-A tokenizer is its tokens in the order of their ids, each a byte string, and a pattern that cuts text into words before the
-words are cut into tokens.
+A tokenizer is its tokens in the order of their ids, each a byte string, and a pattern that cuts text into
+words before the words are cut into tokens.
 """
 import base64
 import hashlib
@@ -28,10 +28,11 @@ KINDS = "a corpus folder, a .tiktoken or GPT-2 merges file, or a name of tiktoke
 
 
 def make_tokenizer(name, pattern, tokens):
-    """A tiktoken Encoding whose id i stands for the byte string tokens[i]; <|endoftext|> takes the id after them.
+    """A tiktoken Encoding whose id i stands for the byte string tokens[i]; <|endoftext|> takes the id after
+    them.
 
-    Raises ValueError where a token comes twice or one of the 256 single bytes is missing: tiktoken itself would end the
-    whole program, in some cases only at the first text that it cannot encode.
+    Raises ValueError where a token comes twice or one of the 256 single bytes is missing: tiktoken itself
+    would end the whole program, in some cases only at the first text that it cannot encode.
     """
     ids = {token: i for i, token in enumerate(tokens)}
     if len(ids) < len(tokens):
@@ -39,9 +40,10 @@ def make_tokenizer(name, pattern, tokens):
         raise ValueError(f"it holds the token {twice!r} twice")
     missing = [byte for byte in SINGLE_BYTES if byte not in ids]
     if missing:
-        raise ValueError(f"it lacks {len(missing)} of the 256 single bytes, the first is {missing[0]!r}, so that there are "
-                         f"texts which it cannot encode")
-    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ids, special_tokens={END_OF_TEXT: len(tokens)})
+        raise ValueError(f"it lacks {len(missing)} of the 256 single bytes, the first is {missing[0]!r}, so "
+                         f"that there are texts which it cannot encode")
+    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ids,
+                             special_tokens={END_OF_TEXT: len(tokens)})
 
 
 def demo_tokenizer():
@@ -50,16 +52,17 @@ def demo_tokenizer():
 
 
 def load_tokenizer(source, vocab_size=None):
-    """A tiktoken Encoding from a corpus folder, a .tiktoken file (a token in base64 and its id a line), a file of GPT-2
-    merges, or a name that tiktoken knows (it is downloaded once).
+    """A tiktoken Encoding from a corpus folder, a .tiktoken file (a token in base64 and its id a line), a
+    file of GPT-2 merges, or a name that tiktoken knows (it is downloaded once).
 
-    vocab_size: keep so many ids only, the first ones and <|endoftext|>; the beginning of a byte-pair encoding is one too.
-    Raises BadInput.
+    vocab_size: keep so many ids only, the first ones and <|endoftext|>; the beginning of a byte-pair
+    encoding is one too. Raises BadInput.
     """
     try:
         name, pattern, tokens = read_tokenizer(source)
         if vocab_size and not 257 <= vocab_size <= len(tokens) + 1:
-            raise BadInput(f"vocab_size {vocab_size} must lie between 257 and {len(tokens) + 1} for the tokenizer {source}")
+            raise BadInput(f"vocab_size {vocab_size} must lie between 257 and {len(tokens) + 1} for the "
+                           f"tokenizer {source}")
         if vocab_size:
             tokens = tokens[:vocab_size - 1]
         return make_tokenizer(name, pattern, tokens)
@@ -71,8 +74,8 @@ def load_tokenizer(source, vocab_size=None):
 
 
 def read_tokenizer(source):
-    """(name, pattern, byte strings in the order of their ids) of what `load_tokenizer` takes. Raises ValueError, KeyError,
-    TypeError or OSError where it is not one of these."""
+    """(name, pattern, byte strings in the order of their ids) of what `load_tokenizer` takes. Raises
+    ValueError, KeyError, TypeError or OSError where it is not one of these."""
     if os.path.isdir(source):
         return read_folder(source)
     if source.endswith(".tiktoken"):
@@ -80,7 +83,8 @@ def read_tokenizer(source):
     if os.path.exists(source):
         return os.path.basename(source), GPT2_PATTERN, gpt2_tokens(source)
     enc = tiktoken.get_encoding(source)
-    # Old versions of tiktoken write GPT-2's pattern in another way, which would give the same tokenizer another hash.
+    # Old versions of tiktoken write GPT-2's pattern in another way, which would give the same tokenizer
+    # another hash.
     pattern = GPT2_PATTERN if source == "gpt2" else enc._pat_str
     return enc.name, pattern, tokens_of(enc)
 
@@ -90,7 +94,7 @@ def tokens_of(enc):
     return sorted(enc._mergeable_ranks, key=enc._mergeable_ranks.get)
 
 
-# ------------------------------------------------------------------------------------------------ file formats
+# ----------------------------------------------------------------------------------------------- file formats
 
 def save_tokenizer(enc, folder):
     """Write tokenizer.json into a corpus folder."""
@@ -133,7 +137,8 @@ def tiktoken_tokens(path):
 
 
 def gpt2_tokens(path):
-    """Byte strings in the order of their ids from GPT-2's merges file: a '#version' line, then two symbols a line."""
+    """Byte strings in the order of their ids from GPT-2's merges file: a '#version' line, then two symbols
+    a line."""
     byte_of = gpt2_characters()
     tokens = [bytes([b]) for b in byte_of.values()]
     with open(path, encoding="utf-8") as f:
@@ -148,15 +153,16 @@ def gpt2_tokens(path):
 
 
 def gpt2_characters():
-    """{character: byte} in the order of GPT-2's ids. Its files write each byte as a printable character: the 188 bytes that
-    are printable stand for themselves and come first."""
+    """{character: byte} in the order of GPT-2's ids. Its files write each byte as a printable character:
+    the 188 bytes that are printable stand for themselves and come first."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
 def tokenizer_hash(enc):
-    """What tells two tokenizers apart, as a hexadecimal hash: the byte string of every id, and the pattern."""
+    """What tells two tokenizers apart, as a hexadecimal hash: the byte string of every id, and the
+    pattern."""
     h = hashlib.sha256(enc._pat_str.encode())
     for i, token in enumerate(tokens_of(enc)):
         h.update(b"%d:%s" % (i, token))

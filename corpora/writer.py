@@ -1,5 +1,6 @@
 """
-Token files on disk: NAME.bin, its sidecar NAME.json, and NAME.labels.bin where tokens are labelled. data.py reads them.
+Token files on disk: NAME.bin, its sidecar NAME.json, and NAME.labels.bin where tokens are labelled. data.py
+reads them.
 """
 import hashlib
 import os
@@ -13,11 +14,15 @@ from engine.cli import BadInput
 from engine.files import write_json
 
 
+LOCK = "lock"  # a file in the folder where token files are being written: whoever holds it writes there
+
+
 class TokenWriter:
     """Writes a token file as a stream. The sidecar comes last, and makes the file valid.
 
-    label_names: what the labels stand for, where tokens are labelled. n_tokens, n_documents: go on with files that hold so
-    many; what an interrupted run had written behind them is cut off. Raises BadInput where they hold fewer.
+    label_names: what the labels stand for, where tokens are labelled. n_tokens, n_documents: go on with
+    files that hold so many; what an interrupted run had written behind them is cut off. Raises BadInput
+    where they hold fewer.
     """
 
     def __init__(self, folder, name, enc, label_names=None, n_tokens=0, n_documents=0):
@@ -35,7 +40,8 @@ class TokenWriter:
         size = self.n_tokens * itemsize
         f = open(self.path(ending), "a+b")
         if f.seek(0, os.SEEK_END) < size:
-            raise BadInput(f"{f.name} is shorter than progress.json beside it says: delete {self.folder}, and start again")
+            raise BadInput(f"{f.name} is shorter than progress.json beside it says: delete {self.folder}, "
+                           f"and start again")
         f.truncate(size)
         f.seek(0)
         h = hashlib.sha256()
@@ -49,8 +55,8 @@ class TokenWriter:
     def add(self, tokens, labels=None, end=True):
         """Append a document, or a piece of one with end=False.
 
-        tokens: a list of ids. labels: a list of label numbers, one a token, where tokens are labelled. The end-of-text token
-        behind a document takes the label of its last token.
+        tokens: a list of ids. labels: a list of label numbers, one a token, where tokens are labelled. The
+        end-of-text token behind a document takes the label of its last token.
         """
         if end:
             tokens = tokens + [self.enc.eot_token]
@@ -86,8 +92,16 @@ class TokenWriter:
         write_json(self.path("json"), about)
 
 
+def empty(folder):
+    """Remove what an interrupted run left in the folder where it wrote. The lock file stays."""
+    for name in os.listdir(folder):
+        if name != LOCK:
+            os.remove(os.path.join(folder, name))
+
+
 def join(folder, names, out, enc):
-    """A labelled token file that is others one after the other (their rows are shuffled when they are read)."""
+    """A labelled token file that is others one after the other (their rows are shuffled when they are
+    read)."""
     writer = TokenWriter(folder, out, enc, builtin.LABELS)
     for name in names:
         part = Tokens(folder, name, T=1)

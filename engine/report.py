@@ -35,25 +35,27 @@ MEASURES = {
     "accuracy": Measure("few-shot accuracy", "accuracy", "few-shot accuracy", 1),
 }
 HEADINGS = [measure.heading for measure in MEASURES.values()]
-LABELS = ("question", "solution", "result", "irrelevant", "noise", "wrong")  # true labels of the built-in corpus
+LABELS = ("question", "solution", "result", "irrelevant", "noise", "wrong")  # of the built-in corpus
 SELECTION = ("corpus_loss", "selected_loss", "unselected_loss", "precision", "recall",
              *(f"selected_{label}" for label in LABELS))
 # Two-sided 95% points of Student's t, by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
-# --------------------------------------------------------------------------------------------------- run folders
+# ---------------------------------------------------------------------------------------------- run folders
 
 def read_run(folder):
     """What a finished training run logged: curves, final figures, cost; None while it is not finished.
 
     The final figures are those of the last weights; of a run on curated text, which can overfit, those of
-    its best weights by val loss (best.pt), which are the ones that are used. """
+    its best weights by val loss (best.pt), which are the ones that are used.
+    """
     if not os.path.exists(os.path.join(folder, "done.json")):
         return None
     records = read_jsonl(os.path.join(folder, "metrics.jsonl"))
     evals = [r for r in records if r["kind"] == "eval"]
-    graded = [r for r in read_jsonl(os.path.join(folder, "eval", "summary.jsonl")) if r.get("task", "demo") == "demo"]
+    summary = read_jsonl(os.path.join(folder, "eval", "summary.jsonl"))
+    graded = [r for r in summary if r.get("task", "demo") == "demo"]
     by_step = {r["step"]: r for r in graded if r["ckpt"].startswith(("step_", "ckpt"))}
     along = [by_step[step] for step in sorted(by_step)]  # the accuracy along the run
     if read_json(os.path.join(folder, "config.json"))["config"]["train"] == "curated":
@@ -77,13 +79,12 @@ def read_run(folder):
 
 
 def selection_curves(runs, n_bins=20):
-    """What was selected and its loss, {name: means over the runs and over each of n_bins stretches of
-    training}.
+    """What was selected and its loss: {name: [mean over the runs in each of n_bins stretches of training]}.
 
-    Only the forward passes count in which not all tokens were selected. Where a run did not log a value (a
-    selection that needs no losses has no loss of the unselected tokens), it is left out of the mean; None
-    where no run logged it, and a name that no run ever logged is left out. Returns None where nothing was
-    selected. """
+    Only forward passes count in which not all tokens were selected; None where there were none. A selection
+    that needs no losses logs none of the unselected tokens: what is null in the log is left out of the mean.
+    A stretch in which a value was never logged has None, and a value that was never logged no curve.
+    """
     records = [r for run in runs for r in run["train"] if r.get("ratio", 1) < 1]
     if not records:
         return None
@@ -103,24 +104,24 @@ def selection_curves(runs, n_bins=20):
 
 
 def mean_curve(seeds, x, y):
-    """The seeds' curves as one: {"x", "mean", "low", "high"}, the x of the first seed, and mean, lowest and
-    highest y.
+    """The seeds' curves as one, {"x", "mean", "low", "high"}: the mean, lowest and highest y at each x.
 
     seeds: {seed: {x: [...], y: [...]}}.
     """
     curves = np.array([seed[y] for seed in seeds.values() if seed[y]])  # (seeds, points)
-    return {"x": np.array(next(iter(seeds.values()))[x]), "mean": curves.mean(axis=0), "low": curves.min(axis=0),
+    first = next(iter(seeds.values()))
+    return {"x": np.array(first[x]), "mean": curves.mean(axis=0), "low": curves.min(axis=0),
             "high": curves.max(axis=0)}
 
 
-# ----------------------------------------------------------------------------------------------------- intervals
+# ------------------------------------------------------------------------------------------------ intervals
 
 def interval(values, ratios=False):
-    """{"mean", "low", "high", "n"} of the values over seeds: the mean and its 95% t-interval. One value has
-    no interval.
+    """{"mean", "low", "high", "n"}: the mean over seeds and its 95% t-interval (one value has none).
 
-    None is left out; where nothing is left, returns None. Of ratios, the geometric mean: 2 and 1/2 cancel,
-    and the interval cannot fall below 0. """
+    A value of None is left out; where nothing is left, returns None. Of ratios, the geometric mean: 2 and 1/2
+    cancel, and the interval cannot fall below 0.
+    """
     v = np.array([x for x in values if x is not None], dtype=float)
     if v.size == 0:
         return None
@@ -130,19 +131,21 @@ def interval(values, ratios=False):
     if v.size == 1:
         return {"mean": float(back(v[0])), "low": None, "high": None, "n": 1}
     half = T95.get(v.size - 1, 2.262) * v.std(ddof=1) / np.sqrt(v.size)
-    return {"mean": float(back(v.mean())), "low": float(back(v.mean() - half)), "high": float(back(v.mean() + half)),
+    low, high = v.mean() - half, v.mean() + half
+    return {"mean": float(back(v.mean())), "low": float(back(low)), "high": float(back(high)),
             "n": int(v.size)}
 
 
 def paired_interval(pairs):
-    """Interval of a - b over the pairs (a, b), a pair for each seed: the seeds' common ups and downs cancel.
-    Pairs in which one is None are left out."""
+    """Interval of a - b over the pairs (a, b), one for each seed: the seeds' common ups and downs cancel.
+
+    Pairs in which one is None are left out.
+    """
     return interval([a - b for a, b in pairs if a is not None and b is not None])
 
 
 def verdict(v, sign, than=0.0):
-    """Whether an interval v agrees with the expectation that its value is above (sign 1) or below (sign -1)
-    `than`."""
+    """Does an interval agree with the expectation that its value is above (sign 1) or below (-1) `than`?"""
     if v is None or v["n"] < 2:
         return "not measured"
     if v["low"] <= than <= v["high"]:
@@ -150,13 +153,13 @@ def verdict(v, sign, than=0.0):
     return "agrees" if (v["mean"] - than) * sign > 0 else "disagrees"
 
 
-# -------------------------------------------------------------------------------------------------------- tables
+# --------------------------------------------------------------------------------------------------- tables
 
 def cell(v, measure="", sign=False):
     """A mean and its interval as text, '0.443 (0.418 to 0.468)'; of an accuracy in per cent; '' for None.
 
-    sign: v is a difference, and is shown with its sign. The interval of an accuracy itself is cut at 0 and
-    100%. """
+    sign: v is a difference, and is shown with its sign. The interval of an accuracy is cut at 0 and 100%.
+    """
     if v is None:
         return ""
     numbers = [v["mean"]]
@@ -193,7 +196,7 @@ def mean_text(n):
     return f"mean over {seeds_text(n)}" + (" (95% interval):" if n > 1 else ":")
 
 
-# ------------------------------------------------------------------------------------------------------- figures
+# -------------------------------------------------------------------------------------------------- figures
 
 def pyplot():
     """matplotlib.pyplot without a window, set up so that nothing in a figure overlaps."""

@@ -1,22 +1,22 @@
 """
-Reference losses from elsewhere: log-probabilities that another program, or the interface to a model that one cannot download,
-gave for the text of each row.
+Reference losses from elsewhere: log-probabilities that another program, or the interface to a model that
+one cannot download, gave for the text of each row.
 
 score.py calls these:
 
-    python score.py --data data/mine --block_size 512 --write_texts rows.jsonl             # {"row", "text"} a line
+    python score.py --data data/mine --block_size 512 --write_texts rows.jsonl     # {"row", "text"} a line
     python score.py --data data/mine --block_size 512 --from_logprobs logprobs.jsonl --out out/mine/scores
 
 A line of logprobs.jsonl is a row, in any order:
 
     {"row": 0, "tokens": ["The", " sum", ...], "logprobs": [null, -3.1, ...]}
 
-`tokens` are those of the other program; put together, they must be the row's text. `logprobs` are the natural logarithms of
-their probabilities; null means that it is not known, as for the first token.
+`tokens` are those of the other program; put together, they must be the row's text. `logprobs` are the
+natural logarithms of their probabilities; null means that it is not known, as for the first token.
 
-The other tokenizer may cut the text in other places than ours. So the loss of one of its tokens is spread evenly over the
-token's bytes, and the loss of one of ours is the sum over its own bytes. This is exact for a token that both have, and in sum
-for a stretch of text that begins and ends with a token in both.
+The other tokenizer may cut the text in other places than ours. So the loss of one of its tokens is spread
+evenly over the token's bytes, and the loss of one of ours is the sum over its own bytes. This is exact for
+a token that both have, and in sum for a stretch of text that begins and ends with a token in both.
 """
 import json
 
@@ -30,9 +30,10 @@ from engine.files import json_rows, replacing
 def row_bytes(tokens, enc, r):
     """What row r of the Tokens consists of, as (token_bytes, start, end).
 
-    token_bytes: the bytes of each of its T + 1 tokens, the first input and the T targets. start, end: the bytes from `start`
-    to `end` of all of them put together are the row's text. What is outside is the rest of a character of several bytes that
-    began in the row before, or the beginning of one that goes on in the next row; text cannot show these.
+    token_bytes: the bytes of each of its T + 1 tokens, the first input and the T targets. start, end: the
+    bytes from `start` to `end` of all of them put together are the row's text. What is outside is the rest
+    of a character of several bytes that began in the row before, or the beginning of one that goes on in
+    the next row; text cannot show these.
     """
     token_bytes = [enc.decode_single_token_bytes(int(i)) for i in tokens.token_rows[r]]   # T + 1 byte strings
     row = b"".join(token_bytes)
@@ -42,7 +43,8 @@ def row_bytes(tokens, enc, r):
 
 
 def write_texts(path, tokens, folder):
-    """The text of every row of the Tokens, as {"row", "text"} a line. folder: the corpus, for its tokenizer."""
+    """The text of every row of the Tokens, as {"row", "text"} a line. folder: the corpus, for its
+    tokenizer."""
     enc = load_tokenizer(folder)
     with replacing(path) as f:
         for r in range(tokens.n_rows):
@@ -52,11 +54,13 @@ def write_texts(path, tokens, folder):
 
 
 def align(token_bytes, start, end, their_tokens, logprobs):
-    """The loss of each of our tokens, from the log-probabilities of another program's tokens (the top of this file says how).
+    """The loss of each of our tokens, from the log-probabilities of another program's tokens (the top of
+    this file says how).
 
-    token_bytes, start, end: our tokens, see `row_bytes`. their_tokens: strings. logprobs: natural logarithms, None where not
-    known. Returns (len(token_bytes),) float64, in nats: inf where the loss of one of the token's bytes is not known, so that
-    its excess loss is -inf and it is never selected. Raises ValueError where the two do not fit.
+    token_bytes, start, end: our tokens, see `row_bytes`. their_tokens: strings. logprobs: natural
+    logarithms, None where not known. Returns (len(token_bytes),) float64, in nats: inf where the loss of
+    one of the token's bytes is not known, so that its excess loss is -inf and it is never selected. Raises
+    ValueError where the two do not fit.
     """
     if len(their_tokens) != len(logprobs):
         raise ValueError(f"{len(their_tokens)} tokens, but {len(logprobs)} logprobs")
@@ -90,14 +94,15 @@ def check_same_text(theirs, ours):
     while i < min(len(theirs), len(ours)) and theirs[i] == ours[i]:
         i += 1
     they_read, we_read = theirs[i:i + 20].decode(errors="replace"), ours[i:i + 20].decode(errors="replace")
-    raise ValueError(f"the tokens put together are not the row's text; from byte {i} on they read {they_read!r}, the row "
-                     f"{we_read!r}")
+    raise ValueError(f"the tokens put together are not the row's text; from byte {i} on they read "
+                     f"{they_read!r}, the row {we_read!r}")
 
 
 def losses_from(path, tokens, folder, progress):
     """The loss of every target of the Tokens, (n_rows, T) float16, from a file as above.
 
-    folder: the corpus, for its tokenizer. Raises BadInput with the line that is wrong, or with the first row that is missing.
+    folder: the corpus, for its tokenizer. Raises BadInput with the line that is wrong, or with the first
+    row that is missing.
     """
     enc = load_tokenizer(folder)
     losses = np.empty((tokens.n_rows, tokens.T), dtype=np.float16)
@@ -112,10 +117,12 @@ def losses_from(path, tokens, folder, progress):
         except KeyError as e:
             raise BadInput(f"{path}, line {number}, has no {e}: it must have row, tokens and logprobs")
         except (ValueError, TypeError, AttributeError) as e:
-            raise BadInput(f"{path}, line {number}: {e}; score the texts that --write_texts gives, at the same --block_size")
+            raise BadInput(f"{path}, line {number}: {e}; score the texts that --write_texts gives, at the "
+                           f"same --block_size")
         seen.add(r)
         progress.show(len(seen))
     missing = set(range(tokens.n_rows)) - seen
     if missing:
-        raise BadInput(f"{path} lacks {len(missing):,} of {tokens.n_rows:,} rows, the first is {min(missing)}: add them")
+        raise BadInput(f"{path} lacks {len(missing):,} of {tokens.n_rows:,} rows, the first is "
+                       f"{min(missing)}: add them")
     return losses

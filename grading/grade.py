@@ -1,11 +1,12 @@
 r"""
-The grader: find the answer in a model's text, and compare it with the right one.
+The grader: it finds the answer in a model's text, and compares it with the right one.
 
     extract_answer("16 - 7 = 9 eggs are left. The answer is 9.", "gsm8k")   # "9"
     is_equal(r"\frac{1}{2}", "0.5")                                         # True
 
-Both are pure functions of text. Nothing of the text is ever run as code, and the work is bounded: values come from a
-small parser, with exact fractions as long as that is possible. Rounding is forgiven (1e-4), other differences are not.
+Both are pure functions of text. Nothing of the text is ever run as code, and the work is bounded: values come
+from a small parser, with exact fractions as long as that is possible. Rounding is forgiven (1e-4), other
+differences are not.
 """
 import cmath
 import math
@@ -13,57 +14,114 @@ import random
 import re
 from fractions import Fraction
 
-# ------------------------------------------------------------------------------------------------- extraction
+# ----------------------------------------------------------------------------------------------- extraction
 
+# The form of a task's answers. The answers of every other task are numbers.
 KIND = {"asdiv": "text", "tabmwp": "text", "math": "latex", "math_oai": "latex",
-        "mathqa": "letter", "mmlu_stem": "letter", "sat_math": "letter"}  # every other task: "number"
+        "mathqa": "letter", "mmlu_stem": "letter", "sat_math": "letter"}
 
-# where an answer is over and the model goes on: the next question, the end of its turn
-RUN_ON = re.compile(r"<\|(?:endoftext|im_end|eot_id|end_of_text)\|>|</s>|I hope it is correct|Question:|"
-                    r"\n[ \t#*]*(?:Question|Problem|Exercise|Example|Q|Table|User|USER|Human|Instruction)(?: ?\d{1,3})?[ \t*]*:")
-# "the answer is", "Answer:", "the answer to the second question would be"; and what may stand before the answer itself
+
+def any_of(*patterns):
+    """A regular expression that matches where one of the patterns does, the first that fits."""
+    return "(?:" + "|".join(patterns) + ")"
+
+
+# Where the answer is over and the model goes on, with the next question or with the end of its turn. In "The
+# answer is 8.\nQuestion: Ann has 3 cats." that is from the end of the line.
+RUN_ON = re.compile(any_of(
+    r"<\|(?:endoftext|im_end|eot_id|end_of_text)\|>|</s>",
+    r"I hope it is correct",
+    r"Question:",
+    r"\n[ \t#*]*(?:Question|Problem|Exercise|Example|Q|Table|User|USER|Human|Instruction)"
+    r"(?: ?\d{1,3})?[ \t*]*:"))
+
+# The words after which an answer stands, for example "the answer is", "**Answer:**", or "the answer to your
+# question would be".
 VERB = r"\b(?:is|are|was|would be|should be|must be|will be)\b"
-CUE = re.compile(rf"\banswers?\b(?:(?: (?:to|for|of)\b[^.:\n]{{0,80}}?)? {VERB}|[ \t*]{{0,4}}(?:{VERB}|[:=]))", re.I)
-FILLER = re.compile(r"(?:(?:thus|then|therefore|hence|equal to|given by|approximately|about|simply|just|exactly),? )+", re.I)
-# a full stop, but not that of an initial, a title or "p.m."; and where an answer turns into its explanation
+CUE = re.compile(r"\banswers?\b" + any_of(rf"(?: (?:to|for|of)\b[^.:\n]{{0,80}}?)? {VERB}",
+                                          rf"[ \t*]{{0,4}}(?:{VERB}|[:=])"), re.I)
+
+# Words between such a cue and the answer that belong to neither, as "thus" in "the answer is thus 18".
+FILLER = re.compile(r"(?:(?:thus|then|therefore|hence|equal to|given by|approximately|about|simply|just|"
+                    r"exactly),? )+", re.I)
+
+# A full stop that ends a sentence, as in "The answer is 5. But ...". Those of "J. Smith", "Mr. Smith" and
+# "p.m." end none.
 SENTENCE_END = re.compile(r"(?<!\b[A-Z])(?<!Mr)(?<!Mrs)(?<!Ms)(?<!Dr)(?<!Rs)(?<!\.m)\.(?=\s|\*|$)")
-REASON = re.compile(r",? \(?(?:because|since|given that)\b.*|,? (?:and|so|but) (?:we|it|this|that|the|I) .*| "
-                    r"\([^()]*=[^()]*\).*")
-# 1 1/2, 1,234.50 (also 1,00,000), 3/4 or 0.5, .5
-NUMBER = r"(?:\d+ \d+/\d+|\d{1,3}(?:,\d{2,3}){0,9},\d{3}(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?(?:/\d+)?|\.\d+)"
-SIGNED = rf"(?:(?<![\w)\]}}.])[-+])?{NUMBER}"  # a minus after a digit is a subtraction
-TEXT_COMMAND = r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|rm|underline|operatorname)\s*\{"
+
+# The part of a sentence that explains the answer, for example " because 3 < 4", ", and we are done" or
+# " (16 + 2 = 18)".
+REASON = re.compile(any_of(r",? \(?(?:because|since|given that)\b.*",
+                           r",? (?:and|so|but) (?:we|it|this|that|the|I) .*",
+                           r" \([^()]*=[^()]*\).*"))
+
+# The words after which stands what an answer leaves out, for example "all real numbers except x = 1".
+EXCEPT = r"\b(?:except(?:ing)?|excluding|other than|apart from|but not)\b"
+# What comes before a formula that is left out, as before "1" in "all real numbers except $-4$ and $1$", or
+# before "5" in "any number that is not $5$". But in "those except 3 are $5$" the verb states what 5 is.
+LEFT_OUT = re.compile(any_of(EXCEPT + r"(?:(?! (?:is|are|equals?|gives?)\b)[^$.,])*",
+                             r"\bnot(?: equal to| in)? ")
+                      + r"(?:\$[^$]*\$(?:,|,? (?:and|or)) (?:[a-z]+ )?)*$", re.I)
+
+# A number whose groups of three digits are set apart by spaces, for example "9 500" or "12 345 678.5". These
+# are other numbers side by side: "2023 500", "1 200 35", "4 5 678", "1.5 500" and "x^2 500" (the groups do
+# not fit), "9 500/1000" (a mixed number), "step 3 500" (the first is a label), and both "3 500-g bags" and
+# "3 500 g bags" (a count and a size). But "3 500 g" is a weight of 3500.
+LABEL_WORDS = ["day", "week", "month", "year", "step", "part", "page", "room", "grade", "class", "level",
+               "question"]
+NO_LABEL = "".join(rf"(?<!\b(?i:{word}) )" for word in LABEL_WORDS)
+SIZE = (r"(?:-[A-Za-z]| (?:g|gram|kg|mg|ml|mL|L|liter|litre|cm|mm|m|km|foot|ft|inch|oz|ounce|lb|pound|watt|"
+        r"volt|dollar|cent) (?!(?:across|as|has|is|less|minus|plus|this|times|was|[a-z]+wards)\b)[a-z]+s\b)")
+SPACED = (rf"(?<![\d.,/^_A-Za-z\\])(?<!\d[ :-]){NO_LABEL}[1-9]\d{{0,2}}(?: \d{{3}}){{1,9}}"
+          rf"(?!\d| \d| ?/ ?\d|{SIZE})")
+
+# A number as prose writes it: "1 1/2", "9 500", "1,234.50" (also "1,00,000"), "3/4" or "0.5", ".5".
+NUMBER = any_of(r"\d+ \d+/\d+", rf"{SPACED}(?:\.\d+)?", r"\d{1,3}(?:,\d{2,3}){0,9},\d{3}(?:\.\d+)?(?!\d)",
+                r"\d+(?:\.\d+)?(?:/\d+)?", r"\.\d+")
+# The same with its sign. A minus after a digit is a subtraction: "10-5" ends in 5, and not in -5.
+SIGNED = rf"(?:(?<![\w)\]}}.])[-+])?{NUMBER}"
+
+# A currency sign in front of a number, which may stand between the number and its sign: "-£340" is "-340".
+CURRENCY = re.compile(r"(?<!\d)[£€¥₹] ?(?=[-+]?\.?\d)")
+
+# The beginning of a LaTeX command that sets its argument as text, for example "\text{" or "\mathrm {".
+TEXT_COMMAND = (r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|rm|underline|"
+                r"operatorname)\s*\{")
+
+# A formula, and those that follow it as further answers: "$2$", or "$2$ and $-3$".
+FORMULAS = r"\$[^$]*\$(?:(?:,|,? (?:and|or)) \$[^$]*\$)*"
 
 
 def extract_answer(text, task):
     """The answer that a solution ends in, as text; "" when there is none.
 
-    Looks, in what the model wrote before it ran on into the next question, for the Minerva form (`final answer is
-    $...$. I hope it is correct`), `\\boxed{...}`, `#### N` (GSM8K), `answer is ...` or `answer: ...`, always the last
-    one; without any of them for the last number, formula or option letter.
+    It is looked for in what the model wrote before it ran on into the next question. It is the last one in
+    the form of Minerva (`final answer is $...$. I hope it is correct`), in `\\boxed{...}`, after `####`
+    (GSM8K), or after `answer is` or `answer:`; without any of them it is the last number, formula or option
+    letter.
     """
     text, kind = str(text)[:300_000], KIND.get(task, "number")
     end = RUN_ON.search(text)
-    minerva = end and end[0].startswith("I hope")
     text = text[:end.start()][-20_000:] if end else text[-20_000:]
     text = text.replace("\u2212", "-").replace("\\$", "").replace("$$", "$")
-    text = re.sub(r"(?<!\\)\\[()\[\]]", "$", text)  # \( \) \[ \] delimit formulas as $ does
-    text = text if kind == "latex" else text.replace("$", "")
-    for place in [cued] * bool(minerva) + [boxed, marked, cued]:
-        if (found := place(text)) is not None:
+    text = re.sub(r"(?<!\\)\\[()\[\]]", "$", text)  # \( \) \[ \] delimit formulas as $ does.
+    text = re.sub(r"(?<=\d)(?:[\u00a0\u2009\u202f]|\\[,;: ])(?=\d{3}(?!\d))", " ", text)  # 9\,500 is 9 500.
+    text = CURRENCY.sub("", text)
+    if kind != "latex":
+        text = text.replace("$", "")
+    places = [boxed, marked, cued]
+    if end and end[0].startswith("I hope"):
+        places = [cued, boxed, marked]
+    for place in places:
+        found = place(text)
+        if found is not None:
             inner = boxed(found)
             return read_answer(found if inner is None else inner, kind)
     if kind == "letter":
-        start = re.match(r"[\s*]{0,9}\(?(?:([A-E])(?:[.:,]\s|\)?\s*(?:\n|$))|([A-Ea-e])(?: ?[).:,]\s.{0,30}|\W*)$)", text)
-        if start:
-            return (start[1] or start[2]).upper()
-        letters = re.findall(r"\( ?([A-Ea-e]) ?\)|\b([B-E]|A(?!\s+[a-z]))\b|"
-                             r"\b(?:option|answer|ans|choice) ?:? ?([a-e])\b", text)
-        return "".join(letters[-1]).upper() if letters else ""
-    if kind == "latex":
-        formulas = [f for f in re.findall(r"\$([^$]+)\$", text) if not re.search(r"square|\\Box|qed", f)]
-        if formulas:
-            return formulas[-1].strip()
+        return last_letter(text)
+    formula = last_formula(text) if kind == "latex" else None
+    if formula is not None:
+        return formula
     numbers = re.findall(SIGNED, text.replace("{,}", ","))
     return plain(numbers[-1]) if numbers else ""
 
@@ -75,29 +133,35 @@ def boxed(text):
         return None
     rest = text[at:].split("box", 1)[1].removeprefix("ed").lstrip()
     if not rest.startswith("{"):
-        return re.match(r"[^\s$.,]*", rest)[0]  # \boxed 5
+        return re.match(r"[^\s$.,]*", rest)[0]  # This is \boxed 5.
     depth = 0
     for i, c in enumerate(rest):
-        depth += (c == "{") - (c == "}")
-        if depth == 0:
-            return rest[1:i]
-    return rest[1:].split("$")[0]  # cut off before the brace closed
+        if c == "{":
+            depth += 1
+        elif c == "}":
+            depth -= 1
+            if depth == 0:
+                return rest[1:i]
+    return rest[1:].split("$")[0]  # The text is cut off before the brace closed.
 
 
 def marked(text):
     """What stands behind the last `####` (unless it is a heading) or below a heading `# Answer`; or None."""
-    lines = re.findall(r"(?:^|\n)#{1,6} (?:Final )?Answer:?\s{1,9}([^\n]+)|"
-                       r"####[ \t]*(?!\W{0,9}(?:final answer|answer|step|part|solution|conclusion)\b)([^\s#][^\n#]*)", text, re.I)
+    below = r"(?:^|\n)#{1,6} (?:Final )?Answer:?\s{1,9}([^\n]+)"
+    heading = r"\W{0,9}(?:final answer|answer|step|part|solution|conclusion)\b"
+    behind = rf"####[ \t]*(?!{heading})([^\s#][^\n#]*)"
+    lines = re.findall(below + "|" + behind, text, re.I)
     return "".join(lines[-1]) if lines else None
 
 
 def cued(text):
-    """The sentence or formula after the last `answer is` or `answer:` that is not cut off right there; or None."""
+    """The sentence or formula after the last `answer is` or `answer:` behind which there is one; or None."""
     for cue in reversed(list(CUE.finditer(text))):
         rest = text[cue.end():cue.end() + 2000].lstrip(" \t\n:*")
-        rest = rest[FILLER.match(rest).end():] if FILLER.match(rest) else rest
-        if rest.startswith("$") and "$" in rest[1:]:  # a formula, then `and $...$` where there are several
-            span = re.match(r"\$[^$]*\$(?:(?:,|,? (?:and|or)) \$[^$]*\$)*", rest)[0]
+        if filler := FILLER.match(rest):
+            rest = rest[filler.end():]
+        if rest.startswith("$") and "$" in rest[1:]:  # The answer is one formula, or several.
+            span = re.match(FORMULAS, rest)[0]
         else:
             span = REASON.sub("", SENTENCE_END.split(rest.split("\n")[0], maxsplit=1)[0])
         if span.strip(" *."):
@@ -105,135 +169,242 @@ def cued(text):
     return None
 
 
+def last_letter(text):
+    """The option letter that a text without any cue starts or ends with; or ""."""
+    # The letter is all there is, as in "B" or "(B)"; or the option or the reason follows, as in "C) 12".
+    start = re.match(r"[\s*]{0,9}\(?" + any_of(r"([A-E])(?:[.:,]\s|\)?\s*(?:\n|$))",
+                                               r"([A-Ea-e])(?: ?[).:,]\s.{0,30}|\W*)$"), text)
+    if start:
+        return (start[1] or start[2]).upper()
+    # The letter is in parentheses, a capital (but not the article of "A car"), or follows a word: "choice d".
+    letters = re.findall(any_of(r"\( ?([A-Ea-e]) ?\)", r"\b([B-E]|A(?!\s+[a-z]))\b",
+                                r"\b(?:option|answer|ans|choice) ?:? ?([a-e])\b"), text)
+    return "".join(letters[-1]).upper() if letters else ""
+
+
+def last_formula(text):
+    """The last formula of a text without any cue, or None.
+
+    Where the formula is what the answer leaves out, as in "all real numbers except $3$", it is the sentence.
+    """
+    formulas = [f for f in re.finditer(r"\$([^$]+)\$", text) if not re.search(r"square|\\Box|qed", f[1])]
+    if not formulas:
+        return None
+    last = formulas[-1]
+    sentence = re.split(r"\.\s|\n", text[:last.start()])[-1]
+    if LEFT_OUT.search(sentence):
+        return (sentence + last[1]).replace("$", "").strip()
+    return last[1].strip()
+
+
 def read_answer(span, kind):
     """The answer in a short piece of text that states it."""
     if kind == "latex":
-        value = re.search(r"(?:\bis|\bare|\bequals|\bto) \$([^$]+)\$", span)  # "the value of $x$ is $5$"
-        formula = value or (None if span.startswith("$") else re.search(r"\$([^$]+)\$", span))
-        span = formula[1] if formula else span.replace("$", "")
-        sides = span.split("=")
-        if len(sides) > 1 and not re.search(VARIABLE + r"|[<>]|\\[lg]", re.sub(TEXT_COMMAND, "", span)):
-            span = sides[-1]  # 4 + 3 = 7
-        return span.strip()
+        return read_formula(span)
     if kind == "letter":
-        option = re.search(r"\b(?:option|choice) \(?([A-Ea-e])\b", span, re.I)
-        letters = re.search(r"(?<![A-Za-z])([A-E])(?![A-Za-z])(?! (?!and)[a-z]{3})"  # but not the article of "A car"
-                            r"(?:\)?,? ?(?:and|or|&|,) ?\(?([A-E])(?![A-Za-z']))?", span)
-        small = re.match(r"[\"' (]{0,3}(?:([b-e])\b|(a)(?: ?[).:,\"']|$))", span)
-        if letters and letters[2]:  # more than one is none
-            return ", ".join(letters.groups())
-        found = option or letters or small
-        return "".join(filter(None, found.groups())).upper() if found else ""
+        return read_letter(span)
     span = re.sub(TEXT_COMMAND + r"([^{}]*)\}", r"\1", span.replace("{,}", ","))
     span = re.sub(r"\\[%!,;]|[%\"`\u00a2]|\bRs\.? ?", "", span).strip()
+    # In "5 * 2 = 10" the answer is what stands after the last equals sign.
     sides = [side for side in span.split("=") if re.search(r"\d", side)]
-    value = re.sub(r"^([-+]) +(?=\d)", r"\1", sides[-1].strip()) if sides else ""  # 5 * 2 = 10: after the last =
+    value = re.sub(r"^([-+]) +(?=\d)", r"\1", sides[-1].strip()) if sides else ""
     if kind == "text":
         span = re.sub(r"^\([A-E]\) ", "", span)
         if yes_no := re.match(r"(yes|no)\b", span, re.I):
             return yes_no[1]
         if not re.fullmatch(rf"{SIGNED}(?![\d:]|[a-z])[^\d=]*", value):
-            return span  # a name, a time, `6th`, `2 hours and 15 minutes`
+            return span  # The answer is a name, a time, `6th`, or `2 hours and 15 minutes`.
     if "\\" in value:
         return value
-    # several numbers in a row, or a sum that was not worked out, stay together: the first of them is no answer
-    more = rf"(?: ?[-+*/:^x] ?|,? (?:and|or|&) |, ?){NUMBER}| [a-z]+,? (?:and )?{NUMBER}(?= [a-z]+$)"
-    found = re.search(rf"{SIGNED}(?:{more})*", value)
+    # Several numbers in a row, or a sum that was not worked out, stay together: the first of them is no
+    # answer. The patterns are for "3 + 4" and "3:4", for "3 and 4", "3, 4" and "1 2 3", and for "2 hours and
+    # 15 minutes".
+    more = any_of(rf" ?[-+*/:^x] ?{NUMBER}", rf",? (?:and|or|&) {NUMBER}", rf", ?{NUMBER}",
+                  rf"(?: {NUMBER}){{2,}}", rf" [a-z]+,? (?:and )?{NUMBER}(?= [a-z]+$)")
+    found = re.search(rf"{SIGNED}{more}*", value)
     return plain(found[0]) if found else ""
+
+
+def read_formula(span):
+    """The formula in a piece of text that states it, or all of the text where no formula is the answer."""
+    statement = span
+    found = re.search(rf"(?:\bis|\bare|\bequals|\bto) ({FORMULAS})", span)  # "the value of $x$ is $5$"
+    if found is None and not span.startswith("$"):
+        found = re.search(f"({FORMULAS})", span)
+    if found and not LEFT_OUT.search(span[:found.start(1)]):
+        statement = found[1]
+    several = statement.count("$") > 2
+    statement = statement.replace("$", "")
+    without_text = re.sub(TEXT_COMMAND, "", statement)
+    if not several and not re.search(VARIABLE + r"|[<>]|\\[lg]", without_text):
+        statement = statement.split("=")[-1]  # In "4 + 3 = 7" the answer is 7.
+    return statement.strip()
+
+
+def read_letter(span):
+    """The option letter in a piece of text that states it, "A, C" where it states two; or ""."""
+    option = re.search(r"\b(?:option|choice) \(?([A-Ea-e])\b", span, re.I)
+    # A capital by itself, but not the article of "A car", and the second of two: "(A) or (B)".
+    letters = re.search(r"(?<![A-Za-z])([A-E])(?![A-Za-z])(?! (?!and)[a-z]{3})"
+                        r"(?:\)?,? ?(?:and|or|&|,) ?\(?([A-E])(?![A-Za-z']))?", span)
+    # A small letter at the beginning; "a" only where it is not an article, as in "a ) 12".
+    small = re.match(r"[\"' (]{0,3}(?:([b-e])\b|(a)(?: ?[).:,\"']|$))", span)
+    if letters and letters[2]:
+        return ", ".join(letters.groups())
+    found = option or letters or small
+    return "".join(filter(None, found.groups())).upper() if found else ""
 
 
 def plain(number):
     """Without thousands separators and a plus sign: '+1,234' -> '1234'."""
-    return (number.replace(",", "") if re.fullmatch(SIGNED, number) else number).lstrip("+")
+    if re.fullmatch(SIGNED, number):
+        number = number.replace(",", "")
+        if "/" not in number:  # The space of a mixed number such as 1 1/2 stays.
+            number = number.replace(" ", "")
+    return number.lstrip("+")
 
 
-# --------------------------------------------------------------------------------------------------- equality
+# ------------------------------------------------------------------------------------------------- equality
 
-CHARACTERS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2019": "'",
-                            "\u00a0": " ", "\u00b0": "^\\circ ", "\u20ac": "", "\u00a3": "", "\u2264": "<=", "\u2265": ">=",
-                            "\u03c0": "\\pi ", "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u222a": "\\cup ",
-                            "\u2208": "\\in ", "\u00b1": "\\pm ", "\u00b2": "^2", "\u00b3": "^3", "\u2248": "\\approx "})
-UNIT = re.compile(r"(?!(?:and|or|am|pm|mod|sin|cos|tan|log|ln|sqrt|pi)\b)(?:[A-Za-z]{4,}|(?=[a-z]*[aeiou])[a-z]{3}|in|cm|mm|km|"
-                  r"kg|gm|mg|ml|mL|ft|lb|lbs|oz|yd|mi|hr|hrs|sq|mph|rpm)\b[A-Za-z .'/-]*(?:\^\{?\d\}?|(?<=[a-z])\d)?")
-FUNCTIONS = {"sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "sec": lambda x: 1 / cmath.cos(x),
-             "csc": lambda x: 1 / cmath.sin(x), "cot": lambda x: 1 / cmath.tan(x), "arcsin": cmath.asin,
-             "arccos": cmath.acos, "arctan": cmath.atan, "ln": cmath.log, "log": cmath.log10, "exp": cmath.exp,
-             "sqrt": cmath.sqrt}
+# Characters for which LaTeX and ASCII have another spelling. Currency signs are dropped.
+CHARACTERS = str.maketrans({
+    "\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2019": "'",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u20ac": "", "\u00a3": "", "\u00a5": "", "\u20b9": "",
+    "\u00b0": "^\\circ ", "\u2264": "<=", "\u2265": ">=", "\u2248": "\\approx ", "\u03c0": "\\pi ",
+    "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u222a": "\\cup ", "\u2208": "\\in ", "\u00b1": "\\pm ",
+    "\u00b2": "^2", "\u00b3": "^3"})
+
+# A unit, to the end of the text: an abbreviation or a word of three letters with a vowel or of more, and what
+# follows it, for example "cm^2", "square feet" or "miles per hour". Names such as "sin" and "mod" are none.
+UNIT = re.compile(r"(?!(?:and|or|am|pm|mod|sin|cos|tan|log|ln|sqrt|pi)\b)" + any_of(
+    r"[A-Za-z]{4,}", r"(?=[a-z]*[aeiou])[a-z]{3}",
+    r"(?:in|cm|mm|km|kg|gm|mg|ml|mL|ft|lb|lbs|oz|yd|mi|hr|hrs|sq|mph|rpm)\b"
+) + r"[A-Za-z .'/-]*(?:\^\{?\d\}?|(?<=[a-z])\d)?")
+
+FUNCTIONS = {"sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan,
+             "sec": lambda x: 1 / cmath.cos(x), "csc": lambda x: 1 / cmath.sin(x),
+             "cot": lambda x: 1 / cmath.tan(x),
+             "arcsin": cmath.asin, "arccos": cmath.acos, "arctan": cmath.atan,
+             "ln": cmath.log, "log": cmath.log10, "exp": cmath.exp, "sqrt": cmath.sqrt}
 NAMES = "|".join(sorted(FUNCTIONS, key=len, reverse=True))
-VARIABLE = rf"(?<![\\A-Za-z])(?!(?:{NAMES}|pi)(?![a-z]))[A-Za-df-hj-z]|\\(?:theta|alpha|beta|gamma|phi|lambda|omega)"
-LABEL = re.compile(r"(?:(?P<function>[A-Za-z](?:\^\{?-1\}?)? ?\([^()=]*\)|[A-Z] ?\^(?:T|\{?-1\}?)|\([a-z](?:, ?[a-z])*\))|"
-                   r"[A-Za-z](?:_\w)?|\\[a-z]+|(?:m ?)?(?:\\(?:angle|triangle|overline|vec) ?)?\{?[A-Z]{1,4}\}?|\|[^|=]*\||"
-                   r"\\(?:sin|cos|tan) ?\(?(?:[A-Za-z]|\\[a-z]+)\)?|[A-Za-z]{4,}(?: [A-Za-z]+)*) ?= ?(?P<value>[^=]+)|"
-                   r"[A-Za-z] ?\\in(?![a-z])(?P<set>[^=]+)")  # f(x) =, A^{-1} =; x =, x_1 =, \angle ABC =, \cos A =, Area =
+
+# A variable: a Latin letter at the beginning of a word, or a Greek one, for example "x" or "\theta". The
+# letters e and i are numbers, and "\sin" and "pi" are names.
+VARIABLE = any_of(rf"(?<![\\A-Za-z])(?!(?:{NAMES}|pi)(?![a-z]))[A-Za-df-hj-z]",
+                  r"\\(?:theta|alpha|beta|gamma|phi|lambda|omega)")
+
+# A name for a function, for all of a matrix or for a point, whose value may hold variables: "f(x)" or
+# "f^{-1}(x)", "A^T" or "A^{-1}", "(x, y)".
+FUNCTION_LABEL = any_of(r"[A-Za-z](?:\^\{?-1\}?)? ?\([^()=]*\)", r"[A-Z] ?\^(?:T|\{?-1\}?)",
+                        r"\([a-z](?:, ?[a-z])*\)")
+# A name for a number: "x" or "x_1", "\theta", "\angle ABC" or "AB", "|z|", "\cos A", "Area" or "Total cost".
+NUMBER_LABEL = any_of(
+    r"[A-Za-z](?:_\w)?", r"\\[a-z]+", r"(?:m ?)?(?:\\(?:angle|triangle|overline|vec) ?)?\{?[A-Z]{1,4}\}?",
+    r"\|[^|=]*\|", r"\\(?:sin|cos|tan) ?\(?(?:[A-Za-z]|\\[a-z]+)\)?", r"[A-Za-z]{4,}(?: [A-Za-z]+)*")
+# A name and its value, as in "x = 5", or the set it belongs to, as in "x \in [-2,7]".
+LABEL = re.compile(any_of(rf"(?:(?P<function>{FUNCTION_LABEL})|{NUMBER_LABEL}) ?= ?(?P<value>[^=]+)",
+                          r"[A-Za-z] ?\\in(?![a-z])(?P<set>[^=]+)"))
+
+EQUALS = re.compile(r"(?<![<>])=")  # The sign that is no part of <= or >=.
 
 
 def is_equal(prediction, gold):
-    """Whether two answers are the same, as numbers, formulas, tuples, intervals, lists, matrices, equations or words.
+    """Whether two answers are the same number, formula, tuple, interval, list, matrix, equation or word.
 
-    Both are texts, in LaTeX or not. Units, currency and percent signs are dropped, so that 50% equals 50 and not 0.5.
-    Tuples are ordered, lists and sets are not. Values with decimals may differ by a relative 1e-4, as they may have
-    been rounded; whole numbers, fractions and closed forms must agree. Variables are compared at random points.
+    Both are texts, in LaTeX or not. Units, currency and percent signs are dropped, so that 50% equals 50 and
+    not 0.5. Tuples are ordered, lists and sets are not. Values with decimals may differ by a relative 1e-4,
+    as they may have been rounded; whole numbers, fractions and closed forms must agree. Variables are
+    compared at random points. A chain of equal numbers such as 9/2 = 4.5 is that number; where its sides
+    differ it is no number.
     """
     a, b = str(prediction), str(gold)
-    if max(len(a), len(b)) <= 1000:
-        a, b = normalise(a), normalise(b)
-    return same(a, b) if max(len(a), len(b)) <= 1000 else a == b  # no answer is so long
+    if max(len(a), len(b)) > 1000:  # No answer is so long.
+        return a == b
+    a, b = normalise(a), normalise(b)
+    return same(a, b) if max(len(a), len(b)) <= 1000 else a == b
 
 
 def normalise(text):
     """One spelling for what LaTeX and prose write in many: fractions, spacing, units, number formats."""
     s = re.sub(r"(?:\\[,;:! ]?|\\q?quad|\s)+$", "", text.translate(CHARACTERS))
     s = s.strip(" \t\n,;:*").rstrip(" .").replace("**", "^")
-    # \\frac, as JSON and Python print it; in a matrix \\ is the end of a row, and what follows it is a number or a letter
-    s = re.sub(r"\\{2,}(?=(?:[dtc]?frac|sqrt|text|mbox|math[a-z]+|left|right|pi|begin|end|cdot|times|circ|infty|in|cup|pm|"
-               r"theta|log|ln|sin|cos|tan|sec|csc|cot|overline|binom|leq?|geq?)(?![a-z])|[%$!,;{}])", lambda m: "\\", s)
+    s = normalise_commands(s)
+    # A text after a number is its unit, as in 12 \text{ cm}^2; but not that of a time or of a list.
+    not_unit = r"\s*(?:[AaPp]\.?[Mm]|and|or)\b"
+    s = re.sub(r"(?<=[\d)}!])\s*" + TEXT_COMMAND + rf"(?!{not_unit})" + r"[^{}]*\}(?:\^\{?\d\}?)?$", "", s)
+    s = re.sub(TEXT_COMMAND + r"([^{}]*)\}", r" \1 ", s)
+    s = re.sub(r"(?<=\d) *\([A-Za-z .]+\)$", "", s.strip())  # 9 (apples) is 9.
+    # An approximation is dropped: x \approx 5 is 5, \sqrt3 \approx 1.7 is \sqrt3.
+    s = re.sub(r"^([A-Za-z]|\\[a-z]+)? ?\\approx(?![a-z])", "", s).split("\\approx")[0]
+    s = re.sub(r" +", " ", s).lstrip(" ,;:").rstrip(" .,;:")
+    s = re.sub(SPACED, lambda m: m[0].replace(" ", ""), s)  # 9 500 is 9500.
+    s = without_unit(s)
+    s = re.sub(r"_\{(\w)\}|(?<=\d)_\{(\w+)\}", r"_\1\2", s)  # x_{1} is x_1, and 12_{10} is 12_10.
+    # The mixed numbers 1\frac{1}{2} and 1 1/2 are sums.
+    mixed = r"(?<![\w.^}/])(\d+) ?(?:\\frac\{(\d+)\}\{(\d+)\}|(?<= )(\d+) ?/ ?(\d+))"
+    return re.sub(mixed, lambda m: f"({m[1]}+{m[2] or m[4]}/{m[3] or m[5]})", s)
+
+
+# What follows a doubled backslash that is one of JSON or Python, as in "\\frac". In a matrix "\\" is the end
+# of a row, and what follows it is a number or a letter.
+ESCAPED = re.compile(r"\\{2,}(?=(?:[dtc]?frac|sqrt|text|mbox|math[a-z]+|left|right|pi|begin|end|cdot|times|"
+                     r"circ|infty|in|cup|pm|theta|log|ln|sin|cos|tan|sec|csc|cot|overline|binom|leq?|geq?)"
+                     r"(?![a-z])|[%$!,;{}])")
+
+
+def normalise_commands(s):
+    """One spelling for each of LaTeX's commands, and none of those that only set how a formula looks."""
+    s = ESCAPED.sub(lambda m: "\\", s)
     s = re.sub(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-z])", "", s)
-    s = re.sub(r"[(\[]\s*(\\begin\{([a-z]*matrix|array)\}.*\\end\{\2\})\s*[)\]]", r"\1", s)  # an array in brackets
-    s = re.sub(r",\s*\\!\s*|\{,\}", ",", s)  # 11,\! 111 and 11{,}111
+    # An array in brackets is a matrix.
+    s = re.sub(r"[(\[]\s*(\\begin\{([a-z]*matrix|array)\}.*\\end\{\2\})\s*[)\]]", r"\1", s)
+    s = re.sub(r",\s*\\!\s*|\{,\}", ",", s)  # 11,\! 111 and 11{,}111 are 11,111.
+    # Degrees count in the argument of a function. Elsewhere 45^\circ is just 45.
     if re.search(r"\\?(?:sin|cos|tan|cot|sec|csc)\b", s):
-        s = re.sub(r"(\d+)\s*\^\s*\{?\s*\\circ\s*\}?", r"{(\1\\pi/180)}", s)  # elsewhere 45^\circ is just 45
+        s = re.sub(r"(\d+)\s*\^\s*\{?\s*\\circ\s*\}?", r"{(\1\\pi/180)}", s)
     s = re.sub(r"(?<!\\)\\[!,()\[\]]|\\?[$%]|\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|\^o\b", "", s)
     s = re.sub(r"(?<!\\)\\(?:[;: ]|q?quad(?![a-z]))|~|\s+", " ", s)
     s = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", s)
-    s = re.sub(r"\\frac\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})",  # \frac12
+    # \frac12 is \frac{1}{2}, {1 \over 2} too, and {5 \choose 2} is \binom{5}{2}.
+    s = re.sub(r"\\frac\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})",
                lambda m: "\\frac{%s}{%s}" % (m[1].strip("{}"), m[2].strip("{}")), s)
-    s = re.sub(r"\{([^{}]*)\\(over|choose)(?![a-z])([^{}]*)\}",
-               lambda m: "\\%s{%s}{%s}" % ({"over": "frac", "choose": "binom"}[m[2]], m[1], m[3]), s)
+    s = re.sub(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}", s)
+    s = re.sub(r"\{([^{}]*)\\choose(?![a-z])([^{}]*)\}", r"\\binom{\1}{\2}", s)
     s = re.sub(r"\\(?:cdot|times|ast)(?![a-z])", "*", s)
     s = re.sub(r"\\div(?![a-z])", "/", s)
-    s = re.sub(r"\\l(?:eq?|eqslant|t)(?![a-z])", lambda m: "<" if m[0] == "\\lt" else "<=", s)
-    s = re.sub(r"\\g(?:eq?|eqslant|t)(?![a-z])", lambda m: ">" if m[0] == "\\gt" else ">=", s)
+    s = re.sub(r"\\lt(?![a-z])", "<", s)
+    s = re.sub(r"\\gt(?![a-z])", ">", s)
+    s = re.sub(r"\\l(?:eq?|eqslant)(?![a-z])", "<=", s)
+    s = re.sub(r"\\g(?:eq?|eqslant)(?![a-z])", ">=", s)
     s = re.sub(r"\\[lr]?vert(?![a-z])", "|", s)
-    s = re.sub(r"(?<![\\A-Za-z])(?:inf|infinity|oo)(?![A-Za-z])", r"\\infty", s)
-    s = re.sub(rf"(?<=[\d)}}!])\s*{TEXT_COMMAND}(?!\s*(?:[AaPp]\.?[Mm]|and|or)\b)[^{{}}]*\}}(?:\^\{{?\d\}}?)?$", "", s)
-    s = re.sub(TEXT_COMMAND + r"([^{}]*)\}", r" \1 ", s)
-    s = re.sub(r"(?<=\d) *\([A-Za-z .]+\)$", "", s.strip())  # 9 (apples)
-    s = re.sub(r"^([A-Za-z]|\\[a-z]+)? ?\\approx(?![a-z])", "", s).split("\\approx")[0]  # x \approx 5, \sqrt3 \approx 1.7
-    s = re.sub(r" +", " ", s).lstrip(" ,;:").rstrip(" .,;:")
+    return re.sub(r"(?<![\\A-Za-z])(?:inf|infinity|oo)(?![A-Za-z])", r"\\infty", s)
+
+
+def without_unit(s):
+    """The text without the unit that ends it: '5 hours' -> '5'. But 5xyz is a product."""
     word = re.search(r"(?<![\\A-Za-z])[A-Za-z]", s)  # the first letter that belongs to no command
     if word and re.search(r"(?:[\d)}!]|\\pi) ?$", s[:word.start()]):
         spaced = s[word.start() - 1] == " "
         unit = UNIT.fullmatch(s, word.start())
-        if unit and (spaced or not re.match(r"[a-z]{3}$", unit[0])):  # 5xyz is a product
-            s = s[:word.start()].strip()
-    s = re.sub(r"_\{(\w)\}|(?<=\d)_\{(\w+)\}", r"_\1\2", s)
-    mixed = r"(?<![\w.^}/])(\d+) ?(?:\\frac\{(\d+)\}\{(\d+)\}|(?<= )(\d+) ?/ ?(\d+))"
-    return re.sub(mixed, lambda m: f"({m[1]}+{m[2] or m[4]}/{m[3] or m[5]})", s)  # 1\frac{1}{2}, 1 1/2
+        if unit and (spaced or not re.match(r"[a-z]{3}$", unit[0])):
+            return s[:word.start()].strip()
+    return s
 
 
 def same(a, b, depth=0):
     """is_equal for normalised texts: word for word, else part by part, else by value."""
     if squash(a) == squash(b):
         return squash(a) != ""
+    a, b = end_of_chain(a), end_of_chain(b)
     if a.count("=") != b.count("=") or re.search(r"\\in(?![a-z])", a + b):
         a, b = unlabel(a), unlabel(b)
     if not a or not b or depth > 4:
         return False
     kind_a, parts_a = take_apart(a)
     kind_b, parts_b = take_apart(b)
-    if {kind_a, kind_b} == {"list", "()"}:  # a pair without its brackets
+    if {kind_a, kind_b} == {"list", "()"}:  # One is a pair without its brackets.
         kind_a = kind_b = "()"
-    if {kind_a, kind_b} == {"list", "one"} and len(parts_a) == len(parts_b):  # {5} is 5
+    if {kind_a, kind_b} == {"list", "one"} and len(parts_a) == len(parts_b):  # {5} is 5.
         kind_a = kind_b = "list"
     if kind_a != kind_b or len(parts_a) != len(parts_b):
         return False
@@ -241,7 +412,7 @@ def same(a, b, depth=0):
         return same_value(a, b)
     if kind_a != "list" or len(parts_a) > 20:
         return all(same(x, y, depth + 1) for x, y in zip(parts_a, parts_b))
-    for x in parts_a:  # in any order
+    for x in parts_a:  # A list's order does not count.
         match = next((y for y in parts_b if same(x, y, depth + 1)), None)
         if match is None:
             return False
@@ -252,26 +423,59 @@ def same(a, b, depth=0):
 def squash(s):
     """The text without case, full stops, spaces (except between digits) and leading article."""
     s = re.sub(r"^(?:the|an?) (?=\w\w)", "", s.lower())
-    return re.sub(r" (?!\d)|(?<!\d) |\.(?!\d)" + ("" if "\\" in s else "|[{}]"), "", s)
+    dropped = r" (?!\d)|(?<!\d) |\.(?!\d)"
+    if "\\" not in s:
+        dropped += "|[{}]"
+    return re.sub(dropped, "", s)
+
+
+def end_of_chain(s):
+    """'12-2 = 10' -> '10', 'x = 9/2 = 4.5' -> 'x = 4.5', where all sides (but a label) are equal numbers."""
+    sides = [side.strip() for side in EQUALS.split(s)]
+    for labels in (0, 1):
+        numbers = sides[labels:]
+        if len(numbers) > 1 and are_equal_numbers(numbers):
+            return " = ".join(sides[:labels] + numbers[-1:])
+    return s
+
+
+def are_equal_numbers(texts):
+    """Whether all are numbers or closed forms without variables, and have the same value."""
+    if re.search(VARIABLE, " ".join(texts)):
+        return False
+    *others, last = texts
+    try:
+        value = Parser(last, 0).value()
+        return all(close(Parser(s, 0).value(), value, tolerance_of(s + " " + last)) for s in others)
+    except NO_VALUE:
+        return False
 
 
 def unlabel(s):
     """'x = 5', '5 = x', 'AB = 5' -> '5', 'f(x) = x^2' -> 'x^2', 'x \\in (1,2)' -> '(1,2)'.
 
-    An equation between variables is not a labelled value, and stays: y = 2x + 3.
+    An equation between variables is not a labelled value, and stays: y = 2x + 3. So does 'every number except
+    x = 5'.
     """
     if turned := re.fullmatch(r"([^=]+)=( ?[A-Za-z])", s):
         if not re.search(VARIABLE, turned[1]):
             return turned[1].strip()
     m = LABEL.fullmatch(s)
-    if m and (m["function"] or m["set"] or not re.search(VARIABLE, re.sub(r"\\(?:begin|end)\{[a-z]*\}", "", m["value"]))):
+    if m is None or re.search(EXCEPT, s, re.I):
+        return s
+    if m["function"] or m["set"]:
         return (m["value"] or m["set"]).strip()
-    return s
+    if re.search(VARIABLE, re.sub(r"\\(?:begin|end)\{[a-z]*\}", "", m["value"])):
+        return s
+    return m["value"].strip()
 
 
 def take_apart(s):
-    """(kind, parts): a matrix and its shape, "()", "[)" ... for a tuple or interval, "list" for a list, set or union, or
-    ("one", [s])."""
+    """The kind of a text, and its parts.
+
+    The kind is "matrix" with its shape, "()" or "[)" and so on for a tuple or an interval, "list" for a list,
+    a set or a union, and "one" for all else, which is its own only part.
+    """
     if matrix := re.fullmatch(r"\\begin\{([a-zB]*matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", s):
         rows = [row.split("&") for row in re.split(r"\\{2,}", matrix[2].rstrip(" \\"))]
         return f"matrix {[len(row) for row in rows]}", [cell.strip() for row in rows for cell in row]
@@ -279,32 +483,52 @@ def take_apart(s):
         parts = split(s, separator)
         if len(parts) > 1:
             return "list", both_signs(parts)
-    sides = re.split(r"(<=|>=|<|>)", s)
-    if len(sides) in (3, 5):  # an inequality is an interval
-        if ">" in sides[1]:
-            sides = [{"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(x, x) for x in reversed(sides)]
-        names = [bool(re.fullmatch(r"[A-Za-z]|\\[a-z]+", x.strip())) for x in sides[::2]]
-        if len(sides) == 5 and names[1] and "<" in sides[1] and "<" in sides[3]:
-            return "(["["=" in sides[1]] + ")]"["=" in sides[3]], [sides[0].strip(), sides[4].strip()]
-        if len(sides) == 3 and names[0] != names[1]:
-            if names[0]:
-                return "(" + ")]"["=" in sides[1]], ["-\\infty", sides[2].strip()]
-            return "(["["=" in sides[1]] + ")", [sides[0].strip(), "\\infty"]
+    if interval := interval_of(s):
+        return interval
     if s.startswith("\\{") and s.endswith("\\}"):
         return "list", both_signs(split(s[2:-2], r"[,;]"))
     if s[0] in "([" and s[-1] in ")]":
         parts = split(s[1:-1], r"[,;]", thousands=False)
         if len(parts) > 1:
             return s[0] + s[-1], parts
-    return ("list", both_signs([s])) if "\\pm" in s else ("one", [s])
+    if "\\pm" in s:
+        return "list", both_signs([s])
+    return "one", [s]
+
+
+def interval_of(s):
+    """The (kind, parts) of an inequality, 'x >= 5' -> ("[)", ["5", "\\infty"]); None for any other text."""
+    sides = re.split(r"(<=|>=|<|>)", s)
+    if len(sides) not in (3, 5):
+        return None
+    if ">" in sides[1]:
+        turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+        sides = [turned.get(side, side) for side in reversed(sides)]
+    opening = "[" if "=" in sides[1] else "("
+    closing = "]" if "=" in sides[-2] else ")"
+    named = [bool(re.fullmatch(r"[A-Za-z]|\\[a-z]+", side.strip())) for side in sides[::2]]
+    if len(sides) == 5 and named[1] and "<" in sides[1] and "<" in sides[3]:
+        return opening + closing, [sides[0].strip(), sides[4].strip()]
+    if len(sides) == 3 and named[0] and not named[1]:
+        return "(" + closing, ["-\\infty", sides[2].strip()]
+    if len(sides) == 3 and named[1] and not named[0]:
+        return opening + ")", [sides[0].strip(), "\\infty"]
+    return None
 
 
 def both_signs(parts):
-    return [p.replace("\\pm", sign) for p in parts for sign in ("+-" if "\\pm" in p else "+")]
+    """The parts, with those that hold a \\pm in both of its values."""
+    result = []
+    for part in parts:
+        if "\\pm" in part:
+            result += [part.replace("\\pm", "+"), part.replace("\\pm", "-")]
+        else:
+            result.append(part)
+    return result
 
 
 def split(s, separator, thousands=True):
-    """Split at a regular expression where no bracket is open; not at the commas of 1,000,000 if `thousands`."""
+    """Split at a regular expression where no bracket is open; not at the commas of 1,000 if `thousands`."""
     depth, parts = 0, [""]
     tokens = rf"\\?[{{(\[]|\\?[}})\]]|{separator}|."
     if thousands:
@@ -320,19 +544,33 @@ def split(s, separator, thousands=True):
 
 
 def same_value(a, b):
-    """Whether two expressions, or two equations (their sides' difference, up to sign), have the same value."""
+    """Whether two expressions have the same value, or two equations (left less right, or right less left)."""
     words = rf"(?<!\\)\b(?!(?:{NAMES})(?![a-z]))[A-Za-z]{{4,}}"
     if a.count("=") != b.count("=") or a.count("=") > 1 or re.search(words, a + " " + b):
         return False
-    tolerance = 1e-4 if re.search(r"\.\d*[1-9]", a + " " + b) else 1e-9  # only decimals are rounded
-    equal = opposite = True
+    tolerance = tolerance_of(a + " " + b)
+    equal = opposite = constant = True
+    first = None
     for point in range(3):
         try:
-            x, y = (difference(s, point) for s in (a, b))
-            equal, opposite = equal and close(x, y, tolerance), opposite and close(x, -y, tolerance)
-        except (ValueError, ArithmeticError, TypeError, RecursionError):  # not a formula, or one without a value
+            x, y = difference(a, point), difference(b, point)
+            first = x if first is None else first
+            equal = equal and close(x, y, tolerance)
+            opposite = opposite and close(x, -y, tolerance)
+            constant = constant and close(x, first, tolerance)
+        except NO_VALUE:
             return False
-    return equal or opposite and "=" in a
+    if "=" not in a:
+        return equal
+    # An equation that holds for all values or for none says nothing: neither x = x and y = y are the same,
+    # nor 12-2 = 9 and 13-3 = 9. But e and i, which are numbers here, may also be unknowns.
+    says_nothing = constant and not re.search(r"(?<![\\A-Za-z])[ei](?![A-Za-z])", a)
+    return not says_nothing and (equal or opposite)
+
+
+def tolerance_of(text):
+    """How far the values of a text may be apart: only decimals are rounded."""
+    return 1e-4 if re.search(r"\.\d*[1-9]", text) else 1e-9
 
 
 def difference(s, point):
@@ -348,23 +586,29 @@ def close(x, y, tolerance):
     return x == y or abs(x - y) <= max(tolerance * max(abs(x), abs(y)), 1e-12) < math.inf
 
 
-# ----------------------------------------------------------------------------------------------------- values
+# --------------------------------------------------------------------------------------------------- values
 
-TOKEN = re.compile(rf"\s*(\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?[eE][-+]?\d{{1,3}}(?![\d.])|\d+\.?\d*|\.\d+|"
-                   rf"\\?(?:{NAMES})(?![a-z])|\\[A-Za-z]+|pi\b|\S)")
+# A part of a formula that the parser reads at once: a number such as "1,000.5", "1e5", "2.5" or ".5", the
+# name of a function, a LaTeX command, or a single character.
+TOKEN = re.compile(r"\s*(" + "|".join([
+    r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)", r"\d+(?:\.\d+)?[eE][-+]?\d{1,3}(?![\d.])", r"\d+\.?\d*", r"\.\d+",
+    rf"\\?(?:{NAMES})(?![a-z])", r"\\[A-Za-z]+", r"pi\b", r"\S"]) + ")")
+
+# What the parser raises where a text has no value.
+NO_VALUE = (ValueError, ArithmeticError, TypeError, RecursionError)
 
 
 class Parser:
     """A recursive-descent parser that computes as it reads: `Parser(s, point).value()`.
 
-    Values are Fractions as long as they are exact, then floats, then complex numbers. A variable's value is a random
-    fraction that depends on its name and on `point`. Raises ValueError, ArithmeticError, TypeError or RecursionError
-    where there is no value.
+    Values are Fractions as long as they are exact, then floats, then complex numbers. A variable's value is a
+    random fraction that depends on its name and on `point`. Raises one of NO_VALUE where there is no value.
 
         sum     = [sign] product { sign product }
-        product = power { [* / :] power }              juxtaposition multiplies
+        product = power { [* / :] power }     juxtaposition multiplies, but not two numbers: 1 2 3 is a list
         power   = [sign] power | atom {!} [ ^ power ]
-        atom    = number | letter | ( sum ) | | sum | | \\frac a b | \\binom a b | \\sqrt[n] a | function power
+        atom    = number | letter | ( sum ) | | sum | | \\frac a b | \\binom a b | \\sqrt[n] a
+                | function power
     """
 
     def __init__(self, text, point):
@@ -397,16 +641,30 @@ class Parser:
             sign = self.take()
 
     def product(self):
-        result = self.power()
-        while (t := self.peek()) and t not in "+-)]},=&^!_" and t not in ("\\}", "\\]") and not (t == "|" and self.bars):
-            if t in ("*", "/", ":"):
-                self.take()
-            factor = self.power()
-            result = bounded(result / factor if t in ("/", ":") else result * factor)
+        result, is_number = self.factor()
+        while self.goes_on():
+            sign = self.take() if self.peek() in ("*", "/", ":") else ""
+            if not sign and is_number and is_numeral(self.peek()):
+                raise ValueError("numbers side by side are no product")
+            factor, is_number = self.factor()
+            result = bounded(result / factor if sign in ("/", ":") else result * factor)
         return result
 
+    def goes_on(self):
+        """Whether what follows belongs to the product."""
+        t = self.peek()
+        if t in ("", "\\}", "\\]") or t in "+-)]},=&^!_":
+            return False
+        return not (t == "|" and self.bars)
+
+    def factor(self):
+        """The value of a power, and whether it is a number by itself."""
+        before, t = len(self.tokens), self.peek()
+        value = self.power()
+        return value, is_numeral(t) and len(self.tokens) == before - 1
+
     def power(self):
-        if self.peek() in ("-", "+"):  # 2 * -3
+        if self.peek() in ("-", "+"):  # A factor may have a sign: 2 * -3.
             return -self.power() if self.take() == "-" else self.power()
         base = self.atom()
         while self.peek() == "!":
@@ -432,7 +690,7 @@ class Parser:
 
     def atom(self):
         t = self.take()
-        if t[0].isdigit() or t[0] == "." and len(t) > 1:
+        if is_numeral(t):
             if self.peek() == "_":
                 raise ValueError("a number in another base is compared as text")
             return Fraction(t.replace(",", ""))
@@ -462,7 +720,7 @@ class Parser:
         if name in FUNCTIONS:
             return self.function(name)
         if re.fullmatch(r"[A-Za-z]|\\[A-Za-z]+", t) and name not in ("in", "cup", "begin", "end", "text"):
-            if self.peek() == "_":  # x_1
+            if self.peek() == "_":  # The variable has an index: x_1.
                 name += self.take() + self.take()
             return Fraction(random.Random(f"{name} {self.point}").randint(-400, 400) * 2 + 1, 211)
         raise ValueError(f"{t!r} cannot be read")
@@ -476,7 +734,7 @@ class Parser:
                 exponent = self.argument()
         if self.peek() in ("(", "{", "[", "|"):
             x = self.atom()
-        else:  # sin 2x: what follows, up to the next sign or function
+        else:  # The argument of sin 2x is what follows, up to the next sign or function.
             x = self.power()
             while re.fullmatch(r"\d.*|[A-Za-z]|\\(?:pi|frac|theta|alpha|beta)", self.peek()):
                 x = x * self.power()
@@ -487,8 +745,13 @@ class Parser:
         return result if exponent is None else raise_to(result, exponent)
 
 
+def is_numeral(token):
+    """Whether a token is a number: 5, 0.5 or .5."""
+    return token[:1].isdigit() or token[:1] == "." and len(token) > 1
+
+
 def bounded(x):
-    """x; raises OverflowError when it is a fraction of more than 10,000 bits, which would take too long to go on with."""
+    """x; raises OverflowError for a fraction of more than 10,000 bits, with which all would take too long."""
     if isinstance(x, Fraction) and max(x.numerator.bit_length(), x.denominator.bit_length()) > 10_000:
         raise OverflowError
     return x
@@ -508,7 +771,8 @@ def raise_to(base, exponent):
             raise OverflowError
         return base ** int(exponent)
     exponent = float(exponent) if isinstance(exponent, Fraction) else exponent
-    base = base if isinstance(base, complex) else complex(base) if base < 0 else float(base)
+    if not isinstance(base, complex):
+        base = complex(base) if base < 0 else float(base)
     result = base ** exponent
     return result.real if isinstance(result, complex) and abs(result.imag) < 1e-15 * abs(result) else result
 

@@ -13,10 +13,12 @@ OUT=${OUT:-out/gsm8k} DATA=${DATA:-data/gsm8k} PYTHON=${PYTHON:-python}
 MODEL="--n_layer 4 --n_head 4 --n_embd 192 --block_size 512 --batch_tokens 6144 --micro_rows 12"
 
 if [ ! -f "$DATA/curated.json" ]; then
-  $PYTHON runs/curated_math.py --gsm8k "$TRAIN" --out "$DATA/text.jsonl"
-  $PYTHON data.py --curated "$DATA/text.jsonl" --noisy "$DATA/text.jsonl" --tokenizer "$TOKENIZER" --vocab_size 4096 --out "$DATA"
+  $PYTHON -m corpora.curated_math --gsm8k "$TRAIN" --out "$DATA/text.jsonl"
+  $PYTHON prepare.py --curated "$DATA/text.jsonl" --noisy "$DATA/text.jsonl" --tokenizer "$TOKENIZER" \
+    --vocab_size 4096 --out "$DATA"
 fi
-[ -f "$DATA/overlap.json" ] || $PYTHON data.py --check_overlap gsm8k --data_dir "$DATA_DIR" --out "$DATA"
-$PYTHON train_ref.py --resume --data "$DATA" --out "$OUT/ref" $MODEL --train_tokens 2.5e6 --lr 2e-3 --warmup_steps 40 \
-  --eval_every 100 --eval_rows 64
-$PYTHON eval_math.py --task gsm8k --data "$DATA" --data_dir "$DATA_DIR" --ckpt "$OUT/ref/ckpt.pt" --shots 2 --samples 4 --likelihood
+[ -f "$DATA/overlap.json" ] || $PYTHON prepare.py --check_overlap gsm8k --data_dir "$DATA_DIR" --out "$DATA"
+$PYTHON train_ref.py --resume --data "$DATA" --out "$OUT/ref" $MODEL --train_tokens 2.5e6 --lr 2e-3 \
+  --warmup_steps 40 --eval_every 100 --eval_rows 64
+$PYTHON eval_math.py --task gsm8k --data "$DATA" --data_dir "$DATA_DIR" --ckpt "$OUT/ref/ckpt.pt" --shots 2 \
+  --samples 4 --likelihood

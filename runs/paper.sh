@@ -63,7 +63,8 @@ for part in $PARTS; do
   case $part in
     main)      ARMS="clm slm random" bash runs/demo.sh ;;
     ratios)    for k in 0.1 0.2 0.4 0.6 0.8; do echo "keep_$k --keep $k"; done | arms ;;     # figure 9
-    ranking)   for r in 1 2 4; do echo "rank_$r --keep 0.3 --rank_rows $r"; done | arms ;;    # not 8 rows together
+    ranking)   # fewer rows to a forward pass, whose tokens are ranked together (`slm`: all 8 of a step)
+               for r in 1 2 4; do echo "rank_$r --keep 0.3 --micro_rows $r"; done | arms ;;
     self)      echo | all_seeds self_scores                                                   # tables 3, 4
                for how in low_ref low_entropy intersection union; do
                  echo "self_$how --keep 0.3 --select $how --scores $OUT/seed@SEED@/self_scores"
@@ -82,13 +83,14 @@ for part in $PARTS; do
     finetune)  printf '%s\n' "answers --keep 1.0" "answers_slm --keep 0.5" "answers_random --keep 0.5 --select random" |
                  sed 's/$/ --labels solution result wrong/' | arms ;;
     dynamics)  [ -f "$DATA/held_out/noisy.json" ] ||
-                 $PYTHON data.py --out "$DATA/held_out" --seed 9000 --noisy_tokens "$HELD_OUT"
+                 $PYTHON prepare.py --out "$DATA/held_out" --seed 9000 --noisy_tokens "$HELD_OUT"
                for s in $SEEDS; do
-                 $PYTHON dynamics.py --runs "$OUT/seed$s" --data "$DATA/held_out" --device "$DEVICE"
+                 $PYTHON -m extras.dynamics --runs "$OUT/seed$s" --data "$DATA/held_out" --device "$DEVICE"
                done ;;
     highlight) s=${SEEDS%% *}; mkdir -p "$OUT/figures"
-               $PYTHON highlight.py --data "$DATA/seed$s" --ref "$OUT/seed$s/ref/best.pt" --out "$OUT/figures/highlight.png" \
+               $PYTHON -m extras.highlight --data "$DATA/seed$s" --ref "$OUT/seed$s/ref/best.pt" \
+                 --out "$OUT/figures/highlight.png" \
                  --ckpt $(ls "$OUT/seed$s"/slm/step_*.pt | awk 'NR == 1 || NR == 4 || NR == 11') ;;
-    figures)   $PYTHON plot_paper.py --runs "$OUT" --out "$OUT/figures" ;;
+    figures)   $PYTHON -m paper.plot_paper --runs "$OUT" --out "$OUT/figures" ;;
   esac
 done

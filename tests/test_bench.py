@@ -120,7 +120,7 @@ def test_the_gpu_script_runs_without_a_gpu(tmp_path):
     done = gpu_script(tmp_path)
     logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs[-3000:]
-    assert time.time() - start < 240
+    assert time.time() - start < 180
     parts = ["environment", "tests", "training", "scoring", "generation", "demo"]
     assert summary(tmp_path) == [[name, "0"] for name in parts]
 

@@ -112,7 +112,7 @@ def test_clm_trains_as_on_a_processor(demo, tmp_path):
 
 @pytest.mark.parametrize("script", [train_ref, train_slm])
 def test_a_compiled_run_equals_one_that_is_not(demo, scores, tmp_path, monkeypatch, script):
-    for name in ("token_loss", "softmax_minus_one_hot"):  # what --compile exchanges is put back after the test
+    for name in ("token_loss", "softmax_minus_one_hot"):  # what --compile exchanges is put back afterwards
         monkeypatch.setattr(fast_loss, name, getattr(fast_loss, name))
     options = {"device": DEVICE}
     if script is train_slm:

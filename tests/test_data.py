@@ -1,6 +1,6 @@
-"""Tokenizers, token files, fixed rows, and the built-in corpus."""
+"""Tokenizers, token files, fixed rows, and the built-in builtin."""
+import base64
 import dataclasses
-import fcntl
 import gzip
 import itertools
 import json
@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 import tiktoken
 
-import corpus
-import data
-from common import BadInput
+import prepare
+from corpora import builtin, own_text
+from corpora.readers import read_documents
+from corpora.tokenizers import demo_tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
+from corpora.writer import LOCK, TokenWriter
 from data import Tokens, batch
+from engine.cli import BadInput
+from engine.files import locked
 
 
-# -------------------------------------------------------------------------------------------- rows and batches
+# ------------------------------------------------------------------------------------------- rows and batches
 
 def test_rows_are_consecutive_and_targets_shifted_by_one(demo):
     tokens = Tokens(demo, "noisy", 32)
@@ -42,60 +46,62 @@ def test_every_epoch_is_a_permutation_of_its_own_and_a_batch_needs_no_state(n_ro
     assert all(sorted(e) == list(range(n_rows)) for e in epochs)
     assert epochs[0] != epochs[1]
     assert batch(n_rows, batch_rows, 3, 5).tolist() == stream[5 * batch_rows:6 * batch_rows].tolist()
-    assert np.concatenate([batch(n_rows, batch_rows, 4, s) for s in range(9)]).tolist() != stream[:9 * batch_rows].tolist()
+    other_seed = np.concatenate([batch(n_rows, batch_rows, 4, step) for step in range(9)])
+    assert other_seed.tolist() != stream[:9 * batch_rows].tolist()
 
 
 # ------------------------------------------------------------------------------------------------- tokenizers
 
-@pytest.mark.parametrize("text", ["Question: Ava has 7 hens.\nAnswer: finds 5: 7 + 5 = 12.", "naïve 数学 \U0001f600 \t\n\n x", ""])
+@pytest.mark.parametrize("text", ["Question: Ava has 7 hens.\nAnswer: finds 5: 7 + 5 = 12.",
+                                  "naïve 数学 \U0001f600 \t\n\n x", ""])
 def test_demo_tokenizer_encodes_any_text(text):
-    enc = data.demo_tokenizer()
+    enc = demo_tokenizer()
     assert enc.decode(enc.encode_ordinary(text)) == text
 
 
 def test_demo_tokenizer_gives_a_number_one_token():
-    enc = data.demo_tokenizer()
+    enc = demo_tokenizer()
     assert [enc.decode([t]) for t in enc.encode_ordinary("Question: Ava has 17 hens.")] == [
         "Question", ":", " Ava", " has", " 17", " hens", "."]
-    assert all(len(enc.encode_ordinary(w)) == 1 for w in corpus.WORDS)
+    assert all(len(enc.encode_ordinary(w)) == 1 for w in builtin.WORDS)
 
 
 def test_tokenizer_survives_a_corpus_folder_and_a_tiktoken_file(tmp_path):
-    enc = data.demo_tokenizer()
-    data.save_tokenizer(enc, tmp_path)
-    again = data.load_tokenizer(str(tmp_path))
-    assert data.tokenizer_hash(again) == data.tokenizer_hash(enc) and again.eot_token == enc.eot_token
-    import base64
+    enc = demo_tokenizer()
+    save_tokenizer(enc, tmp_path)
+    again = load_tokenizer(str(tmp_path))
+    assert tokenizer_hash(again) == tokenizer_hash(enc) and again.eot_token == enc.eot_token
     path = tmp_path / "words.tiktoken"
     path.write_bytes(b"".join(base64.b64encode(b) + b" %d\n" % i for b, i in enc._mergeable_ranks.items()))
     text = " the hens play"
-    assert data.load_tokenizer(str(path)).encode_ordinary(text)  # another pattern, so maybe other tokens
-    shorter = data.load_tokenizer(str(path), vocab_size=300)
+    assert load_tokenizer(str(path)).encode_ordinary(text)  # another pattern, so maybe other tokens
+    shorter = load_tokenizer(str(path), vocab_size=300)
     assert shorter.n_vocab == 300 and shorter.decode(shorter.encode_ordinary(text)) == text
-    assert data.tokenizer_hash(shorter) != data.tokenizer_hash(enc)
+    assert tokenizer_hash(shorter) != tokenizer_hash(enc)
 
 
 def test_gpt2_merges_file(tmp_path):
     """Against byte-pair encoding by hand: merges applied in the order of the file, bytes in GPT-2's order."""
     path = tmp_path / "merges.txt"
     path.write_text("#version: 0.2\nĠ t\nh e\nĠt he\ni n\n", encoding="utf-8")
-    enc = data.load_tokenizer(str(path))
+    enc = load_tokenizer(str(path))
     assert enc.n_vocab == 256 + 4 + 1 and enc.eot_token == 260
     assert enc.encode_ordinary("!") == [0] and enc.encode_ordinary("a") == [64]  # as in GPT-2's own vocabulary
     assert enc.encode_ordinary(" ") == [220] and enc.encode_ordinary("\n") == [198]
     assert enc.encode_ordinary(" the thin") == [258, 256, enc.encode_ordinary("h")[0], 259]
-    assert data.load_tokenizer(str(path), vocab_size=258).encode_ordinary(" the") == [256, 71, 68]
+    assert load_tokenizer(str(path), vocab_size=258).encode_ordinary(" the") == [256, 71, 68]
     path.write_text("#version: 0.2\nĠ t oops\n", encoding="utf-8")
     with pytest.raises(BadInput, match="line 2"):
-        data.load_tokenizer(str(path))
+        load_tokenizer(str(path))
 
 
-# --------------------------------------------------------------------------------------------- built-in corpus
+# -------------------------------------------------------------------------------------------- built-in corpus
 
 def documents_of(folder, name):
-    enc = data.load_tokenizer(folder)
+    enc = load_tokenizer(folder)
     tokens = np.fromfile(os.path.join(folder, f"{name}.bin"), dtype=np.uint16)
-    return [enc.decode(d.tolist()) for d in np.split(tokens, np.flatnonzero(tokens == enc.eot_token) + 1)][:-1]
+    documents = np.split(tokens, np.flatnonzero(tokens == enc.eot_token) + 1)[:-1]
+    return [enc.decode(document.tolist()) for document in documents]
 
 
 def test_worked_solutions_are_right_and_follow_from_the_question(demo):
@@ -113,37 +119,41 @@ def test_worked_solutions_are_right_and_follow_from_the_question(demo):
                 assert have % 2 == 0
                 have, phrase, expression = have // 2, verb, f"{before} / 2"
             else:
-                sign = 1 if verb in corpus.GAIN else -1
-                have, phrase, expression = have + sign * int(rest[0]), f"{verb} {rest[0]}", f"{before} {'+' if sign > 0 else '-'} {rest[0]}"
-            assert 0 <= have <= corpus.LARGEST
+                sign = 1 if verb in builtin.GAIN else -1
+                have, phrase = have + sign * int(rest[0]), f"{verb} {rest[0]}"
+                expression = f"{before} {'+' if sign > 0 else '-'} {rest[0]}"
+            assert 0 <= have <= builtin.LARGEST
             expected.append(f"{phrase}: {expression} = {have}.")
         assert 1 <= len(expected) <= 3
         assert answer == " ".join(expected) + f" The answer is {have}."
 
 
 def test_labels_are_true(demo):
-    """By label, the noisy side holds what the label says; without noise and slips it is worked problems again."""
-    enc = data.load_tokenizer(demo)
+    """By label, the noisy side holds what the label says; without noise and slips it is worked problems."""
+    enc = load_tokenizer(demo)
     tokens = np.fromfile(os.path.join(demo, "noisy.bin"), dtype=np.uint16)
     labels = np.fromfile(os.path.join(demo, "noisy.labels.bin"), dtype=np.uint8)
-    words = {name: {enc.decode([t]).strip() for t in tokens[labels == i]} for i, name in enumerate(corpus.LABELS)}
-    assert words["irrelevant"] <= set(corpus.CHATTER) | {".", "", "<|endoftext|>"}
+    words = {name: {enc.decode([t]).strip() for t in tokens[labels == i]}
+             for i, name in enumerate(builtin.LABELS)}
+    assert words["irrelevant"] <= set(builtin.CHATTER) | {".", "", "<|endoftext|>"}
     assert all(w.isdigit() for w in words["result"] | words["wrong"])
-    assert {"Question", "has", "How", "?"} <= words["question"] and not words["question"] & {"Answer", "=", "#", "Jan"}
+    assert {"Question", "has", "How", "?"} <= words["question"]
+    assert not words["question"] & {"Answer", "=", "#", "Jan"}
     assert {"Answer", "=", "The", "answer"} <= words["solution"] and not words["solution"] & {"How", "#"}
     assert "#" in words["noise"] and not words["noise"] & {"=", "How"}
     end = enc.eot_token
-    for document, its in zip(np.split(tokens, np.flatnonzero(tokens == end) + 1), np.split(labels, np.flatnonzero(tokens == end) + 1)):
+    ends = np.flatnonzero(tokens == end) + 1
+    for document, its in zip(np.split(tokens, ends), np.split(labels, ends)):
         useful = enc.decode(document[(its < 3) & (document != end)].tolist())
-        if useful and corpus.WRONG not in its:
+        if useful and builtin.WRONG not in its:
             assert re.fullmatch(r"Question: .* now\?\nAnswer: .* The answer is \d+\.", useful)
-    assert any((its == corpus.WRONG).any() for its in np.split(labels, np.flatnonzero(tokens == end) + 1))
+    assert any((its == builtin.WRONG).any() for its in np.split(labels, ends))
 
 
 def test_segments_encode_as_the_whole_text_does():
-    enc = data.demo_tokenizer()
+    enc = demo_tokenizer()
     for side in ("curated", "noisy"):
-        for _, (segments, _) in zip(range(300), corpus.documents(11, side)):
+        for _, (segments, _) in zip(range(300), builtin.documents(11, side)):
             pieces = [t for text, _ in segments for t in enc.encode_ordinary(text)]
             assert pieces == enc.encode_ordinary("".join(text for text, _ in segments))
 
@@ -152,65 +162,69 @@ def test_held_out_and_evaluation_problems_are_nowhere_in_training(demo):
     def questions(texts):
         found = [re.search(r"Question: (.*?\?)", re.sub(r" ##[a-z]+( says)?", "", t)) for t in texts]
         return {m.group(1) for m in found if m}
-    dev, target = questions(documents_of(demo, "dev")), questions(documents_of(demo, "target"))
+    val, test = questions(documents_of(demo, "val")), questions(documents_of(demo, "test"))
     with open(os.path.join(demo, "eval.jsonl")) as f:
-        test = {json.loads(line)["question"] for line in f}
+        evaluation = {json.loads(line)["question"] for line in f}
     training = [questions(documents_of(demo, name)) for name in ("curated", "noisy", "noisy+curated")]
-    assert len(dev) == len(target) == len(test) == 12 and all(len(t) > 30 for t in training)
-    held_out = [dev, target, test]
+    assert len(val) == len(test) == len(evaluation) == 12 and all(len(t) > 30 for t in training)
+    held_out = [val, test, evaluation]
     for i, a in enumerate(held_out):
         assert all(not a & b for b in held_out[i + 1:] + training)
 
 
 def test_the_corpus_is_a_function_of_the_seed(demo, tmp_path):
     small = dict(noisy_tokens=3000, curated_documents=60, held_out_documents=12, curated_repeats=2)
-    data.main(data.Config(out=str(tmp_path / "a"), **small))
-    data.main(data.Config(out=str(tmp_path / "b"), seed=1, **small))
-    assert documents_of(tmp_path / "a", "target") == documents_of(demo, "target") != documents_of(tmp_path / "b", "target")
+    prepare.main(prepare.Config(out=str(tmp_path / "a"), **small))
+    prepare.main(prepare.Config(out=str(tmp_path / "b"), seed=1, **small))
+    assert documents_of(tmp_path / "a", "test") == documents_of(demo, "test")
+    assert documents_of(demo, "test") != documents_of(tmp_path / "b", "test")
     joined = documents_of(tmp_path / "a", "noisy+curated")
     assert joined == documents_of(tmp_path / "a", "noisy") + 2 * documents_of(tmp_path / "a", "curated")
 
 
-# ----------------------------------------------------------------------------------------------- your own text
+# ---------------------------------------------------------------------------------------------- your own text
 
 def test_own_files_become_a_corpus(tmp_path):
     curated, noisy = tmp_path / "c.jsonl", tmp_path / "n.txt"
     rows = [{"q": f"What is {i} plus {i}?", "a": f"It is {2 * i}."} for i in range(300)]
     curated.write_text("".join(json.dumps(r) + "\n" for r in rows + rows[:50]))  # fifty twice
-    copies = "".join(f"{r['q']}\n{r['a']}\n<|endoftext|>\n" for r in rows)       # and all of them on the noisy side
+    copies = "".join(f"{r['q']}\n{r['a']}\n<|endoftext|>\n" for r in rows)  # and all of them on the noisy side
     noisy.write_text("Some text.\nTwo lines.\n<|endoftext|>\n" + copies + "The last one.\n")
     out = str(tmp_path / "out")
     demo_vocabulary = str(tmp_path / "vocabulary")
     os.makedirs(demo_vocabulary)
-    data.save_tokenizer(data.demo_tokenizer(), demo_vocabulary)
-    data.main(data.Config(curated=[str(curated)], noisy=[str(noisy)], field=["q", "a"], out=out, held_out=0.1,
-                          tokenizer=demo_vocabulary))
-    parts = {name: documents_of(out, name) for name in ("curated", "dev", "target", "noisy")}
+    save_tokenizer(demo_tokenizer(), demo_vocabulary)
+    prepare.main(prepare.Config(curated=[str(curated)], noisy=[str(noisy)], field=["q", "a"], out=out,
+                                held_out=0.1, tokenizer=demo_vocabulary))
+    parts = {name: documents_of(out, name) for name in ("curated", "val", "test", "noisy")}
     text = {name: {d.removesuffix("<|endoftext|>").strip() for d in docs} for name, docs in parts.items()}
-    assert sum(len(parts[n]) for n in ("curated", "dev", "target")) == 350
-    assert text["curated"] | text["dev"] | text["target"] == {f"{r['q']}\n{r['a']}" for r in rows}
-    assert 10 < len(text["dev"]) < 60 and 10 < len(text["target"]) < 60
-    assert not text["dev"] & text["curated"] and not text["target"] & text["curated"] and not text["dev"] & text["target"]
-    assert not (text["dev"] | text["target"]) & text["noisy"]  # copies of what is held out were dropped
+    assert sum(len(parts[n]) for n in ("curated", "val", "test")) == 350
+    assert text["curated"] | text["val"] | text["test"] == {f"{r['q']}\n{r['a']}" for r in rows}
+    assert 10 < len(text["val"]) < 60 and 10 < len(text["test"]) < 60
+    assert not text["val"] & text["curated"] and not text["test"] & text["curated"]
+    assert not text["val"] & text["test"]
+    assert not (text["val"] | text["test"]) & text["noisy"]  # copies of what is held out were dropped
     assert {"Some text.\nTwo lines.", "The last one."} <= text["noisy"] and text["curated"] <= text["noisy"]
     assert Tokens(out, "noisy", 16).labels is None
 
 
 def test_the_answer_field_is_labelled(tmp_path):
-    rows = [{"q": f"What is {i} plus {i}?", "a": f"It is {2 * i}." if i % 7 else "", "source": "x y"} for i in range(300)]
+    rows = [{"q": f"What is {i} plus {i}?", "a": f"It is {2 * i}." if i % 7 else "", "source": "x y"}
+            for i in range(300)]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (tmp_path / "n.jsonl").write_text("".join(json.dumps(r | {"q": "Again: " + r["q"]}) + "\n" for r in rows + rows))
+    again = [r | {"q": "Again: " + r["q"]} for r in rows + rows]
+    (tmp_path / "n.jsonl").write_text("".join(json.dumps(r) + "\n" for r in again))
     (tmp_path / "vocabulary").mkdir()
-    data.save_tokenizer(data.demo_tokenizer(), str(tmp_path / "vocabulary"))
+    save_tokenizer(demo_tokenizer(), str(tmp_path / "vocabulary"))
     for fields in (["q", "a"], ["q", "a", "source"]):
         out = str(tmp_path / str(len(fields)))
-        cfg = data.Config(curated=[str(tmp_path / "c.jsonl")], noisy=[str(tmp_path / "n.jsonl")], field=fields, answer_field="a",
-                          out=out, tokenizer=str(tmp_path / "vocabulary"))
+        cfg = prepare.Config(curated=[str(tmp_path / "c.jsonl")], noisy=[str(tmp_path / "n.jsonl")], out=out,
+                             field=fields, answer_field="a", tokenizer=str(tmp_path / "vocabulary"))
         assert list(cfg.validate()) == []
-        data.main(cfg)
-        tokens, enc = Tokens(out, "noisy", 16), data.load_tokenizer(out)
-        marked = enc.decode(tokens.tokens[tokens.labels == corpus.SOLUTION].tolist()).replace("<|endoftext|>", "")
-        assert marked == "".join(r["a"] + "\n" * (len(fields) > 2) for r in rows + rows)
+        prepare.main(cfg)
+        tokens, enc = Tokens(out, "noisy", 16), load_tokenizer(out)
+        marked = enc.decode(tokens.tokens[tokens.labels == builtin.SOLUTION].tolist())
+        assert marked.replace("<|endoftext|>", "") == "".join(r["a"] + "\n" * (len(fields) > 2) for r in rows + rows)
         assert enc.decode(tokens.tokens.tolist()).count("Again: ") == 600
     assert list(dataclasses.replace(cfg, answer_field="b").validate())
 
@@ -218,21 +232,21 @@ def test_the_answer_field_is_labelled(tmp_path):
 def test_a_long_document_comes_in_pieces_but_stays_one_document(tmp_path):
     path = tmp_path / "long.txt"
     path.write_text("a line of text\n" * 200_000 + "<|endoftext|>\nshort\n")
-    pieces = list(data.read_documents([str(path)], ["text"]))
+    pieces = list(read_documents([str(path)], ["text"]))
     assert len(pieces) > 3 and [end for _, end in pieces] == [False] * (len(pieces) - 2) + [True, True]
     assert "".join(text for [(text, _)], _ in pieces) == "a line of text\n" * 200_000 + "short\n"
 
 
 @pytest.fixture
 def texts(tmp_path):
-    """Curated and noisy documents with copies of held-out ones among the noisy; options for data.Config."""
+    """Curated and noisy documents with copies of held-out ones among the noisy; options for prepare.Config."""
     curated = [{"text": f"A curated text, number {i}, about {i * i}.", "more": None} for i in range(150)]
     noisy = [{"text": f"Noise {i} " * (i % 7 + 1), "more": "x"} for i in range(400)] + curated[::3]
     for name, rows in (("curated", curated), ("noisy", noisy)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\n")
-    return dict(curated=[str(tmp_path / "curated.jsonl")], noisy=[str(tmp_path / "noisy.jsonl")], held_out=0.1,
-                tokenizer=str(tmp_path / "merges.txt"))
+    return dict(curated=[str(tmp_path / "curated.jsonl")], noisy=[str(tmp_path / "noisy.jsonl")],
+                held_out=0.1, tokenizer=str(tmp_path / "merges.txt"))
 
 
 def contents(folder):
@@ -242,11 +256,12 @@ def contents(folder):
 @pytest.mark.parametrize("kind", ["gz", "xz", "parquet", "txt.gz", "hf"])
 def test_packed_files_hold_the_same_documents(tmp_path, texts, kind, monkeypatch):
     plain, other = str(tmp_path / "plain"), str(tmp_path / "other")
-    data.main(data.Config(out=plain, **texts))
+    prepare.main(prepare.Config(out=plain, **texts))
     paths = {}
     for side in ("curated", "noisy"):
         rows = [json.loads(line) for line in open(texts[side][0])]
-        path = paths[side] = str(tmp_path / (f"{side}.{kind}" if kind in ("parquet", "txt.gz") else f"{side}.jsonl.{kind}"))
+        name = f"{side}.{kind}" if kind in ("parquet", "txt.gz") else f"{side}.jsonl.{kind}"
+        path = paths[side] = str(tmp_path / name)
         if kind == "parquet":
             pyarrow = pytest.importorskip("pyarrow")
             pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
@@ -262,7 +277,7 @@ def test_packed_files_hold_the_same_documents(tmp_path, texts, kind, monkeypatch
         else:
             with {"gz": gzip, "xz": lzma}[kind].open(path, "wt") as f:
                 f.write(open(texts[side][0]).read())
-    data.main(data.Config(out=other, **texts | {side: [path] for side, path in paths.items()}))
+    prepare.main(prepare.Config(out=other, **texts | {side: [path] for side, path in paths.items()}))
     if kind == "txt.gz":  # whose documents end with a line break, so that others are held out
         assert Tokens(other, "noisy", 1).meta["n_documents"] > 400
     else:
@@ -279,18 +294,19 @@ def test_damaged_packed_files(tmp_path, texts, damage):
         packed = gzip.compress(open(texts["noisy"][0], "rb").read())
         path.write_bytes(packed[:len(packed) // 2] if damage == "cut" else b"not packed at all")
     with pytest.raises(BadInput, match=f"{path}.*damaged or cut off"):
-        data.main(data.Config(out=str(tmp_path / "out"), **texts | {"noisy": [str(path)]}))
+        prepare.main(prepare.Config(out=str(tmp_path / "out"), **texts | {"noisy": [str(path)]}))
     assert not os.path.exists(tmp_path / "out.part")
 
 
 @pytest.mark.parametrize("at, max_tokens", [(1, 0), (100, 0), (151, 0), (300, 0), (230, 6000), (560, 0)])
 def test_an_interrupted_corpus_goes_on_and_comes_out_the_same(tmp_path, texts, at, max_tokens, monkeypatch):
-    """Interrupted after some documents, with a torn document behind what was noted; those noted are not tokenized again."""
-    cfg = data.Config(out=str(tmp_path / "whole"), max_tokens=max_tokens, **texts)
-    data.main(cfg)
+    """Interrupted after some documents, with a torn document behind what was noted. What was noted is not
+    tokenized again."""
+    cfg = prepare.Config(out=str(tmp_path / "whole"), max_tokens=max_tokens, **texts)
+    prepare.main(cfg)
     cfg = dataclasses.replace(cfg, out=str(tmp_path / "cut"))
-    monkeypatch.setattr(data, "SAVE_SECONDS", -1)
-    add, calls = data.TokenWriter.add, []
+    monkeypatch.setattr(own_text, "SAVE_SECONDS", -1)
+    add, calls = TokenWriter.add, []
 
     def interrupted(self, *args):
         calls.append(1)
@@ -299,32 +315,33 @@ def test_an_interrupted_corpus_goes_on_and_comes_out_the_same(tmp_path, texts, a
             self.file.flush()
             raise KeyboardInterrupt
         add(self, *args)
-    monkeypatch.setattr(data.TokenWriter, "add", interrupted)
+    monkeypatch.setattr(TokenWriter, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        data.main(cfg)
-    monkeypatch.setattr(data.TokenWriter, "add", lambda *args: (calls.append(1), add(*args)))
+        prepare.main(cfg)
+    monkeypatch.setattr(TokenWriter, "add", lambda *args: (calls.append(1), add(*args)))
     calls.clear()
-    data.main(cfg)
-    assert contents(tmp_path / "whole") == contents(tmp_path / "cut") and not os.path.exists(tmp_path / "cut.part")
-    documents = sum(Tokens(cfg.out, name, 1).meta["n_documents"] for name in ("curated", "dev", "target", "noisy"))
-    assert len(calls) == documents - at
+    prepare.main(cfg)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
+    assert not os.path.exists(tmp_path / "cut.part")
+    n_documents = [Tokens(cfg.out, name, 1).meta["n_documents"] for name in ("curated", "val", "test", "noisy")]
+    assert len(calls) == sum(n_documents) - at
     if max_tokens:
         noisy = Tokens(cfg.out, "noisy", 1).meta
         assert max_tokens <= noisy["n_tokens"] - noisy["n_documents"] < max_tokens + 100
 
 
 def test_a_working_file_that_is_too_short_is_refused(tmp_path):
-    writer = data.TokenWriter(str(tmp_path), "a", data.demo_tokenizer())
+    writer = TokenWriter(str(tmp_path), "a", demo_tokenizer())
     writer.add([1, 2, 3])
     writer.sync()
-    assert data.TokenWriter(str(tmp_path), "a", writer.enc, n_tokens=4).hash.hexdigest() == writer.hash.hexdigest()
+    assert TokenWriter(str(tmp_path), "a", writer.enc, n_tokens=4).hash.hexdigest() == writer.hash.hexdigest()
     with pytest.raises(BadInput, match="a.bin is shorter than progress.json"):
-        data.TokenWriter(str(tmp_path), "a", writer.enc, n_tokens=5)
+        TokenWriter(str(tmp_path), "a", writer.enc, n_tokens=5)
 
 
 def test_an_error_while_the_corpus_is_moved_loses_nothing(tmp_path, texts, monkeypatch):
-    cfg = data.Config(out=str(tmp_path / "out"), **texts)
-    monkeypatch.setattr(data, "SAVE_SECONDS", -1)
+    cfg = prepare.Config(out=str(tmp_path / "out"), **texts)
+    monkeypatch.setattr(own_text, "SAVE_SECONDS", -1)
     replace, calls = os.replace, []
 
     def full(a, b):
@@ -335,67 +352,108 @@ def test_an_error_while_the_corpus_is_moved_loses_nothing(tmp_path, texts, monke
         replace(a, b)
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError):
-        data.main(cfg)
+        prepare.main(cfg)
     assert (tmp_path / "out.part" / "progress.json").exists()
     monkeypatch.undo()
-    data.main(cfg)
-    data.main(dataclasses.replace(cfg, out=str(tmp_path / "b")))
+    prepare.main(cfg)
+    prepare.main(dataclasses.replace(cfg, out=str(tmp_path / "b")))
     assert contents(tmp_path / "out") == contents(tmp_path / "b")
 
 
 def test_what_was_begun_with_other_settings_is_begun_again(tmp_path, texts, monkeypatch):
-    monkeypatch.setattr(data, "SAVE_SECONDS", -1)
-    encode = data.encode
+    monkeypatch.setattr(own_text, "SAVE_SECONDS", -1)
+    encode = own_text.encode
 
     def cut_off(*args):
         yield from itertools.islice(encode(*args), 50)
         raise KeyboardInterrupt
-    monkeypatch.setattr(data, "encode", cut_off)
-    cfg = data.Config(out=str(tmp_path / "a"), **texts)
+    monkeypatch.setattr(own_text, "encode", cut_off)
+    cfg = prepare.Config(out=str(tmp_path / "a"), **texts)
     with pytest.raises(KeyboardInterrupt):
-        data.main(cfg)
+        prepare.main(cfg)
     assert os.path.exists(tmp_path / "a.part" / "progress.json")
-    monkeypatch.setattr(data, "encode", encode)
-    data.main(dataclasses.replace(cfg, held_out=0.2))
-    data.main(dataclasses.replace(cfg, held_out=0.2, out=str(tmp_path / "b")))
+    monkeypatch.setattr(own_text, "encode", encode)
+    prepare.main(dataclasses.replace(cfg, held_out=0.2))
+    prepare.main(dataclasses.replace(cfg, held_out=0.2, out=str(tmp_path / "b")))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+def refused_while_locked(folder, texts):
+    """A prepare.py that another one keeps from writing into the folder; it leaves what the other wrote."""
+    working = folder.parent / f"{folder.name}.part"
+    os.makedirs(working)
+    (working / "noisy.bin").write_bytes(b"of the other one")
+    with locked(working / LOCK):
+        with pytest.raises(BadInput, match="another prepare.py"):
+            prepare.main(prepare.Config(out=str(folder), **texts))
+    assert (working / "noisy.bin").read_bytes() == b"of the other one"
+    prepare.main(prepare.Config(out=str(folder), **texts))
+    assert not working.exists()
+
+
 def test_two_at_a_time_are_refused(tmp_path, texts):
-    os.makedirs(tmp_path / "out.part")
-    lock = os.open(tmp_path / "out.part", os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with pytest.raises(BadInput, match="another data.py"):
-        data.main(data.Config(out=str(tmp_path / "out"), **texts))
-    os.close(lock)
+    refused_while_locked(tmp_path / "out", texts)
+
+
+def hide(monkeypatch, *names):
+    """From now on, importing these modules raises ImportError."""
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_a_system_without_locks_prepares_corpora(tmp_path, texts, monkeypatch):
+    prepare.main(prepare.Config(out=str(tmp_path / "a"), **texts))
+    hide(monkeypatch, "fcntl", "msvcrt")
+    prepare.main(prepare.Config(out=str(tmp_path / "b"), **texts))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") and not (tmp_path / "b.part").exists()
+
+
+def test_the_locks_of_windows(tmp_path, texts, monkeypatch):
+    """With a stand-in for msvcrt, which locks bytes of a file from where the file stands, and whose errors are of
+    another kind."""
+    fcntl = pytest.importorskip("fcntl")
+    calls = []
+
+    def locking(descriptor, mode, n_bytes):
+        calls.append((os.lseek(descriptor, 0, os.SEEK_CUR), mode, n_bytes))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(13, "Permission denied")
+    hide(monkeypatch, "fcntl")
+    monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(locking=locking, LK_LOCK=1, LK_NBLCK=2))
+    refused_while_locked(tmp_path / "out", texts)
+    assert calls == [(0, 2, 1)] * 3
 
 
 def test_tiktoken_names_are_still_tried(monkeypatch):
-    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: data.demo_tokenizer() if name == "gpt2" else None)
-    assert data.load_tokenizer("gpt2").n_vocab == data.demo_tokenizer().n_vocab
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: demo_tokenizer() if name == "gpt2" else None)
+    assert load_tokenizer("gpt2").n_vocab == demo_tokenizer().n_vocab
 
 
 def test_check_overlap(tmp_path, capsys):
-    """Test questions that the corpus holds, in another case and punctuation, and ones that it nearly holds."""
+    """Questions that the corpus holds, in another case and punctuation, and ones that it nearly holds."""
     words = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
-    questions = [" ".join(words) + "?", "Short: " + " ".join(words[5:14]), "Ava has few words", "x " + " ".join(words[:12]),
-                 " ".join(words[:6]) + " other " + " ".join(words[6:])]
+    questions = [" ".join(words) + "?", "Short: " + " ".join(words[5:14]), "Ava has few words",
+                 "x " + " ".join(words[:12]), " ".join(words[:6]) + " other " + " ".join(words[6:])]
     with open(tmp_path / "test.jsonl", "w") as f:
         f.writelines(json.dumps({"question": q, "answer": "1"}) + "\n" for q in questions)
     filler = ["A document about something else, number %d." % i for i in range(40)]
-    texts = {"noisy.txt": filler + ["Then. " + ", ".join(words[:13]).upper() + "!", " ".join(words[5:10]), " ".join(words[10:14])],
-             "curated.txt": filler + [f"{i} " + " ".join(words[5:13]) for i in range(9)]}  # most of the nine stay curated
+    noisy = ["Then. " + ", ".join(words[:13]).upper() + "!", " ".join(words[5:10]), " ".join(words[10:14])]
+    curated = [f"{i} " + " ".join(words[5:13]) for i in range(9)]  # most of the nine are not held out
+    texts = {"noisy.txt": filler + noisy, "curated.txt": filler + curated}
     for name, docs in texts.items():
         (tmp_path / name).write_text("\n<|endoftext|>\n".join(docs))
     merges = tmp_path / "merges.txt"
     merges.write_text("#version: 0.2\nt h\n")
     out = str(tmp_path / "corpus")
-    data.main(data.Config(out=out, curated=[str(tmp_path / "curated.txt")], noisy=[str(tmp_path / "noisy.txt")],
-                          tokenizer=str(merges)))
+    prepare.main(prepare.Config(out=out, curated=[str(tmp_path / "curated.txt")],
+                                noisy=[str(tmp_path / "noisy.txt")], tokenizer=str(merges)))
     (tmp_path / "test.jsonl").rename(tmp_path / "corpus/eval.jsonl")
-    data.main(data.Config(out=out, check_overlap=["demo"]))
+    prepare.main(prepare.Config(out=out, check_overlap=["demo"]))
     result = json.load(open(f"{out}/overlap.json"))["demo"]
-    # 0 by 13 words; 1 (10 words) by 8 of them, across no document's end; 3 has 13 words of which the corpus holds 12
+    # Question 0 is found by 13 words, question 1 (of 10 words) by 8 of them, which no document's end divides.
+    # Question 3 has 13 words, of which the corpus holds 12.
     assert set(result["noisy"]["which"]) == {"0", "1"} and set(result["curated"]["which"]) == {"1"}
     assert result["noisy"]["too_short"] == 1 and result["noisy"]["questions"] == 5
     assert "demo: 2 of 5 questions in noisy" in capsys.readouterr().out

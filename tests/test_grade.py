@@ -1,8 +1,9 @@
 """
 Grading of math answers: what counts as the answer in a generation, and which answers are the same.
 
-The texts are written for these tests, in the manner of base and chat models. A grader that is too generous is as wrong
-as one that is too strict, so every rule has cases of both outcomes, and every pair is checked in both directions.
+The texts are written for these tests, in the manner of base and chat models. A grader that is too generous is as
+wrong as one that is too strict, so every rule has cases of both outcomes, and every pair is checked in both
+directions.
 """
 import builtins
 import gc
@@ -15,10 +16,10 @@ from fractions import Fraction
 
 import pytest
 
-from grade import extract_answer, is_equal
+from grading.grade import extract_answer, is_equal
 
-KINDS = {"number": ["gsm8k", "svamp", "mawps", "demo"], "word": ["asdiv", "tabmwp"], "latex": ["math", "math_oai"],
-         "letter": ["mathqa", "mmlu_stem", "sat_math"]}
+KINDS = {"number": ["gsm8k", "svamp", "mawps", "demo"], "word": ["asdiv", "tabmwp"],
+         "latex": ["math", "math_oai"], "letter": ["mathqa", "mmlu_stem", "sat_math"]}
 TASKS = [task for tasks in KINDS.values() for task in tasks]
 SECONDS = 0.1  # for one call; a call takes milliseconds
 
@@ -31,8 +32,8 @@ def short(value):
 @pytest.fixture(autouse=True)
 def no_hang_and_no_collection():
     """
-    A call that hangs fails its test: after 20 s of processor time, by an exception that `except Exception` lets pass.
-    A full garbage collection beside torch takes as long as the limit of a call, hence none falls into one.
+    A call that hangs fails its test: after 20 s of processor time, by an exception that `except Exception` lets
+    pass. A full garbage collection beside torch takes as long as the limit of a call, hence none falls into one.
     """
     def stop(*_):
         pytest.fail("hangs")
@@ -49,7 +50,8 @@ def no_hang_and_no_collection():
 # Text, task and the very string expected.
 EXACT = [
     # numbers after "answer is" or "answer:"
-    ("Mia boils 5 + 6 = 11 eggs.\nSo 20 - 11 = 9 are left.\nThe answer is 9.\n\nQuestion: Tom has 5", "gsm8k", "9"),
+    ("Mia boils 5 + 6 = 11 eggs.\nSo 20 - 11 = 9 are left.\nThe answer is 9.\n\nQuestion: Tom has 5", "gsm8k",
+     "9"),
     ("He sells 12 jars for $4 each, so he earns 12 * 4 = 48 dollars. The answer is 48.", "svamp", "48"),
     ("The rent is 2 * 1,250.25.\nThe answer is $2,500.50.", "gsm8k", "2500.50"),
     ("The answer is 18 dollars.", "mawps", "18"),
@@ -84,6 +86,7 @@ EXACT = [
     ("The answer is 2 + 2 = 4, times 3 = 12.", "gsm8k", "12"),
     ("The answer is x = 14.", "svamp", "14"),
     ("The answer is 10-5=5.", "svamp", "5"),
+    (r"The answer is $\frac{9}{2}=4.5$.", "math", "4.5"),
     ("The answer is 5-10=-5.", "svamp", "-5"),
     ("The answer is 3 + 4 = <<3+4=7>>7.", "gsm8k", "7"),
     # GSM8K's mark, and a heading
@@ -200,6 +203,43 @@ EXACT = [
     ("3 + 4 = 7. The answer is\n\nQuestion: How many of 9 are left?", "mawps", "7"),
     ("There are 4 rows in the table. The answer is", "tabmwp", "4"),
     ("We have $x = 3$ and $y = 4$. The answer is", "math", "y = 4"),
+    # spaces between groups of exactly three digits
+    ("The answer is 9 500.", "gsm8k", "9500"),
+    ("The answer is 9 500 dollars.", "asdiv", "9500"),
+    ("The answer is -9 500.", "svamp", "-9500"),
+    ("The answer is $9\\,500$.", "gsm8k", "9500"),
+    ("The answer is 9\u202f500.", "gsm8k", "9500"),
+    ("The answer is 12 345 678.50 dollars.", "gsm8k", "12345678.50"),
+    ("The answer is 409 500.", "gsm8k", "409500"),
+    ("So the house costs 400 000 + 9 500 = 409 500", "mawps", "409500"),
+    ("So the house costs 409 500 dollars.", "math", "409500"),
+    ("The answer is 9 500 and 3.", "gsm8k", "9 500 and 3"),
+    ("The sack weighs 3 500 g.", "gsm8k", "3500"),
+    ("The answer is 3 500 g bags.", "gsm8k", "3"),
+    ("The answer is 3 500-g bags.", "gsm8k", "3"),
+    ("The answer is 3 500 g bags.", "asdiv", "3 500 g bags"),
+    ("The answer is 1 1/2.", "gsm8k", "1 1/2"),
+    ("The answer is 9 500/1000.", "gsm8k", "9 500/1000"),
+    ("The answer is 1 2 3.", "gsm8k", "1 2 3"),
+    ("The answer is 1 200 35.", "gsm8k", "1 200 35"),
+    ("We get the answers 12 and 345", "gsm8k", "345"),
+    ("In 2023 500 people came", "gsm8k", "500"),
+    ("On day 3 500 people came", "gsm8k", "500"),
+    ("The point is (3, 500)", "gsm8k", "500"),
+    ("Their weights are 1.5 500 and 2.5 600", "gsm8k", "600"),
+    # a currency sign between sign and number
+    *((f"The answer is {price}.", task, "-340")
+      for price in ["-£340", "-€340", "-$340", "-\\$340", "£-340", "$-340"]
+      for task in TASKS if task not in KINDS["letter"]),
+    ("So he lost -£ 340", "gsm8k", "-340"),
+    ("It changes by -£1,340.50 a day.", "gsm8k", "-1340.50"),
+    ("The answer is 50 - £20 = £30.", "gsm8k", "30"),
+    ("So what is left is 50-£20", "gsm8k", "20"),
+    ("The answer is 340€.", "asdiv", "340"),
+    # a formula that is left out is no answer, but one beside it is
+    ("The answer for all $x$ except $0$ is $5$.", "math", "5"),
+    ("Every case except $n=1$ gives $x=5$.", "math", "x=5"),
+    ("Those in the domain but not the range are $0, 1$ and there are $14$ of them.", "math", "14"),
     # nothing to grade
     *(("", task, "") for task in TASKS),
     (" \n\n ", "gsm8k", ""),
@@ -226,25 +266,30 @@ BY_VALUE = [
     ("Boys to girls is 6 to 8. The answer is 3:4.", "asdiv", "3:4"),
     ("The answer is 1,190.", "tabmwp", "1190"),
     ("The answer is -5.", "tabmwp", "-5"),
-    ("The bus leaves at 2:35 P.M. The answer is 2:35 P.M.\n\nQuestion: When is lunch?", "tabmwp", "2:35 P.M."),
+    ("The bus leaves at 2:35 P.M. The answer is 2:35 P.M.\n\nQuestion: When is lunch?", "tabmwp",
+     "2:35 P.M."),
     ("The answer is 2 hours and 15 minutes.", "tabmwp", "2 hours and 15 minutes"),
     (r"\boxed{\text{surplus}}", "tabmwp", "surplus"),
     (r"We get $x = 3$. Final Answer: The final answer is $24$. I hope it is correct.", "math", "24"),
-    ("First \\boxed{12}. The final answer is $24$. I hope it is correct.\n\nProblem:\nFind $x$.", "math", "24"),
+    ("First \\boxed{12}. The final answer is $24$. I hope it is correct.\n\nProblem:\nFind $x$.", "math",
+     "24"),
     ("Final Answer: The final answer is $24$. I hope it is correct. And $25$ is $5^2$.", "math", "24"),
     (r"Final Answer: The final answer is $\$18.90$. I hope it is correct.", "math", "18.90"),
     (r"The final answer is $\frac{1}{2}$. I hope it is correct. \boxed{7}", "math", r"\frac{1}{2}"),
     (r"so the probability is $\boxed{\frac{3}{8}}$.", "math_oai", r"\frac{3}{8}"),
-    (r"\[ \boxed{\frac{\sqrt{3}}{2 + \sqrt{5}}} \] where $\sqrt{5} > 2$.", "math_oai", r"\frac{\sqrt{3}}{2+\sqrt{5}}"),
+    (r"\[ \boxed{\frac{\sqrt{3}}{2 + \sqrt{5}}} \] where $\sqrt{5} > 2$.", "math_oai",
+     r"\frac{\sqrt{3}}{2+\sqrt{5}}"),
     (r"We try \boxed{3}, but $3^2 \ne 10$. Hence \boxed{\sqrt{10}}.", "math", r"\sqrt{10}"),
     (r"The sum is \fbox{17}, as $8 + 9 = 17$ shows for $n = 2$.", "math", "17"),
     (r"Then $a + b = \boxed 5$ for $a = 2$.", "math", "5"),
     (r"\boxed{x = 3}", "math", "3"),
     (r"Her name is $\boxed{\text{Evelyn}}$.", "math", r"\text{Evelyn}"),
-    (r"$$\boxed{\begin{pmatrix} 1 \\ -2 \end{pmatrix}}$$", "math_oai", r"\begin{pmatrix} 1 \\ -2 \end{pmatrix}"),
+    (r"$$\boxed{\begin{pmatrix} 1 \\ -2 \end{pmatrix}}$$", "math_oai",
+     r"\begin{pmatrix} 1 \\ -2 \end{pmatrix}"),
     (r"\boxed{\{1, 2\}}", "math", r"\{2, 1\}"),
     (r"\boxed{\left(-\infty, \frac{1}{2}\right]}", "math", r"(-\infty, 0.5]"),
-    ("For $n = 4$ we get $6$.\nThe answer is $\\frac{3}{4}$.\n\nQuestion: Find $5 + 5$.", "math", r"\frac{3}{4}"),
+    ("For $n = 4$ we get $6$.\nThe answer is $\\frac{3}{4}$.\n\nQuestion: Find $5 + 5$.", "math",
+     r"\frac{3}{4}"),
     (r"**Answer:** \(\frac{3}{4}\)", "math", r"\frac{3}{4}"),
     (r"Therefore, the answer is: \[ x = 4. \]", "math", "4"),
     ("Therefore, the answer is:\n\\[\nx = 4.\n\\]\nThis uses that 5 is prime.", "math", "4"),
@@ -271,6 +316,21 @@ SEVERAL = [
     (r"\boxed{3, 4}", "gsm8k", ["3", "4"]),
     ("The answer is 3 and 4.", "asdiv", ["3", "4"]),
     ("The answer is $3$ and $4$.", "math", ["3", "4"]),
+    ("The answer is the numbers $3$ and $4$.", "math", ["3", "4"]),
+    ("The answer is that the roots are $3$ and $4$.", "math", ["3", "4"]),
+    ("The answer is the equations $4 + 3 = 7$ and $2 + 2 = 4$.", "math", ["7", "4"]),
+    # what is left out
+    ("The answer is the set of all real numbers except $x=-4$ and $x=1$.", "math",
+     ["-4", "1", "-4, 1", "x=1"]),
+    ("So it is the set of all real numbers except $x=-4$ and $x=1$.", "math", ["-4", "1", "-4, 1", "x=1"]),
+    (r"\boxed{\text{all real numbers except } x=-4 \text{ and } x=1}", "math", ["-4", "1", "-4, 1"]),
+    ("The answer is every real number except $x=3$.", "math", ["3", "x=3"]),
+    ("The answer is all real numbers other than $3$.", "math", ["3"]),
+    ("The answer is all numbers not equal to $5$.", "math", ["5"]),
+    ("So it is not $5$.", "math", ["5"]),
+    # a list without commas
+    ("The answer is 1 2 3.", "gsm8k", ["1", "123", "6", "3"]),
+    ("The answer is 1 200 35.", "gsm8k", ["1", "1200", "120035", "35"]),
     ("The answer is 2 hours and 15 minutes.", "tabmwp", ["2", "15"]),
     ("The answer is A and C.", "mmlu_stem", ["A", "C"]),
     ("The answer is (A) or (B).", "mathqa", ["A", "B"]),
@@ -280,18 +340,27 @@ SEVERAL = [
 EQUAL = [
     ("sqrt(3)", r"\sqrt{3}"), ("2*sqrt(3)", r"2\sqrt3"), (r"3\sqrt13", r"3\sqrt{13}"),
     (r"\left(\begin{array}{c}1\\2\end{array}\right)", r"\begin{pmatrix}1\\2\end{pmatrix}"),
-    (r"\log_{10} 100", "2"), (r"\log_{12} 144", "2"), ("AB = 5", "5"), (r"\angle ABC = 30^\circ", "30"), ("|z| = 5", "5"),
+    (r"\log_{10} 100", "2"), (r"\log_{12} 144", "2"), ("AB = 5", "5"), (r"\angle ABC = 30^\circ", "30"),
+    ("|z| = 5", "5"),
     ("x_1 = 5, x_2 = 6", "6, 5"), (r"\cos A = \frac12", "1/2"), (r"\text{Area} = 5", "5"), ("5 = x", "5"),
-    (r"\mathbf{A}^{-1} = \begin{pmatrix}1 & 0\\0 & 2\end{pmatrix}", r"\begin{pmatrix}1 & 0\\0 & 2\end{pmatrix}"),
-    (r"n \approx 5", "5"), (r"2\sqrt3 \approx 3.46", r"2\sqrt{3}"), (r"\lvert -5 \rvert", "5"), (r"{1\over 2}", "0.5"),
-    (r"{5 \choose 2}", "10"), (r"\sin 30^\circ", "1/2"), ("5\\,", "5"), (r"x \ge 5", r"[5, \infty)"), (r"-2 < x \le 7", "(-2,7]"),
-    (r"7 > x", r"(-\infty, 7)"), (r"\underline{5}", "5"), (r"\csc \frac{\pi}{2}", r"\sec 0"), (r"\cot \frac{\pi}{4}", "1"),
-    (r"\arctan 1", r"\frac{\pi}{4}"), (r"\sqrt[3]{-8}", "-2"), ("12 gm", "12"), (r"x\in[-2,7]", "[-2,7]"), ("(-inf, 2)", r"(-\infty, 2)"),
+    (r"\mathbf{A}^{-1} = \begin{pmatrix}1 & 0\\0 & 2\end{pmatrix}",
+     r"\begin{pmatrix}1 & 0\\0 & 2\end{pmatrix}"),
+    (r"n \approx 5", "5"), (r"2\sqrt3 \approx 3.46", r"2\sqrt{3}"), (r"\lvert -5 \rvert", "5"),
+    (r"{1\over 2}", "0.5"),
+    (r"{5 \choose 2}", "10"), (r"\sin 30^\circ", "1/2"), ("5\\,", "5"), (r"x \ge 5", r"[5, \infty)"),
+    (r"-2 < x \le 7", "(-2,7]"),
+    (r"7 > x", r"(-\infty, 7)"), (r"\underline{5}", "5"), (r"\csc \frac{\pi}{2}", r"\sec 0"),
+    (r"\cot \frac{\pi}{4}", "1"),
+    (r"\arctan 1", r"\frac{\pi}{4}"), (r"\sqrt[3]{-8}", "-2"), ("12 gm", "12"), (r"x\in[-2,7]", "[-2,7]"),
+    ("(-inf, 2)", r"(-\infty, 2)"),
     # plain numbers, currencies, units
-    ("18", "18"), ("3.0", "3"), (".5", "0.5"), ("+7", "7"), ("-5", "-5.0"), ("18 dollars", "18"), ("$18", "18"),
+    ("18", "18"), ("3.0", "3"), (".5", "0.5"), ("+7", "7"), ("-5", "-5.0"), ("18 dollars", "18"),
+    ("$18", "18"),
     (r"\$18.90", "18.9"), ("$18.90", "18.90 dollars"), ("1,234", "1234"), ("1,234,567.50", "1234567.5"),
-    ("5 cm", "5"), ("5 hours", "5"), ("10%", "10"), (r"10\%", "10"), (r"145^\circ", "145"), (r"145^{\circ}", "145"),
-    (r"12 \text{ cm}^2", "12"), (r"15\mbox{ cm}^2", "15"), (r"11,\! 111,\! 100", "11111100"), (r"10,\!080", "10,080"),
+    ("5 cm", "5"), ("5 hours", "5"), ("10%", "10"), (r"10\%", "10"), (r"145^\circ", "145"),
+    (r"145^{\circ}", "145"),
+    (r"12 \text{ cm}^2", "12"), (r"15\mbox{ cm}^2", "15"), (r"11,\! 111,\! 100", "11111100"),
+    (r"10,\!080", "10,080"),
     # fractions, decimals, mixed numbers
     ("0.5", "1/2"), ("6/8", "3/4"), ("1 1/2", "3/2"), (r"1\frac{1}{2}", "3/2"), (r"137 \frac{1}{2}", "137.5"),
     (r"-2\frac{1}{3}", r"-\frac{7}{3}"), (r"-\frac{3}{4}", r"\frac{-3}{4}"), ("-3/4", r"\frac{3}{-4}"),
@@ -305,42 +374,76 @@ EQUAL = [
     (r"\begin{pmatrix} 1/2 \\ -3 \end{pmatrix}", r"\begin{pmatrix} \frac{1}{2} \\ -3 \end{pmatrix}"),
     (r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{bmatrix} 1 \\ 2 \end{bmatrix}"),
-    (r"\begin{pmatrix} x\\y \end{pmatrix}", r"\begin{pmatrix} x \\ y \end{pmatrix}"),  # a row ends; no command "\y"
+    (r"\begin{pmatrix} x\\y \end{pmatrix}", r"\begin{pmatrix} x \\ y \end{pmatrix}"),
+    # a row ends; no command "\y"
     # solutions in any order
     ("1, 2", "2, 1"), (r"1 \text{ and } 2", "1, 2"), ("1 or 2", "2,1"), (r"\{1,2,3\}", r"\{ 3, 1, 2 \}"),
     (r"\frac{1}{2}, -3", "-3, 0.5"), (r"\pm 2", "2, -2"), (r"1 \pm \sqrt{2}", r"1-\sqrt{2}, 1+\sqrt{2}"),
     (r"\{1\pm\sqrt{5},-2\}", r"\{-2, 1-\sqrt{5}, 1+\sqrt{5}\}"), (r"x = 1 \text{ or } x = 2", "1, 2"),
     # closed forms and expressions
-    (r"\sqrt{8}", r"2\sqrt{2}"), (r"\sqrt2", r"\sqrt{2}"), (r"11\sqrt2", r"11 \sqrt{2}"), ("3^{1/2}", r"\sqrt{3}"),
-    (r"\sqrt[3]{54}", r"3\sqrt[3]{2}"), (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"), (r"18+2\pi", r"2(9+\pi)"),
-    ("2^{10}", "1024"), ("2^{100}", "1267650600228229401496703205376"), (r"2 \cdot 3", "6"), (r"2 \times 3", "6"),
-    (r"1.5 \times 10^3", "1500"), ("5!", "120"), (r"\binom{5}{2}", "10"), (r"\log_2 8", "3"), (r"\log_{2} 8", "3"),
-    (r"\sin \frac{\pi}{6}", r"\frac{1}{2}"), (r"\sin(2x)", r"2\sin(x)\cos(x)"), (r"\cot x", r"\frac{\cos x}{\sin x}"),
+    (r"\sqrt{8}", r"2\sqrt{2}"), (r"\sqrt2", r"\sqrt{2}"), (r"11\sqrt2", r"11 \sqrt{2}"),
+    ("3^{1/2}", r"\sqrt{3}"),
+    (r"\sqrt[3]{54}", r"3\sqrt[3]{2}"), (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"),
+    (r"18+2\pi", r"2(9+\pi)"),
+    ("2^{10}", "1024"), ("2^{100}", "1267650600228229401496703205376"), (r"2 \cdot 3", "6"),
+    (r"2 \times 3", "6"),
+    (r"1.5 \times 10^3", "1500"), ("5!", "120"), (r"\binom{5}{2}", "10"), (r"\log_2 8", "3"),
+    (r"\log_{2} 8", "3"),
+    (r"\sin \frac{\pi}{6}", r"\frac{1}{2}"), (r"\sin(2x)", r"2\sin(x)\cos(x)"),
+    (r"\cot x", r"\frac{\cos x}{\sin x}"),
     ("3+4i", "4i + 3"), ("6 - 5i", "6-5i"), ("(x+1)^2", "x^2+2x+1"), ("(a+5)(b+2)", "ab + 2a + 5b + 10"),
     ("2x+3y", "3y + 2x"), ("x^{-1}", r"\frac{1}{x}"), (r"\frac{x+1}{2}", "0.5x + 0.5"),
     # labels and equations
     ("x = 5", "5"), (r"x=\frac{1}{2}", "0.5"), (r"x \in [-2,7]", "[-2,7]"), ("f(x) = x^2", "x^2"),
     ("y = 2x + 3", "y = 3 + 2x"), ("y = 2x + 3", "3 + 2x = y"), ("2x + y = 5", "y + 2x = 5"),
+    ("e = 5", "5 = e"), (r"\mu + 1 = 5", r"1 + \mu = 5"),
+    # chains of equal numbers
+    ("$12-2=10$", "10"), (r"\frac{9}{2}=4.5", "4.5"), (r"\frac{9}{2}=4.5", "9/2"),
+    (r"2^2\cdot3^2\cdot5^2=900", "900"), (r"2^2\cdot3^2\cdot5^2=900", r"30^2"), ("10 = 12-2", "10"),
+    ("2 + 2 + 2 = 4 + 2 = 6", "6"), ("12-2=10", "6+4=10"), (r"\sqrt{3} = 1.73205", r"\sqrt3"),
+    ("i^2 = -1", "-1"),
+    (r"\sin 30^\circ = \frac12", "0.5"), (r"\$12 - \$2 = \$10", "10 dollars"),
+    ("2 = 1 + 1, 4 = 3 + 1", "4, 2"),
+    ("x = 12 - 2 = 10", "10"), (r"x = \frac{9}{2} = 4.5", "x = 4.5"), ("f(2) = 3 + 4 = 7", "7"),
+    (r"x = \frac92 = 4.5 \text{ or } x = 1", "1, 4.5"), ("x^2 = 3^2 = 9", "x^2 = 9"),
+    ("(1+1=2, 3)", "(2, 3)"),
+    # spaces between groups of exactly three digits
+    ("9 500", "9500"), ("409 500", "409,500"), ("-9 500", "-9500"), ("9 500.5", "9500.5"),
+    ("12 345 678", "12345678"),
+    (r"9\,500", "9500"), (r"9\ 500", "9500"), ("9~500", "9500"), ("9\u00a0500", "9500"), (r"\$9 500", "9500"),
+    ("9 500 dollars", "9500"), (r"9 500 \text{ cm}^2", "9500"), ("1, 9 500", "9500, 1"),
+    ("(9 500, 2)", "(9500, 2)"),
+    (r"\frac{1}{2 500}", "1/2500"), ("9 500 + 500", "10 000"), ("3 500 g", "3500 g"), ("9 500/1000", "9.5"),
+    ("2^2 3^2", "36"),
+    # a currency sign between sign and number
+    ("-£340", "-340"), ("£-340", "-340"), ("-€5", "-5"), ("-$5", "-5"), ("$-5", "-5"), (r"-\$5", "-5"),
+    ("-¥5", "-5"),
+    (r"\text{all real numbers except } 3", "All real numbers except 3"),
     # letters, words, bases, long numbers
-    ("(A)", "A"), (r"\text{A}", "(A)"), (r"\text{(E)}", "E"), (r"\text{Evelyn}", "Evelyn"), ("Evelyn", "evelyn"),
+    ("(A)", "A"), (r"\text{A}", "(A)"), (r"\text{(E)}", "E"), (r"\text{Evelyn}", "Evelyn"),
+    ("Evelyn", "evelyn"),
     ("Yes", "yes."), ("2:35 P.M.", "2:35 pm"), ("the shortage", "shortage"), ("a clarinet", "Clarinet"),
     (r"\text{even}", "even"), ("3:4", "3:4"), ("1010_2", "1010_{2}"), ("1" * 400, "1" * 400),
 ]
 
 UNEQUAL = [
-    (r"2:35 \text{ P.M.}", r"2:35 \text{ A.M.}"), ("5xyz", "5"), ("5 hours and 30 minutes", "5"), ("4 boys and 6 girls", "4"),
+    (r"2:35 \text{ P.M.}", r"2:35 \text{ A.M.}"), ("5xyz", "5"), ("5 hours and 30 minutes", "5"),
+    ("4 boys and 6 girls", "4"),
     (r"\sin^{-1} x", r"\frac{1}{\sin x}"), ("x <", "x < 5"),
     (r"\begin{pmatrix} & 1\end{pmatrix}", r"\begin{pmatrix}2 & 1\end{pmatrix}"),
-    ("AB = x + 2", "x + 2"), (r"x \ge 5", r"(5, \infty)"), ("x > 5", "x < 5"), (r"2\sqrt{5}", r"\frac{161}{36}"),
+    ("AB = x + 2", "x + 2"), (r"x \ge 5", r"(5, \infty)"), ("x > 5", "x < 5"),
+    (r"2\sqrt{5}", r"\frac{161}{36}"),
     (r"\infty", r"-\infty"), ("(100,200)", "100200"), ("a + b = 7", "7"),
     # nothing is no answer, not even to nothing
     ("", "5"), ("", "0"), ("", ""),
     # plain numbers
     ("5", "6"), ("5", "-5"), ("12345", "12346"), ("1000000", "1000001"), ("1,234", "234"), ("1,234", "1"),
     ("1267650600228229401496703205376", "1267650600228229401496703205377"), ("100001/100000", "1"),
-    ("1" * 400, "2" * 400), ("1e400", "1e500"), ("inf", "1e400"), (r"\infty", "1e400"), (r"\infty", r"-\infty"),
+    ("1" * 400, "2" * 400), ("1e400", "1e500"), ("inf", "1e400"), (r"\infty", "1e400"),
+    (r"\infty", r"-\infty"),
     ("50%", "0.5"), (r"50\%", "0.5"), ("0.5", "50"), (r"50\%", r"\frac{1}{2}"),
-    ("0.333", "1/3"), ("3.14", r"\pi"), ("22/7", r"\pi"), (".0000481", ".0000484"), ("0", "0.00002"), ("0.1", "0.11"),
+    ("0.333", "1/3"), ("3.14", r"\pi"), ("22/7", r"\pi"), (".0000481", ".0000484"), ("0", "0.00002"),
+    ("0.1", "0.11"),
     ("1010_2", "1010"), ("12_8", "12_{10}"), ("1_000", "1000"), ("1/0", "1"), ("1/0", "0"), ("1/0", "2/0"),
     ("1/0", r"\infty"), ("True", "1"), ("False", "0"), ("None", "0"),
     # fractions
@@ -351,30 +454,59 @@ UNEQUAL = [
     ("1, 2, 3", "1, 2"), (r"\{1,2\}", r"\{1,2,3\}"), (r"\pm 2", "2"), (r"\pm 2", "-2"),
     ("(1,2)", "(2,1)"), ("(5,5)", "5"), ("(1,2)", "(1,2,3)"), ("[1,2)", "[1,2]"), ("(1,2)", "[1,2]"),
     ("(1,2)", "(1,2]"), (r"(5,\infty)", r"[5,\infty)"), (r"(5,\infty)", r"(-\infty,5)"), ("(1,2)", "(1,3)"),
-    (r"(0,9) \cup (9,36)", "(0,36)"), (r"(0,9) \cup (9,36)", r"(0,9] \cup (9,36)"), (r"(0,9) \cup (9,36)", "(0,9)"),
+    (r"(0,9) \cup (9,36)", "(0,36)"), (r"(0,9) \cup (9,36)", r"(0,9] \cup (9,36)"),
+    (r"(0,9) \cup (9,36)", "(0,9)"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"),
     (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}"),
     # closed forms and expressions; some agree at a whole number or two
     (r"\sqrt{8}", r"2\sqrt{3}"), (r"\sqrt{2}", r"-\sqrt{2}"), ("2^{10}", "210"), ("5!", "5"),
     (r"\binom{5}{2}", r"\frac{5}{2}"), (r"\log_2 8", r"\log_3 8"), (r"\sin x", r"\cos x"), ("3+4i", "3-4i"),
-    ("3+4i", "7"), ("2", "2x"), ("x", "y"), ("2x", "x^2"), ("x^2", "x^3"), ("(x+1)^2", "x^2+1"), ("a+b", "a-b"),
+    ("3+4i", "7"), ("2", "2x"), ("x", "y"), ("2x", "x^2"), ("x^2", "x^3"), ("(x+1)^2", "x^2+1"),
+    ("a+b", "a-b"),
     ("10^{10^{10}}", "10^{10^{11}}"), ("1000000!", "1000001!"),
     # labels and equations
     ("x = 5", "6"), ("x = 5", "x"), ("5", "2x + y = 5"), ("2x+3", "y = 2x+3"), ("y = 2x + 3", "y = 2x - 3"),
     ("y = 2x + 3", "x = 2y + 3"), ("f(x) = x^2", "x^3"), (r"x \in [-2,7]", "[-2,7)"),
+    ("x = x", "y = y"), ("2x = x + x", "0 = 0"), ("x = y", "0"), ("x + 1 = x + 2", "y + 1 = y + 2"),
+    # chains
+    ("12-2=9", "9"), ("12-2=9", "10"), ("12-2=9", "12-3"), ("12-2=9", "13-3=9"), ("12-2=10", "12"),
+    ("12-2=10", "0"),
+    ("12-2=10", "8+3=11"), ("10=10=9", "9"), ("10=10=9", "10"), ("9=10=10", "10"), ("12/4=3=6/2=4", "4"),
+    (r"\frac{9}{2}=4.6", "4.6"), (r"\frac{9}{2}=4.5", "9"), (r"\frac{9}{2}=4.5", "4.6"),
+    ("x = 12-2 = 9", "9"),
+    ("x = 12-2 = 9", "10"), ("x = 12-2 = 10", "12"), ("x = 2y = 4", "4"), ("y = 2x + 3 = 5", "5"),
+    ("x^2 = 3^2 = 9", "9"), ("=10", "="), ("1010_2 = 10", "9"),
+    # numbers side by side
+    ("9 500", "9"), ("9 500", "500"), ("9 500", "4500"), ("9 500", "9.5"), ("409 500", "409"),
+    ("9 500", "9 501"),
+    ("1 2 3", "6"), ("1 2 3", "123"), ("1 2 3", "1"), ("2 3", "6"), ("12 34", "1234"), ("1 200 35", "120035"),
+    ("12 3456", "123456"), ("1.5 500", "750"), ("1.5 500", "1.55"), ("2023 500", "2023500"), ("0 500", "500"),
+    ("9, 500", "9500"), ("(9, 500)", "9500"), ("12 and 345", "12345"), ("1 200, 300", "1200300"),
+    ("3 500 g bags", "3500"), ("3 500-g bags", "3500"), ("9 500/1000", "9500"), ("x^2 500", "x^{2500}"),
+    (r"\begin{pmatrix} 1 \\ 200 \end{pmatrix}", "1200"), (r"\sqrt2 500", r"\sqrt{2500}"),
+    # a currency sign between sign and number
+    ("-£340", "340"), ("£-340", "340"), ("-€5", "5"), ("-$5", "5"), ("$-5", "5"), (r"-\$5", "5"),
+    # what is left out
+    ("the set of all real numbers except $x=-4$ and $x=1$", "-4"),
+    ("the set of all real numbers except $x=-4$ and $x=1$", "-4, 1"),
+    ("every real number except x = 3", "3"), ("Real numbers other than x = 3 and x = 4", "3, 4"),
+    (r"\text{all real numbers except } 3", "3"),
+    (r"\text{all real numbers except } 3", "all real numbers except 4"),
     # letters and words
     ("A", "B"), ("(A)", "(C)"), (r"\text{(E)}", r"\text{(D)}"), ("A and C", "A"), ("yes", "no"),
-    ("shortage", "surplus"), (r"\text{east}", r"\text{west}"), ("2:35 P.M.", "2:35 A.M."), ("2:35 P.M.", "2:53 P.M."),
+    ("shortage", "surplus"), (r"\text{east}", r"\text{west}"), ("2:35 P.M.", "2:35 A.M."),
+    ("2:35 P.M.", "2:53 P.M."),
     ("2:35 P.M.", "2"), ("5:6", "6:5"),
 ]
 
 # Answers as in MATH, all of a different value.
 GOLDS = [
-    "2", "-7", "58,600", "0.17", r"\frac{3}{4}", r"-\frac{7}{9}", r"127 \frac{1}{2}", r"\frac 58", r"3\sqrt{17}",
+    "2", "-7", "58,600", "0.17", r"\frac{3}{4}", r"-\frac{7}{9}", r"127 \frac{1}{2}", r"\frac 58",
+    r"3\sqrt{17}",
     r"11\sqrt2", r"1+2\sqrt{3}", r"\frac{\sqrt{5}}{3}", r"14\pi", r"16+2\pi", r"\frac{3000}{\pi}", "6 - 5i",
-    r"\frac{1}{2} + \frac{\sqrt{3}}{2}i", "(8,-3)", r"\left( 4, \frac{\pi}{2} \right)", r"(5,\infty)", "[-2,7]",
-    "(-2,7]", r"\left(\frac{3}{5},\frac{8}{3}\right]", r"(0,9) \cup (9,25)",
+    r"\frac{1}{2} + \frac{\sqrt{3}}{2}i", "(8,-3)", r"\left( 4, \frac{\pi}{2} \right)", r"(5,\infty)",
+    "[-2,7]", "(-2,7]", r"\left(\frac{3}{5},\frac{8}{3}\right]", r"(0,9) \cup (9,25)",
     r"\begin{pmatrix} -18 \\ -49 \\ 95 \end{pmatrix}", r"\begin{pmatrix} 0 & 1 \\ -1 & 0 \end{pmatrix}",
     r"\text{Ellen}", r"\text{(E)}", "4342_6", "x^8 + x^4 + 1",
     "y = -2x + 5", "(a+5)(b+3)", r"135^\circ", r"15\mbox{ cm}^2", r"\$19.80", r"10\%", r"\{1\pm\sqrt{5},-2\}",
@@ -450,40 +582,61 @@ def nested(opening, middle, closing, depth):
 
 # Short enough to be put after a cue too.
 BOMBS = [
-    "9**9**9", "9^9^9^9", "9^{9^{9^9}}", "10^{10^{10}}", "2^{-10^{10}}", "1e999999999", "1e-999999999", "1.7e308*10",
-    "1000000!", "((10!)!)!", "3!!!!!", "(-1)!", "2.5!", r"\binom{10^9}{5*10^8}", r"\binom{1000000000}{500000000}",
-    r"\sqrt[10^{10}]{2}", r"\sqrt[0]{2}", r"\sqrt{-4}", "(-8)^{1/3}", "0^{-1}", "0^0", "1/0", r"\frac{1}{0}", r"\log 0",
+    "9**9**9", "9^9^9^9", "9^{9^{9^9}}", "10^{10^{10}}", "2^{-10^{10}}", "1e999999999", "1e-999999999",
+    "1.7e308*10",
+    "1000000!", "((10!)!)!", "3!!!!!", "(-1)!", "2.5!", r"\binom{10^9}{5*10^8}",
+    r"\binom{1000000000}{500000000}",
+    r"\sqrt[10^{10}]{2}", r"\sqrt[0]{2}", r"\sqrt{-4}", "(-8)^{1/3}", "0^{-1}", "0^0", "1/0", r"\frac{1}{0}",
+    r"\log 0",
     r"\log_1 5", r"\log_0 0", r"\tan \frac{\pi}{2}", "(1+i)^{1000000}", "(x+y+z)^{1000}", "x^{x^{x^{x^{x}}}}",
-    "e^{e^{e^{e^{e}}}}", r"\infty - \infty", "nan", "-inf", "1_{999999999}", "zz_{36}", "5_1", "5_0", "19_8", "1_x",
-    "0." + "3" * 5000, "9" * 5000, "1/" + "7" * 5000, "1" + "0" * 5000 + r"\%", r"\pm 1" * 40, r"\pm x + " * 40 + "1",
-    "1" + "!" * 500, "2^" * 500 + "2", "-" * 501 + "1", nested("(", "1", ")", 300), nested("{", "1", "}", 300),
+    "e^{e^{e^{e^{e}}}}", r"\infty - \infty", "nan", "-inf", "1_{999999999}", "zz_{36}", "5_1", "5_0", "19_8",
+    "1_x",
+    "0." + "3" * 5000, "9" * 5000, "1/" + "7" * 5000, "1" + "0" * 5000 + r"\%", r"\pm 1" * 40,
+    r"\pm x + " * 40 + "1",
+    "1" + "!" * 500, "2^" * 500 + "2", "-" * 501 + "1", nested("(", "1", ")", 300),
+    nested("{", "1", "}", 300),
     nested(r"\frac{", "1", "}{2}", 300), nested(r"\sqrt{", "2", "}", 300), nested("2^{", "2", "}", 300),
     nested(r"\left(", "1", r"\right)", 300), nested("[", "1", "]", 300), nested(r"\{", "1", r"\}", 300),
     nested("|", "1", "|", 300), nested(r"\text{", "a", "}", 300), nested(r"\sin(", "x", ")", 300),
-    "*".join(["(x+1)"] * 200), "+".join(f"x^{{{n}}}" for n in range(200)), "abcdefghijklmnopqrstuvwxyz", "=" * 50,
-    "\0", "5\0", "\0" * 50, "1\x002", "\ud800", "\udfff5", "\\text{\ud83d}", "\u00b2", "1\u00b2", "\u0663", "\u2460",
-    "\u00bd", "\u22123", "\uff15", "\u200b", "\u202e12", "\r", "\x1b[0m", "\\", r"\1", r"\g<1>", r"\N{DIGIT ONE}",
-    "%s", "{0.__class__}", "__import__('os').getpid()", "(lambda: 0)()", "[][0]", "{}[0]", "()", "[]", "{}", ",", ", ,",
-    "(,)", "[,)", r"\frac", r"\frac{", r"\frac{1", r"\frac{}{}", r"\frac{1}", r"\sqrt", r"\sqrt[3", r"\binom{1}", "^",
-    "2^", "_2", "x_", "!", r"\pm", r"\cup", r"\left(", r"\begin{pmatrix}", r"\begin{pmatrix}\end{pmatrix}", r"\text{",
-    r"\in", "=5", "5=", "$", "$$", r"\(", r"\[", r"\$", "%", r"\%", "-", "+", ".", "-.", "/", "1/", "/2", ":", "&",
-    r"\\", "x <", r"\begin{pmatrix} & 1\end{pmatrix}", "-" * 990 + "1", r"\ln" * 330 + "2", "\u221a" * 900 + "2",
+    "*".join(["(x+1)"] * 200), "+".join(f"x^{{{n}}}" for n in range(200)), "abcdefghijklmnopqrstuvwxyz",
+    "=" * 50,
+    "1=" * 499 + "1", "300!=" * 190 + "300!", "9^9^9=9^9^9", "9^{999}=" * 120 + "9^{999}", "1 000" + " 000" * 200,
+    "\0", "5\0", "\0" * 50, "1\x002", "\ud800", "\udfff5", "\\text{\ud83d}", "\u00b2", "1\u00b2", "\u0663",
+    "\u2460",
+    "\u00bd", "\u22123", "\uff15", "\u200b", "\u202e12", "\r", "\x1b[0m", "\\", r"\1", r"\g<1>",
+    r"\N{DIGIT ONE}",
+    "%s", "{0.__class__}", "__import__('os').getpid()", "(lambda: 0)()", "[][0]", "{}[0]", "()", "[]", "{}",
+    ",", ", ,",
+    "(,)", "[,)", r"\frac", r"\frac{", r"\frac{1", r"\frac{}{}", r"\frac{1}", r"\sqrt", r"\sqrt[3",
+    r"\binom{1}", "^",
+    "2^", "_2", "x_", "!", r"\pm", r"\cup", r"\left(", r"\begin{pmatrix}", r"\begin{pmatrix}\end{pmatrix}",
+    r"\text{",
+    r"\in", "=5", "5=", "$", "$$", r"\(", r"\[", r"\$", "%", r"\%", "-", "+", ".", "-.", "/", "1/", "/2", ":",
+    "&",
+    r"\\", "x <", r"\begin{pmatrix} & 1\end{pmatrix}", "-" * 990 + "1", r"\ln" * 330 + "2",
+    "\u221a" * 900 + "2",
     "+".join(f"1/{n}^{{{8000 // n.bit_length() - 1}}}" for n in range(3, 83, 2)), "*".join(["300!"] * 190),
 ]
 
 MEGABYTE = [
-    "(", "{", "9", r"\frac", "a ", "$", "1,", "1 ", "-", "\n", " ", "\\", r"\boxed{", r"\boxed{1}", "#### 1\n", "####",
-    "# Answer\n\n", "answer is ", "The answer is 1. ", "final answer is $", "**", "<<1=1>>", "^{", "2^", "1+", "(1,",
+    "123 ", "12 345 ", "except $1$ and ", "£", "1=", "not $", "day 1 ",
+    "(", "{", "9", r"\frac", "a ", "$", "1,", "1 ", "-", "\n", " ", "\\", r"\boxed{", r"\boxed{1}",
+    "#### 1\n", "####",
+    "# Answer\n\n", "answer is ", "The answer is 1. ", "final answer is $", "**", "<<1=1>>", "^{", "2^", "1+",
+    "(1,",
     "0.", "=", "x", r"\pm 1", r"\text{", r"\begin{pmatrix}", "1 and ", "(A) ", "A. ",
 ]
 HUGE = [(unit * 10 ** 6)[:10 ** 6] for unit in MEGABYTE] + [
     nested("(", "1", ")", 10 ** 5), nested("{", "1", "}", 10 ** 5), nested(r"\frac{", "1", "}{2}", 10 ** 5),
-    nested(r"\sqrt{", "2", "}", 10 ** 5), nested("2^{", "2", "}", 10 ** 5), nested(r"\boxed{", "5", "}", 10 ** 5),
-    nested(r"\left(", "1", r"\right)", 10 ** 5), nested("$", "5", "$", 10 ** 5),
+    nested(r"\sqrt{", "2", "}", 10 ** 5), nested("2^{", "2", "}", 10 ** 5),
+    nested(r"\boxed{", "5", "}", 10 ** 5), nested(r"\left(", "1", r"\right)", 10 ** 5), nested("$", "5", "$", 10 ** 5),
     # a gap, where a careless pattern tries every split of it
-    "The answer is" + " " * 10 ** 6, "answer:" + "*" * 10 ** 6, "# Answer" + "\n" * 10 ** 6, r"\boxed" + " " * 10 ** 6,
-    " " * 10 ** 6 + "x", "1" + " " * 10 ** 6 + "2", "-" + " " * 10 ** 6 + "2", "final answer is $" + "1 " * 5 * 10 ** 5,
-    *(random.Random(seed).randbytes(size).decode("latin-1") for seed, size in enumerate([10, 100, 1000, 10 ** 5])),
+    "The answer is" + " " * 10 ** 6, "answer:" + "*" * 10 ** 6, "# Answer" + "\n" * 10 ** 6,
+    r"\boxed" + " " * 10 ** 6,
+    " " * 10 ** 6 + "x", "1" + " " * 10 ** 6 + "2", "-" + " " * 10 ** 6 + "2",
+    "final answer is $" + "1 " * 5 * 10 ** 5,
+    *(random.Random(seed).randbytes(size).decode("latin-1")
+      for seed, size in enumerate([10, 100, 1000, 10 ** 5])),
 ]
 
 
@@ -492,8 +645,9 @@ def quick(function, *args):
     start = time.process_time()
     result = function(*args)
     seconds = time.process_time() - start
-    assert seconds < SECONDS, (function.__name__, [short(a) for a in args], seconds)
-    assert type(result) is (bool if function is is_equal else str), (function.__name__, [short(a) for a in args])
+    called = function.__name__, [short(a) for a in args]
+    assert seconds < SECONDS, (called, seconds)
+    assert type(result) is (bool if function is is_equal else str), called
     return result
 
 
@@ -533,10 +687,10 @@ def test_long_lists():
 
 
 ALPHABET = r"""
-    \frac \sqrt \sqrt[3] { } ( ) [ ] 1 2 37 0 0.5 x y i e \pi \theta ^ _ + - * / = , . ! % $ \$ \text{ \left \right
-    \left( \right) \pm \cup \cap \infty \binom \log \sin \cdot \times \\ & \begin{pmatrix} \end{pmatrix} \boxed{ answer
-    is answer: #### ** and or A (B) C) : | \ \{ \} \in ^\circ \% \! \, 1,000 {1} {x} ^{2} _{2} f(x) Question: #
-    <|endoftext|>
+    \frac \sqrt \sqrt[3] { } ( ) [ ] 1 2 37 0 0.5 x y i e \pi \theta ^ _ + - * / = , . ! % $ \$ \text{ \left
+    \right \left( \right) \pm \cup \cap \infty \binom \log \sin \cdot \times \\ & \begin{pmatrix} \end{pmatrix}
+    \boxed{ answer is answer: #### ** and or A (B) C) : | \ \{ \} \in ^\circ \% \! \, 1,000 {1} {x} ^{2} _{2}
+    f(x) Question: # <|endoftext|>
 """.split()
 
 
@@ -545,7 +699,8 @@ def test_random_strings(seed):
     rng = random.Random(seed)
     last = "x^2 + 1"
     for _ in range(10):
-        inner = "".join(rng.choice(ALPHABET) + rng.choice(["", "", "", " ", "\n"]) for _ in range(rng.randint(1, 24)))
+        inner = "".join(rng.choice(ALPHABET) + rng.choice(["", "", "", " ", "\n"])
+                        for _ in range(rng.randint(1, 24)))
         text = rng.choice(["", "So the answer is ", r"\boxed{", "#### ", "$", "final answer is $"]) + inner
         answers = [quick(extract_answer, text, task) for task in TASKS]
         quick(is_equal, inner, last)

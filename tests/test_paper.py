@@ -1,4 +1,4 @@
-"""dynamics.py, highlight.py, plot_paper.py, and all of runs/paper.sh at a tiny size."""
+"""What paper/, extras/dynamics.py, extras/highlight.py and plot.py make of runs, and runs/paper.sh at a tiny size."""
 import json
 import os
 import re
@@ -7,11 +7,19 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-import dynamics
-import highlight
-import plot_paper
-from common import BadInput
+import plot
+import score
+import train_slm
+from common import load_checkpoint, load_model
+from engine import report
+from engine.cli import BadInput
+from engine.ranks import Ranks
+from extras import dynamics, highlight
+from helpers import train
+from model import GPT, GPTConfig
+from paper import plot_paper
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -23,8 +31,29 @@ def test_categories_follow_the_papers_rule():
     expected = []
     for curve in losses.T:
         change = np.polyfit(np.arange(7), curve, 1)[0] * 6
-        expected.append(0 if change < -0.2 else 1 if change > 0.2 else 2 if curve[-1] <= losses[-1].mean() else 3)
+        steady = 2 if curve[-1] <= losses[-1].mean() else 3
+        if abs(change) > 0.2:
+            expected.append(0 if change < 0 else 1)
+        else:
+            expected.append(steady)
     assert dynamics.categories(losses).tolist() == expected and set(expected) == {0, 1, 2, 3}
+
+
+def test_top_takes_the_highest_and_among_equals_the_earlier():
+    scores = np.array([1.0, 3.0, 2.0, 3.0, 2.0])
+    assert dynamics.top(scores, 0.4).tolist() == [False, True, False, True, False]
+    assert dynamics.top(scores, 0.6).tolist() == [False, True, True, True, False]
+    assert dynamics.top(scores, 0.01).tolist() == [False, True, False, False, False]  # one at least
+
+
+@pytest.fixture(scope="module")
+def runs(demo, scores, tmp_path_factory):
+    """A folder as a seed's of runs/paper.sh is, of tiny runs: the reference model, clm and slm with weights along the way."""
+    folder = tmp_path_factory.mktemp("runs")
+    os.symlink(os.path.join(os.path.dirname(scores), "ref"), folder / "ref")
+    for arm, keep in (("clm", 1.0), ("slm", 0.3)):
+        train(train_slm, folder / arm, demo, scores=scores, keep=keep, snapshot_every=4)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -43,67 +72,138 @@ def paper(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_arm_and_figure_of_the_paper(paper):
     results = json.loads((paper / "out" / "figures" / "results.json").read_text())
-    arms = {"clm", "slm", "random", "keep_0.1", "rank_1", "self_low_ref", "fresh_clm", "weak", "soft_1", "several_mean", "warmup", "answers"}
+    arms = {"clm", "slm", "random", "keep_0.1", "rank_1", "self_low_ref", "fresh_clm", "weak", "soft_1",
+            "several_mean", "warmup", "answers"}
     assert set(results["arms"]) == arms | set(plot_paper.REFERENCES) and results["seeds"] == ["seed3"]
     for name, arm in results["arms"].items():
-        assert arm["target_loss"]["n"] == arm["accuracy"]["n"] == 1, name
-        finals = [arm["seeds"][s]["target_loss"] for s in results["seeds"]]
-        assert arm["target_loss"]["mean"] == pytest.approx(np.mean(finals))
+        assert arm["test_loss"]["n"] == arm["accuracy"]["n"] == 1, name
+        finals = [arm["seeds"][s]["test_loss"] for s in results["seeds"]]
+        assert arm["test_loss"]["mean"] == pytest.approx(np.mean(finals))
         for control, difference in arm["minus"].items():
-            others = [results["arms"][control]["seeds"][s]["target_loss"] for s in results["seeds"]]
-            assert difference["target_loss"]["mean"] == pytest.approx(np.mean(finals) - np.mean(others))
+            others = [results["arms"][control]["seeds"][s]["test_loss"] for s in results["seeds"]]
+            assert difference["test_loss"]["mean"] == pytest.approx(np.mean(finals) - np.mean(others))
     d = results["dynamics"]
     assert sum(v["mean"] for v in d["share"].values()) == pytest.approx(1)
     assert all(sum(share.values()) == pytest.approx(1) for share in d["share_by_label"].values())
     assert d["losses"]["clm"]["selected"][0] == d["losses"]["slm"]["selected"][0]  # both start from the same weights
     assert len(d["points"]) == 2 * len(d["steps"]) and len(d["sets"]) == 5
-    for name in ("token_dynamics", "loss_dynamics", "accuracy_vs_loss", "selected_sets", "keep_ratio", "variants", "highlight"):
+    for name in ("token_dynamics", "loss_dynamics", "accuracy_vs_loss", "selected_sets", "keep_ratio", "variants",
+                 "highlight"):
         assert (paper / "out" / "figures" / f"{name}.png").stat().st_size > 10_000, name
     text = (paper / "out" / "figures" / "table.md").read_text()
     assert plot_paper.table(results) in text and plot_paper.claims(results) in text
 
 
-def test_the_reading_group_shows_the_committed_results():
-    """Its table of claims is what plot_paper.py makes of results/paper/results.json, and so is every figure in its text and
-    in the README's section."""
-    def text(*path):
-        with open(os.path.join(ROOT, *path), encoding="utf-8") as f:
-            return f.read()
-    results, guide = json.loads(text("results", "paper", "results.json")), text("docs", "reading_group.md")
-    claims, table = plot_paper.claims(results), plot_paper.table(results)
-    assert "beats random tokens" in claims and claims.count("\n") > 15
-    assert claims in guide and text("results", "paper", "table.md") == claims + "\n" + table
-    assert set(results["arms"]) == {*plot_paper.ARMS, *plot_paper.REFERENCES} and results["dynamics"]["n_seeds"] == 3
-    assert all(arm["target_loss"]["n"] == 3 for arm in results["arms"].values())
-    readme = re.search(r"## The paper, claim by claim\n(.*?)\n## ", text("README.md"), re.S)[1]
-    ours = [p for p in (guide.replace(claims, "") + "\n\n" + readme).split("\n\n") if not re.match(r"#|\*(The paper|Exercise|Question)", p)]
-    known = set(re.findall(r"\d+\.\d+%?", claims + table))
-    for number in re.findall(r"(?<![\w./])\d+\.\d+%?(?![\w.]*M)", re.sub(r"\]\([^)]*\)|```.*?```", "", "\n\n".join(ours), flags=re.S)):
-        assert number in known, number
-    for path in re.findall(r"\]\(\.\./(results/[^)#]+)\)", guide):
-        assert os.path.exists(os.path.join(ROOT, path)), path
+def test_the_committed_tables_are_what_the_code_makes_of_the_committed_results():
+    """The pages that show them are tested in test_docs.py."""
+    def results_and_table(name):
+        folder = os.path.join(ROOT, "results", name)
+        with open(os.path.join(folder, "results.json")) as f, open(os.path.join(folder, "table.md")) as g:
+            return json.load(f), g.read()
+    for name in ("demo", "real"):
+        results, table = results_and_table(name)
+        assert plot.table(results) == table, name
+    results, table = results_and_table("paper")
+    assert plot_paper.claims(results) + "\n" + plot_paper.table(results) == table
+    assert set(results["arms"]) == {*plot_paper.ARMS, *plot_paper.REFERENCES}
+
+
+def run_of(test_loss, tokens=(0, 10, 20, 40)):
+    return {"tokens": list(tokens), "test_loss": test_loss, "accuracy": [], "accuracy_tokens": []}
+
+
+def test_a_saving_read_at_the_first_point_of_the_grid_is_censored():
+    clm = run_of([4, 3.5, 3, 2])
+    half = plot.token_saving(clm, run_of([4, 3, 2, 1]), "test_loss")
+    assert half == {"times": 2.0, "censored": False, "most": 4.0}
+    at_once = plot.token_saving(clm, run_of([4, 1, 1, 1]), "test_loss")  # somewhere between 0 and 10 tokens
+    assert at_once == {"times": 4.0, "censored": True, "most": 4.0}
+    never = plot.token_saving(clm, run_of([4, 3, 3, 3]), "test_loss")
+    assert never["times"] is None and not never["censored"]
+    assert plot.token_saving(clm, run_of([4, 3, 2, 1]), "accuracy") is None  # not measured
+
+    def text(*savings):
+        return plot.saving_text(plot.saving_over_seeds(list(savings)))
+    assert text(half) == text(half, half) == "2.0x" and text(None, None) == ""
+    assert re.fullmatch(r"2\.5x \(\d\.\d to \d+\.\d\)", text(half, {"times": 3.2, "censored": False, "most": 4.0}))
+    assert text(at_once) == text(at_once, at_once) == ">= 4.0x (first point of the grid)"
+    assert text(half, at_once, at_once) == ">= 4.0x (first point of the grid in 2 of 3 seeds)"
+    assert text(half, half, at_once) == "2.0x (first point of the grid in 1 of 3 seeds)"
+    assert text(half, never) == "reached in 1 of 2 seeds" and text(never) == "not reached"
+    entry = plot.saving_over_seeds([half, at_once])
+    assert not {"mean", "low", "high"} & set(entry) and entry["median"] == 3.0  # no interval
+
+
+def test_the_headline_has_an_arrow_only_for_a_saving_that_is_known(tmp_path, monkeypatch):
+    with open(os.path.join(ROOT, "results", "demo", "results.json")) as f:
+        results = json.load(f)
+    arrows = []
+    plt = report.pyplot()
+    monkeypatch.setattr(plt.Axes, "annotate", lambda ax, *args, **kw: arrows.append(ax.get_subplotspec().colspan.start))
+    plot.headline(results, tmp_path / "a.png")
+    assert arrows == [2]  # the accuracy; the loss on solution tokens is censored in three of five seeds
+    saving = results["token_saving"]["slm"]
+    for measure in ("test_loss", "solution_loss"):
+        saving[measure] = saving["accuracy"]
+    arrows.clear()
+    plot.headline(results, tmp_path / "b.png")
+    assert arrows == [1, 2]  # none in test loss, whatever the saving
+
+
+def test_curves_of_a_selection_leave_out_what_was_not_logged():
+    def record(tokens, ratio, **values):
+        return {"tokens": tokens, "ratio": ratio, "selected_loss": 1.0, **values}
+    run = {"train": [record(0, 1.0, unselected_loss=None, selected_loss=9.0),     # keep is still 1: nothing is selected
+                     record(10, 0.5, unselected_loss=3.0, corpus_loss=None, selected_noise=0.2),
+                     record(20, 0.5, unselected_loss=None, corpus_loss=None, selected_noise=0.4),  # needs no losses
+                     record(30, 0.5, unselected_loss=5.0, corpus_loss=None, selected_noise=None)]}
+    assert report.selection_curves([run], n_bins=1) == {
+        "tokens": [16.0], "selected_loss": [1.0], "unselected_loss": [4.0], "selected_noise": [pytest.approx(0.3)]}
+    assert report.selection_curves([run], n_bins=3)["unselected_loss"] == [3.0, None, 5.0]
+    assert report.selection_curves([{"train": [record(0, 1.0), {"tokens": 10, "loss": 2.0}]}]) is None
 
 
 def test_verdicts_are_by_interval():
     def v(low, high, n=3):
         return {"mean": (low + high) / 2, "low": low, "high": high, "n": n}
-    assert plot_paper.verdict(v(0.1, 0.3), 1) == plot_paper.verdict(v(-0.3, -0.1), -1) == "agrees"
-    assert plot_paper.verdict(v(0.1, 0.3), -1) == plot_paper.verdict(v(-0.3, -0.1), 1) == "disagrees"
-    assert plot_paper.verdict(v(-0.1, 0.3), 1) == "cannot tell"
-    assert plot_paper.verdict({"mean": 1.0, "low": None, "high": None, "n": 1}, 1) == plot_paper.verdict(None, 1) == "not measured"
+    assert report.verdict(v(0.1, 0.3), 1) == report.verdict(v(-0.3, -0.1), -1) == "agrees"
+    assert report.verdict(v(0.1, 0.3), -1) == report.verdict(v(-0.3, -0.1), 1) == "disagrees"
+    assert report.verdict(v(-0.1, 0.3), 1) == "cannot tell"
+    of_one_seed = {"mean": 1.0, "low": None, "high": None, "n": 1}
+    assert report.verdict(of_one_seed, 1) == report.verdict(None, 1) == "not measured"
+    assert report.verdict(v(0.2, 0.4), -1, than=0.5) == "agrees" == report.verdict(v(0.6, 0.8), 1, than=0.5)
+    assert report.verdict(v(0.4, 0.6), -1, than=0.5) == "cannot tell"
 
 
-def test_selected_loss_of_the_dynamics_by_brute_force(paper):
+@pytest.mark.slow
+def test_selected_loss_of_the_dynamics_of_the_paper_by_brute_force(paper):
+    selected_loss_by_brute_force(paper / "out" / "seed3", str(paper / "data" / "held_out"), paper)
+
+
+def test_selected_loss_of_the_dynamics_by_brute_force(runs, demo, tmp_path, capsys):
+    """The same for a few tiny runs, and what else dynamics.json holds."""
+    dynamics.main(dynamics.Config(runs=str(runs), data=demo, device="cpu"))
+    selected_loss_by_brute_force(runs, demo, tmp_path)
+    d = json.loads((runs / "dynamics.json").read_text())
+    assert sum(d["categories"]["share"].values()) == pytest.approx(1) and d["steps"] == [0, 4, 8, 12]
+    assert d["losses"]["clm"]["selected"][0] == d["losses"]["slm"]["selected"][0]  # both start from the same weights
+    assert d["before"]["slm"]["selected"][0] == d["losses"]["slm"]["selected"][0] and set(d["sets"]) == {"0", "4", "8", "12"}
+    assert all(e["token"] for found in d["categories"]["examples"].values() for e in found)
+    capsys.readouterr()
+    dynamics.main(dynamics.Config(runs=str(runs), data=demo, device="cpu"))
+    assert "made before" in capsys.readouterr().out
+
+
+def selected_loss_by_brute_force(seed, held_out, folder):
     """The loss of a checkpoint's own selection, from score.py's losses of the same text."""
-    import score
-    seed, held_out = paper / "out" / "seed3", str(paper / "data" / "held_out")
     d = json.loads((seed / "dynamics.json").read_text())
     losses = {}
     for name, ckpt in (("ref", seed / "ref" / "best.pt"), ("slm", seed / "slm" / f"step_{d['steps'][2]:06}.pt")):
-        score.main(score.Config(ckpt=str(ckpt), data=held_out, out=str(paper / f"by_score_{name}"), device="cpu"))
-        losses[name] = np.fromfile(paper / f"by_score_{name}" / "loss.bin", dtype=np.float16).astype(float)
+        score.main(score.Config(ckpt=str(ckpt), data=held_out, out=str(folder / f"by_score_{name}"), device="cpu"))
+        losses[name] = np.fromfile(folder / f"by_score_{name}" / "loss.bin", dtype=np.float16).astype(float)
     best = np.argsort(losses["ref"] - losses["slm"], kind="stable")[:round(d["keep"] * d["n_tokens"])]
     assert d["losses"]["slm"]["selected"][2] == pytest.approx(losses["slm"][best].mean(), abs=2e-3)
     rest = np.setdiff1d(np.arange(d["n_tokens"]), best)
@@ -115,8 +215,16 @@ def test_a_part_that_is_not_there():
     assert done.returncode == 2 and "no part figure" in done.stderr
 
 
-def test_highlight_any_text(paper, tmp_path, capsys):
-    seed, data = paper / "out" / "seed3", str(paper / "data" / "seed3")
+@pytest.mark.slow
+def test_highlight_with_the_models_of_the_paper(paper, tmp_path, capsys):
+    highlight_any_text(paper / "out" / "seed3", str(paper / "data" / "seed3"), tmp_path, capsys)
+
+
+def test_highlight_any_text(runs, demo, tmp_path, capsys):
+    highlight_any_text(runs, demo, tmp_path, capsys)
+
+
+def highlight_any_text(seed, data, tmp_path, capsys):
     text = "Question: Tom has 4 apples.\nHe buys 3 more. $100 %%"
     (tmp_path / "a.txt").write_text(text)
     ckpts = sorted(map(str, (seed / "slm").glob("step_*.pt")))
@@ -126,7 +234,8 @@ def test_highlight_any_text(paper, tmp_path, capsys):
     body = out[out.index("\n") + 1:out.rindex("\n", 0, -1)]
     assert re.sub(r"\033\[[\d;]*m", "", body) == text
     n = len(highlight.load_tokenizer(data).encode_ordinary(text))
-    assert round(0.5 * n) - 1 <= len(re.findall(r"\033\[1;4;", body)) <= round(0.5 * n) and (tmp_path / "a.png").stat().st_size > 5000
+    assert round(0.5 * n) - 1 <= len(re.findall(r"\033\[1;4;", body)) <= round(0.5 * n)
+    assert (tmp_path / "a.png").stat().st_size > 5000
     highlight.main(highlight.Config(ckpt=ckpts, by="category", out=str(tmp_path / "b.png"), **options))
     assert (tmp_path / "b.png").stat().st_size > 5000
     (tmp_path / "empty.txt").write_text("")
@@ -137,18 +246,24 @@ def test_highlight_any_text(paper, tmp_path, capsys):
     assert list(highlight.Config(by="category").validate())
 
 
-def test_losses_of_a_text_are_cut_in_rows(paper):
+@pytest.mark.slow
+def test_losses_of_a_text_are_cut_in_rows_with_the_models_of_the_paper(paper):
+    losses_of_a_text_are_cut_in_rows(str(paper / "out" / "seed3" / "ref" / "best.pt"))
+
+
+def test_losses_of_a_text_are_cut_in_rows(runs):
+    losses_of_a_text_are_cut_in_rows(str(runs / "ref" / "best.pt"))
+
+
+def losses_of_a_text_are_cut_in_rows(path):
     """A text longer than the context: each piece on its own, as rows of a corpus are."""
-    import torch
-    from common import load_checkpoint
-    from model import GPT, GPTConfig
-    path = str(paper / "out" / "seed3" / "ref" / "best.pt")
     ckpt = load_checkpoint(path)
     model = GPT(GPTConfig(**ckpt["model_config"])).eval()
     model.load_state_dict(ckpt["model"])
     T = model.config.block_size
     ids = np.random.default_rng(0).integers(400, size=2 * T + 5).tolist()
-    losses = highlight.text_losses(path, ids, ckpt["tokenizer_sha256"], "cpu")
+    loaded, _ = load_model(path, ckpt["tokenizer_sha256"], "the text", "cpu")
+    losses = highlight.text_losses(loaded, ids, Ranks("cpu"))
     expected = []
     with torch.no_grad():
         for a in range(0, len(ids) - 1, T):
