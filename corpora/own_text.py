@@ -76,7 +76,7 @@ class OwnText:
         progress = Progress(side, cfg.max_tokens, "tokens", tokens[side])
         documents = read_documents(paths, cfg.field, cfg.answer_field)
         name = None  # of the token file that the document at hand goes to; None where a document begins
-        for number, (segments, ends_document, ids) in enumerate(encode(documents, self.enc, skip=done), 1):
+        for number, (segments, ends_document, ids) in enumerate(encode(documents, self.enc, done), 1):
             if name is None:
                 name = self.place_of(side, segments)
             if number > done:

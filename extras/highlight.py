@@ -139,9 +139,8 @@ def legend(by, keep):
     """({what a colour means: the colour}, what an underline means or '')."""
     if by == "category":
         return {CATEGORY_NAMES[name]: CATEGORY_COLOURS[name] for name in CATEGORIES}, ""
-    meanings = {"loss above the reference model's: something to learn": colour_of_excess(3),
-                "below it: nothing to learn": colour_of_excess(-3)}
-    return meanings, f"underlined: selected, the {keep:.0%} of highest excess loss"
+    meanings = {"loss above the reference model's": colour_of_excess(3), "below it": colour_of_excess(-3)}
+    return meanings, f"underlined: selected, the {keep:.0%} furthest above"
 
 
 # ------------------------------------------------------------------------------------- terminal and picture

@@ -231,7 +231,9 @@ def read_formula(span):
     found = re.search(rf"(?:\bis|\bare|\bequals|\bto) ({FORMULAS})", span)  # "the value of $x$ is $5$"
     if found is None and not span.startswith("$"):
         found = re.search(f"({FORMULAS})", span)
-    if found and not LEFT_OUT.search(span[:found.start(1)]):
+    if found and LEFT_OUT.search(span[:found.start(1)]):
+        return span.replace("$", "").strip()
+    if found:
         statement = found[1]
     several = statement.count("$") > 2
     statement = statement.replace("$", "")

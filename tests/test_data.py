@@ -20,7 +20,7 @@ from corpora.readers import read_documents
 from corpora.tokenizers import demo_tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
 from corpora.writer import LOCK, TokenWriter
 from data import Tokens, batch
-from engine.cli import BadInput
+from engine.cli import BadInput, run
 from engine.files import locked
 
 
@@ -86,13 +86,130 @@ def test_gpt2_merges_file(tmp_path):
     path.write_text("#version: 0.2\nĠ t\nh e\nĠt he\ni n\n", encoding="utf-8")
     enc = load_tokenizer(str(path))
     assert enc.n_vocab == 256 + 4 + 1 and enc.eot_token == 260
-    assert enc.encode_ordinary("!") == [0] and enc.encode_ordinary("a") == [64]  # as in GPT-2's own vocabulary
+    assert enc.encode_ordinary("!") == [0] and enc.encode_ordinary("a") == [64]  # as in GPT-2's vocabulary
     assert enc.encode_ordinary(" ") == [220] and enc.encode_ordinary("\n") == [198]
     assert enc.encode_ordinary(" the thin") == [258, 256, enc.encode_ordinary("h")[0], 259]
     assert load_tokenizer(str(path), vocab_size=258).encode_ordinary(" the") == [256, 71, 68]
     path.write_text("#version: 0.2\nĠ t oops\n", encoding="utf-8")
     with pytest.raises(BadInput, match="line 2"):
         load_tokenizer(str(path))
+
+
+# ----------------------------------------------------------------------------------------- damaged tokenizers
+
+N_TOKENS = 308  # of the tokenizer below
+
+
+def tokenizer_lines():
+    """The lines of a .tiktoken file: the 256 single bytes and 52 words."""
+    tokens = sorted(demo_tokenizer()._mergeable_ranks.items(), key=lambda item: item[1])[:N_TOKENS]
+    return [base64.b64encode(token) + b" %d\n" % i for token, i in tokens]
+
+
+def renumbered(lines):
+    return [line.split()[0] + b" %d\n" % i for i, line in enumerate(lines)]
+
+
+DAMAGED = [  # what is done to these lines, and what the message says
+    (lambda lines: lines[:-1] + [lines[-1][:3]], "line 308 is not a token in base64 and its id"),
+    (lambda lines: lines[:-1] + [lines[-1][:-3]], "line 308 gives the id 3 a second time"),
+    (lambda lines: lines[:50] + [lines[50][:2]], "line 51 is not a token"),
+    (lambda lines: lines[:20] + [b"!" + lines[20]] + lines[21:], "line 21 is not a token in base64"),
+    (lambda lines: [b"AA== zero\n"] + lines[1:], "line 1 is not a token"),
+    (lambda lines: renumbered(lines + [lines[300]]), "holds the token b'.*' twice"),
+    (lambda lines: lines[:300] + lines[301:], "the ids of its 307 tokens are not 0 to 306"),
+    (lambda lines: renumbered(lines[:7] + lines[8:]), r"lacks 1 of the 256 single bytes, .* b'\\x07'"),
+    (lambda lines: lines[:128], r"lacks 128 of the 256 single bytes, the first is b'\\x80'"),
+    (lambda lines: [], "lacks 256 of the 256 single bytes"),
+    (lambda lines: [b"\xff\xfe\x00"], "line 1 is not a token"),
+]
+
+
+@pytest.mark.parametrize("damage, says", DAMAGED)
+def test_a_damaged_tiktoken_file(tmp_path, damage, says):
+    path = tmp_path / "words.tiktoken"
+    path.write_bytes(b"".join(tokenizer_lines()))
+    assert load_tokenizer(str(path)).n_vocab == N_TOKENS + 1
+    path.write_bytes(b"".join(damage(tokenizer_lines())))
+    with pytest.raises(BadInput, match=f"{path} is not a tokenizer, or is damaged.*{says}.*; give a corpus"):
+        load_tokenizer(str(path))
+
+
+def token(at, text):
+    def damage(spec):
+        spec["ranks"][at] = text
+    return damage
+
+
+def no_token(at):
+    def damage(spec):
+        del spec["ranks"][at]
+    return damage
+
+
+def entry(name, value):
+    def damage(spec):
+        spec[name] = value
+    return damage
+
+
+DAMAGED_JSON = [  # what is done to a corpus folder's tokenizer.json, and what the message says
+    (token(300, "!AAA"), "."),
+    (token(300, 7), "."),
+    (token(300, "YQ=="), "holds the token b'a' twice"),
+    (token(300, "b3RoZXIgd29yZHM="), "the hash that it names"),
+    (no_token(7), r"lacks 1 of the 256 single bytes, the first is b'\\x07'"),
+    (no_token(-1), "the hash that it names"),
+    (entry("ranks", 5), "."),
+    (entry("ranks", []), "lacks 256"),
+    (entry("pattern", "("), "Opening parenthesis"),
+    (entry("pattern", None), "."),
+    (entry("pattern", " ?[a-z]+|."), "the hash that it names"),
+]
+
+
+@pytest.mark.parametrize("damage, says", DAMAGED_JSON)
+def test_a_damaged_tokenizer_json(tmp_path, damage, says):
+    save_tokenizer(demo_tokenizer(), str(tmp_path))
+    spec = json.loads((tmp_path / "tokenizer.json").read_text())
+    damage(spec)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(BadInput, match=f"{tmp_path} is not a tokenizer, or is damaged.*{says}.*; give a"):
+        load_tokenizer(str(tmp_path))
+    del spec["ranks"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(BadInput, match="not one that prepare.py wrote"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_json_that_is_cut_off(tmp_path):
+    save_tokenizer(demo_tokenizer(), str(tmp_path))
+    text = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(text[:len(text) // 2])
+    with pytest.raises(BadInput, match="is not a tokenizer, or is damaged"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_too_small_a_vocabulary_for_the_single_bytes(tmp_path):
+    """vocab_size cuts off the last ids; a tokenizer may have single bytes among them."""
+    path = tmp_path / "words.tiktoken"
+    lines = tokenizer_lines()
+    path.write_bytes(b"".join(renumbered(lines[:7] + lines[8:] + [lines[7]])))
+    assert load_tokenizer(str(path)).decode([N_TOKENS - 1]) == "\x07"
+    with pytest.raises(BadInput, match="lacks 1 of the 256 single bytes"):
+        load_tokenizer(str(path), vocab_size=300)
+
+
+def test_prepare_ends_with_one_line_where_the_tokenizer_is_damaged(tmp_path, texts, monkeypatch, capsys):
+    """No panic of tiktoken's, and exit code 2."""
+    path = tmp_path / "words.tiktoken"
+    path.write_bytes(b"".join(tokenizer_lines()[:128]))
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "--curated", *texts["curated"], "--noisy", *texts["noisy"],
+                                      "--tokenizer", str(path), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        run(prepare.main, prepare.Config, prepare.__doc__)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1 and error.startswith(f"prepare.py: {path} is not")
 
 
 # -------------------------------------------------------------------------------------------- built-in corpus
@@ -188,7 +305,7 @@ def test_own_files_become_a_corpus(tmp_path):
     curated, noisy = tmp_path / "c.jsonl", tmp_path / "n.txt"
     rows = [{"q": f"What is {i} plus {i}?", "a": f"It is {2 * i}."} for i in range(300)]
     curated.write_text("".join(json.dumps(r) + "\n" for r in rows + rows[:50]))  # fifty twice
-    copies = "".join(f"{r['q']}\n{r['a']}\n<|endoftext|>\n" for r in rows)  # and all of them on the noisy side
+    copies = "".join(f"{r['q']}\n{r['a']}\n<|endoftext|>\n" for r in rows)  # and all of them noisy
     noisy.write_text("Some text.\nTwo lines.\n<|endoftext|>\n" + copies + "The last one.\n")
     out = str(tmp_path / "out")
     demo_vocabulary = str(tmp_path / "vocabulary")
@@ -224,7 +341,8 @@ def test_the_answer_field_is_labelled(tmp_path):
         prepare.main(cfg)
         tokens, enc = Tokens(out, "noisy", 16), load_tokenizer(out)
         marked = enc.decode(tokens.tokens[tokens.labels == builtin.SOLUTION].tolist())
-        assert marked.replace("<|endoftext|>", "") == "".join(r["a"] + "\n" * (len(fields) > 2) for r in rows + rows)
+        answers = [r["a"] + "\n" * (len(fields) > 2) for r in rows + rows]
+        assert marked.replace("<|endoftext|>", "") == "".join(answers)
         assert enc.decode(tokens.tokens.tolist()).count("Again: ") == 600
     assert list(dataclasses.replace(cfg, answer_field="b").validate())
 
@@ -239,7 +357,7 @@ def test_a_long_document_comes_in_pieces_but_stays_one_document(tmp_path):
 
 @pytest.fixture
 def texts(tmp_path):
-    """Curated and noisy documents with copies of held-out ones among the noisy; options for prepare.Config."""
+    """Curated and noisy documents, copies of held-out ones among the noisy; options for prepare.Config."""
     curated = [{"text": f"A curated text, number {i}, about {i * i}.", "more": None} for i in range(150)]
     noisy = [{"text": f"Noise {i} " * (i % 7 + 1), "more": "x"} for i in range(400)] + curated[::3]
     for name, rows in (("curated", curated), ("noisy", noisy)):
@@ -323,8 +441,8 @@ def test_an_interrupted_corpus_goes_on_and_comes_out_the_same(tmp_path, texts, a
     prepare.main(cfg)
     assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
     assert not os.path.exists(tmp_path / "cut.part")
-    n_documents = [Tokens(cfg.out, name, 1).meta["n_documents"] for name in ("curated", "val", "test", "noisy")]
-    assert len(calls) == sum(n_documents) - at
+    files = [Tokens(cfg.out, name, 1) for name in ("curated", "val", "test", "noisy")]
+    assert len(calls) == sum(tokens.meta["n_documents"] for tokens in files) - at
     if max_tokens:
         noisy = Tokens(cfg.out, "noisy", 1).meta
         assert max_tokens <= noisy["n_tokens"] - noisy["n_documents"] < max_tokens + 100
@@ -409,8 +527,7 @@ def test_a_system_without_locks_prepares_corpora(tmp_path, texts, monkeypatch):
 
 
 def test_the_locks_of_windows(tmp_path, texts, monkeypatch):
-    """With a stand-in for msvcrt, which locks bytes of a file from where the file stands, and whose errors are of
-    another kind."""
+    """With a stand-in for msvcrt, which locks bytes from where the file stands, and raises another error."""
     fcntl = pytest.importorskip("fcntl")
     calls = []
 

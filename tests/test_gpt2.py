@@ -1,20 +1,25 @@
-"""GPT-2's weights in and out: the same logits as Hugging Face's model, nothing changed by a round trip, padding, bad files."""
+"""GPT-2's weights in and out: the logits of Hugging Face's model, round trips, padding, bad files."""
+import dataclasses
 import json
 import os
 import shutil
 import sys
+import types
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-import data
-import gpt2
 import train_ref
 import train_slm
-from common import BadInput, load_checkpoint, resize, save_checkpoint
+from common import initial_model, load_checkpoint, save_checkpoint
+from corpora.tokenizers import demo_tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
+from engine import fast_loss
+from engine.cli import BadInput
+from engine.generation import generate
+from extras import export, gpt2
 from helpers import records, train
-from kept import token_losses
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, token_loss
 
 MERGES = "#version: 0.2\nĠ t\nĠt h\nĠth e\nt h\ni n\nĠ a\na n\nan d\nĠ and\n"
 
@@ -23,15 +28,15 @@ def checkpoint(folder, seed=0, **options):
     """A checkpoint with random weights and biases, and a corpus folder with its tokenizer."""
     folder.mkdir(exist_ok=True)
     (folder / "merges.txt").write_text(MERGES, encoding="utf-8")
-    enc = data.load_tokenizer(str(folder / "merges.txt"))
-    data.save_tokenizer(enc, str(folder))
+    enc = load_tokenizer(str(folder / "merges.txt"))
+    save_tokenizer(enc, str(folder))
     torch.manual_seed(seed)
     config = dict(block_size=32, vocab_size=enc.n_vocab, n_layer=2, n_head=2, n_embd=16) | options
     model = GPT(GPTConfig(**config)).eval()
     for p in model.parameters():
         p.data += 0.1 * torch.randn_like(p)
     path = str(folder / "ckpt.pt")
-    save_checkpoint(path, {"model": model.state_dict(), "model_config": config, "tokenizer_sha256": data.tokenizer_hash(enc),
+    save_checkpoint(path, {"model": model.state_dict(), "model_config": config, "tokenizer_sha256": tokenizer_hash(enc),
                            "config": {"data": str(folder)}})
     return path, model, enc
 
@@ -43,8 +48,8 @@ def load(path):
     return ckpt, model
 
 
-def export(path, folder):
-    gpt2.main(gpt2.Config(export=[path, str(folder)]))
+def exported(path, folder):
+    export.main(export.Config(export=[path, str(folder)]))
     return folder
 
 
@@ -55,7 +60,7 @@ def test_export_then_import_is_the_identity(tmp_path, monkeypatch, safetensors):
     else:
         monkeypatch.setitem(sys.modules, "safetensors.torch", None)  # as if it were not installed
     path, model, enc = checkpoint(tmp_path / "a")
-    folder = export(path, tmp_path / "hf")
+    folder = exported(path, tmp_path / "hf")
     assert (folder / ("model.safetensors" if safetensors else "pytorch_model.bin")).exists()
     before, (after, _) = load_checkpoint(path), load(folder)
     assert before["model"].keys() == after["model"].keys()
@@ -64,12 +69,12 @@ def test_export_then_import_is_the_identity(tmp_path, monkeypatch, safetensors):
     assert after["tokenizer_sha256"] == before["tokenizer_sha256"]
     assert (folder / "merges.txt").read_text(encoding="utf-8") == MERGES  # found again from the ranks
     with pytest.raises(BadInput, match="not empty"):
-        export(path, folder)
+        exported(path, folder)
 
 
 def test_export_without_biases_and_with_padding(tmp_path):
-    path, model, _ = checkpoint(tmp_path / "a", bias=False, pad_vocab=64)
-    ckpt, other = load(export(path, tmp_path / "hf"))
+    path, model, _ = checkpoint(tmp_path / "a", bias=False)
+    ckpt, other = load(padded(exported(path, tmp_path / "hf"), 320))
     x = torch.randint(0, model.config.vocab_size, (2, 32))
     torch.testing.assert_close(other.logits(other(x)), model.logits(model(x)), rtol=0, atol=1e-6)
     assert len(ckpt["model"]["wte.weight"]) == ckpt["model_config"]["vocab_size"] == model.config.vocab_size
@@ -78,7 +83,7 @@ def test_export_without_biases_and_with_padding(tmp_path):
 def test_logits_are_those_of_hugging_face(tmp_path):
     transformers = pytest.importorskip("transformers")
     path, model, enc = checkpoint(tmp_path / "a")
-    theirs = transformers.GPT2LMHeadModel.from_pretrained(str(export(path, tmp_path / "out"))).eval()
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(str(exported(path, tmp_path / "out"))).eval()
     x = torch.randint(0, enc.n_vocab, (3, 32))
     with torch.no_grad():
         torch.testing.assert_close(model.logits(model(x)), theirs(x).logits, rtol=0, atol=1e-4)
@@ -96,8 +101,8 @@ def test_logits_are_those_of_hugging_face(tmp_path):
 @pytest.mark.parametrize("tokenizer", ["merges", "demo"])
 def test_exported_tokenizer_gives_the_same_ids(tmp_path, demo, tokenizer):
     transformers = pytest.importorskip("transformers")
-    enc = checkpoint(tmp_path / "a")[2] if tokenizer == "merges" else data.load_tokenizer(demo)
-    gpt2.export_tokenizer(enc, 32, str(tmp_path))
+    enc = checkpoint(tmp_path / "a")[2] if tokenizer == "merges" else load_tokenizer(demo)
+    export.export_tokenizer(enc, 32, str(tmp_path))
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     text = "Question: Ben has 8 boats. The and then, in the  barn\n\n\tdon't été 漢字 🙂 in\n Answer: 3 + 1 = 4."
     ids = theirs(text)["input_ids"]
@@ -108,14 +113,14 @@ def test_exported_tokenizer_gives_the_same_ids(tmp_path, demo, tokenizer):
 def test_merges_by_brute_force():
     """Joined in any other order than the merges found, the tokens do not come out."""
     ranks = {bytes([b]): b for b in range(256)} | {b"ab": 256, b"bc": 257, b"abc": 258, b"xyz": 259, b"yz": 260}
-    assert gpt2.merges(b"ab", ranks) == [(b"a", b"b")] and gpt2.merges(b"a", ranks) == []
-    assert gpt2.merges(b"abc", ranks) == [(b"ab", b"c")]  # not a + bc: ab was merged first
-    assert gpt2.merges(b"xyz", ranks) == [(b"x", b"yz")]  # a word put in whole, before its parts
+    assert export.merges(b"ab", ranks) == [(b"a", b"b")] and export.merges(b"a", ranks) == []
+    assert export.merges(b"abc", ranks) == [(b"ab", b"c")]  # not a + bc: ab was merged first
+    assert export.merges(b"xyz", ranks) == [(b"x", b"yz")]  # a word put in whole, before its parts
 
 
 def test_published_names_are_downloaded_once_each(tmp_path, monkeypatch):
     path, model, _ = checkpoint(tmp_path / "a")
-    folder, calls = export(path, tmp_path / "hf"), []
+    folder, calls = exported(path, tmp_path / "hf"), []
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
     def download(url, map_location, weights_only, file_name):
@@ -144,7 +149,7 @@ def test_published_names_are_downloaded_once_each(tmp_path, monkeypatch):
 
 def test_the_tokenizer_of_weights_without_one():
     try:
-        assert data.tokenizer_hash(data.load_tokenizer("gpt2")) == gpt2.TOKENIZER_SHA256
+        assert tokenizer_hash(load_tokenizer("gpt2")) == gpt2.TOKENIZER_SHA256
     except BadInput:
         pass  # no network: the next line only says that GPT-2's size stands for this constant
     assert gpt2.tokenizer_of("nowhere", {}, 50257) == gpt2.TOKENIZER_SHA256
@@ -154,7 +159,7 @@ def test_the_tokenizer_of_weights_without_one():
 
 def test_files_that_are_not_gpt2(tmp_path):
     path, model, _ = checkpoint(tmp_path / "a")
-    folder = export(path, tmp_path / "hf")
+    folder = exported(path, tmp_path / "hf")
     config = json.loads((folder / "config.json").read_text())
     for change, says in (({"model_type": "llama"}, "model_type 'llama'"), ({"activation_function": "relu"}, "activation_function"),
                          ({"n_layer": 3}, "n_layer 3")):
@@ -174,65 +179,80 @@ def test_files_that_are_not_gpt2(tmp_path):
         with pytest.raises(BadInput, match=says):
             load_checkpoint(str(tmp_path / name))
     with pytest.raises(BadInput, match="another tokenizer"):
-        gpt2.main(gpt2.Config(export=[path, str(tmp_path / "x")], data=str(other_tokenizer(tmp_path))))
+        export.main(export.Config(export=[path, str(tmp_path / "x")], data=str(other_tokenizer(tmp_path))))
 
 
 def other_tokenizer(tmp_path):
     (tmp_path / "other_tokenizer").mkdir()
-    data.save_tokenizer(data.demo_tokenizer(), str(tmp_path / "other_tokenizer"))
+    save_tokenizer(demo_tokenizer(), str(tmp_path / "other_tokenizer"))
     return tmp_path / "other_tokenizer"
 
 
-def test_padded_ids_are_never_predicted_and_change_nothing(tmp_path):
-    """Loss, gradients and generation with an embedding of more rows than ids, against the embedding without."""
+def padded(folder, n_rows):
+    """The exported weights in `folder` with rows in the embedding that are no id, as some published files have them,
+    and with values that would win everywhere if they could."""
+    state = gpt2.read_tensors(gpt2.weights_file(str(folder)))
+    weight = state["transformer.wte.weight"]                               # (V, C)
+    more = torch.full((n_rows - len(weight), weight.shape[1]), 50.0)
+    state["transformer.wte.weight"] = torch.cat([weight, more])            # (n_rows, C)
+    for name in gpt2.FILES:
+        (folder / name).unlink(missing_ok=True)
+    torch.save(state, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_padded_ids_are_never_predicted_and_change_nothing(tmp_path, monkeypatch):
+    """Loss, gradients and generation with an embedding of more rows than ids, against the embedding without; and
+    with an output matrix that the fast form pads, as it does on a GPU."""
     path, model, enc = checkpoint(tmp_path / "a")
-    ckpt = load_checkpoint(path)
-    resize(ckpt, pad_vocab=64)
-    padded = GPT(GPTConfig(**ckpt["model_config"])).eval()
-    padded.load_state_dict(ckpt["model"])
     V = enc.n_vocab
-    assert len(padded.wte.weight) == 320 > V and padded.logits(torch.zeros(1, 16)).shape == (1, V)
-    padded.wte.weight.data[V:] = 50.0  # would win everywhere if it could
-    x, y = torch.randint(0, V, (2, 4, 32))
-    for k in (None, 40, 100):
-        grads = []
-        for m in (model, padded):
-            m.zero_grad()
-            loss, losses, kept = m.kept_loss(m(x), y, k, lambda losses, i: losses)
-            loss.backward()
-            grads.append((loss, losses, kept, m.wte.weight.grad[:V].clone(), m.h[0].attn.c_attn.weight.grad.clone()))
-        for a, b in zip(*grads):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-        assert padded.wte.weight.grad[V:].abs().max() == 0
-    torch.testing.assert_close(padded.losses(padded(x), y), token_losses(model.logits(model(x)), y).detach(), rtol=1e-5, atol=1e-5)
-    assert padded.generate([[1, 2, 3]], 20) == model.generate([[1, 2, 3]], 20)
-    resize(ckpt, pad_vocab=1)  # and back
+    ckpt, wide = load(padded(exported(path, tmp_path / "hf"), 320))
+    assert len(wide.wte.weight) == V < 320 and wide.logits(torch.zeros(1, 16)).shape == (1, V)
     assert ckpt["model"]["wte.weight"].equal(model.state_dict()["wte.weight"])
+    x, y = torch.randint(0, V, (2, 4, 32))
+    n, ref_loss = y.numel(), torch.zeros(4, 32)
+    for k in (n, 40, 100):
+        results = []
+        for m, rows in ((model, lambda weight: weight), (wide, lambda weight: F.pad(weight, (0, 0, 0, 320 - V)))):
+            monkeypatch.setattr(fast_loss, "padded", rows)
+            m.zero_grad()
+            loss, losses, selected = fast_loss.selected_loss(m(x), m.output_weight, y, ref_loss, k,
+                                                             train_slm.excess_loss)
+            loss.backward()
+            assert m.wte.weight.grad.shape == (V, 16) and selected.sum() == k
+            results.append((loss, losses, selected, m.wte.weight.grad, m.h[0].attn.c_attn.weight.grad))
+        for a, b in zip(*results):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    losses = fast_loss.token_losses(wide(x), wide.output_weight, y)
+    torch.testing.assert_close(losses, token_loss(model.logits(model(x)), y).detach(), rtol=1e-5, atol=1e-5)
+    assert generate(wide, [[1, 2, 3]], 20) == generate(model, [[1, 2, 3]], 20)
 
 
 def test_cropped_positions(tmp_path):
     path, model, enc = checkpoint(tmp_path / "a")
-    ckpt = load_checkpoint(path)
-    resize(ckpt, block_size=20)
-    short = GPT(GPTConfig(**ckpt["model_config"])).eval()
-    short.load_state_dict(ckpt["model"])
+    corpus = types.SimpleNamespace(tokenizer_sha256=tokenizer_hash(enc))
+    cfg = train_slm.Config(init_from=path, crop=True, block_size=20)
+    short = initial_model(cfg, corpus)[0].eval()
     x = torch.randint(0, enc.n_vocab, (2, 20))
     assert short.config.block_size == 20 and short(x).equal(model(x))
-    resize(ckpt, block_size=40)  # never grows
-    assert ckpt["model_config"]["block_size"] == 20
+    with pytest.raises(BadInput, match="block_size 40 is more than the 32"):  # positions never come to be
+        initial_model(dataclasses.replace(cfg, block_size=40), corpus)
 
 
 def test_training_from_exported_weights_is_training_from_the_checkpoint(demo, tmp_path):
-    """Both scripts, with the same trace; padded too; and what is resumed stays padded."""
+    """Both scripts, with the same trace; from weights with more rows than ids, too."""
     base = str(train(train_ref, tmp_path / "base", demo) / "ckpt.pt")
-    folder = str(export(base, tmp_path / "hf"))
+    folder = str(exported(base, tmp_path / "hf"))
+    wide = str(padded(exported(base, tmp_path / "wide"), 512))
+    V = load_tokenizer(demo).n_vocab
     for script, how in ((train_ref, {}), (train_slm, {"keep": 0.5, "select": "high_loss"})):
         traces = []
-        for i, options in enumerate((dict(init_from=base), dict(init_from=folder), dict(init_from=folder, pad_vocab=64),
+        for i, options in enumerate((dict(init_from=base), dict(init_from=folder), dict(init_from=wide),
                                      dict(init_from=base, crop=True, block_size=16))):
             run = train(script, tmp_path / f"{script.__name__}{i}", demo, **how, **{"block_size": 32} | options)
             traces.append([r["loss"] for r in records(run)])
         assert traces[0] == traces[1] == pytest.approx(traces[2], abs=1e-5) and traces[3] != traces[0]
         ckpt = load_checkpoint(str(tmp_path / f"{script.__name__}2" / "ckpt.pt"))
-        assert ckpt["model_config"]["pad_vocab"] == 64 and len(ckpt["model"]["wte.weight"]) % 64 == 0
-        assert load_checkpoint(str(tmp_path / f"{script.__name__}3" / "ckpt.pt"))["model_config"]["block_size"] == 16
+        assert ckpt["model_config"]["vocab_size"] == len(ckpt["model"]["wte.weight"]) == V < 512
+        ckpt = load_checkpoint(str(tmp_path / f"{script.__name__}3" / "ckpt.pt"))
+        assert ckpt["model_config"]["block_size"] == 16

@@ -1,9 +1,9 @@
 """
 Grading of math answers: what counts as the answer in a generation, and which answers are the same.
 
-The texts are written for these tests, in the manner of base and chat models. A grader that is too generous is as
-wrong as one that is too strict, so every rule has cases of both outcomes, and every pair is checked in both
-directions.
+The texts are written for these tests, in the manner of base and chat models. A grader that is too generous is
+as wrong as one that is too strict, so every rule has cases of both outcomes, and every pair is checked in
+both directions.
 """
 import builtins
 import gc
@@ -32,8 +32,9 @@ def short(value):
 @pytest.fixture(autouse=True)
 def no_hang_and_no_collection():
     """
-    A call that hangs fails its test: after 20 s of processor time, by an exception that `except Exception` lets
-    pass. A full garbage collection beside torch takes as long as the limit of a call, hence none falls into one.
+    A call that hangs fails its test: after 20 s of processor time, by an exception that `except Exception`
+    lets pass. A full garbage collection beside torch takes as long as the limit of a call, hence none falls
+    into one.
     """
     def stop(*_):
         pytest.fail("hangs")
@@ -328,6 +329,7 @@ SEVERAL = [
     ("The answer is all real numbers other than $3$.", "math", ["3"]),
     ("The answer is all numbers not equal to $5$.", "math", ["5"]),
     ("So it is not $5$.", "math", ["5"]),
+    ("The answer is everything except $1 + 1 = 2$.", "math", ["2"]),
     # a list without commas
     ("The answer is 1 2 3.", "gsm8k", ["1", "123", "6", "3"]),
     ("The answer is 1 200 35.", "gsm8k", ["1", "1200", "120035", "35"]),
@@ -600,7 +602,8 @@ BOMBS = [
     nested("|", "1", "|", 300), nested(r"\text{", "a", "}", 300), nested(r"\sin(", "x", ")", 300),
     "*".join(["(x+1)"] * 200), "+".join(f"x^{{{n}}}" for n in range(200)), "abcdefghijklmnopqrstuvwxyz",
     "=" * 50,
-    "1=" * 499 + "1", "300!=" * 190 + "300!", "9^9^9=9^9^9", "9^{999}=" * 120 + "9^{999}", "1 000" + " 000" * 200,
+    "1=" * 499 + "1", "300!=" * 190 + "300!", "9^9^9=9^9^9", "9^{999}=" * 120 + "9^{999}",
+    "1 000" + " 000" * 200,
     "\0", "5\0", "\0" * 50, "1\x002", "\ud800", "\udfff5", "\\text{\ud83d}", "\u00b2", "1\u00b2", "\u0663",
     "\u2460",
     "\u00bd", "\u22123", "\uff15", "\u200b", "\u202e12", "\r", "\x1b[0m", "\\", r"\1", r"\g<1>",
@@ -629,7 +632,8 @@ MEGABYTE = [
 HUGE = [(unit * 10 ** 6)[:10 ** 6] for unit in MEGABYTE] + [
     nested("(", "1", ")", 10 ** 5), nested("{", "1", "}", 10 ** 5), nested(r"\frac{", "1", "}{2}", 10 ** 5),
     nested(r"\sqrt{", "2", "}", 10 ** 5), nested("2^{", "2", "}", 10 ** 5),
-    nested(r"\boxed{", "5", "}", 10 ** 5), nested(r"\left(", "1", r"\right)", 10 ** 5), nested("$", "5", "$", 10 ** 5),
+    nested(r"\boxed{", "5", "}", 10 ** 5), nested(r"\left(", "1", r"\right)", 10 ** 5),
+    nested("$", "5", "$", 10 ** 5),
     # a gap, where a careless pattern tries every split of it
     "The answer is" + " " * 10 ** 6, "answer:" + "*" * 10 ** 6, "# Answer" + "\n" * 10 ** 6,
     r"\boxed" + " " * 10 ** 6,
@@ -687,10 +691,10 @@ def test_long_lists():
 
 
 ALPHABET = r"""
-    \frac \sqrt \sqrt[3] { } ( ) [ ] 1 2 37 0 0.5 x y i e \pi \theta ^ _ + - * / = , . ! % $ \$ \text{ \left
-    \right \left( \right) \pm \cup \cap \infty \binom \log \sin \cdot \times \\ & \begin{pmatrix} \end{pmatrix}
-    \boxed{ answer is answer: #### ** and or A (B) C) : | \ \{ \} \in ^\circ \% \! \, 1,000 {1} {x} ^{2} _{2}
-    f(x) Question: # <|endoftext|>
+    \frac \sqrt \sqrt[3] { } ( ) [ ] 1 2 37 0 0.5 x y i e \pi \theta ^ _ + - * / = , . ! % $ \$ \text{
+    \left \right \left( \right) \pm \cup \cap \infty \binom \log \sin \cdot \times \\ & \begin{pmatrix}
+    \end{pmatrix} \boxed{ answer is answer: #### ** and or A (B) C) : | \ \{ \} \in ^\circ \% \! \, 1,000
+    {1} {x} ^{2} _{2} f(x) Question: # <|endoftext|>
 """.split()
 
 
