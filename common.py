@@ -1,6 +1,7 @@
 """
 What the scripts share: the options of a training run, checkpoints, the run folder, the optimizer, losses
-on held-out text. """
+on held-out text.
+"""
 import json
 import math
 import os
@@ -216,7 +217,8 @@ class RunFolder:
 
     A folder that holds a run is not written over: BadInput, unless cfg.resume; then the run must have the
     same options, but for cfg.may_differ(). made_from: hashes of what the run reads. Of several processes the
-    main one alone writes. """
+    main one alone writes.
+    """
 
     def __init__(self, cfg, made_from, ranks):
         self.folder, self.cfg, self.ranks = cfg.out, cfg, ranks
@@ -304,7 +306,8 @@ def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
     loss or None).
 
     Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing.
-    Each process runs a part of the rows, and all get the same result (they decide by it when to stop). """
+    Each process runs a part of the rows, and all get the same result (they decide by it when to stop).
+    """
     was_training = model.training
     model.eval()
     losses, done = [], 0

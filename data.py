@@ -93,7 +93,8 @@ class Scores:
     """The reference losses that score.py wrote, as rows beside those of `tokens`.
 
     name: "loss", or "entropy" of the prediction. Raises BadInput unless they are complete and made for these
-    rows. """
+    rows.
+    """
 
     def __init__(self, folder, tokens, name="loss"):
         sidecar = os.path.join(folder, "scores.json")
@@ -104,8 +105,8 @@ class Scores:
             raise BadInput(f"the scores in {folder} are of another corpus than {tokens.path}.bin: run "
                            f"score.py on it")
         if state["block_size"] != tokens.T:
-            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not "
-                           f"{tokens.T}: contexts must be the same; run score.py --block_size {tokens.T}")
+            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not {tokens.T}: the "
+                           f"contexts must be the same; run score.py with --block_size {tokens.T}")
         if name == "entropy" and name not in state.get("files", []):
             raise BadInput(f"the scores in {folder} have no entropy: run score.py with --entropy, into "
                            f"another folder")

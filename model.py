@@ -9,7 +9,8 @@ Hidden states and logits are two calls because logits are large, and training se
 tokens at once.
 
 Module names are those of GPT-2 (wte, wpe, h.0.attn.c_attn, ...). Shapes: B rows, T positions, C channels, V
-vocabulary, H heads, D = C / H channels of a head. """
+vocabulary, H heads, D = C / H channels of a head.
+"""
 import math
 from dataclasses import dataclass
 
@@ -30,8 +31,8 @@ class GPTConfig:
 
 
 def token_loss(logits, targets):
-    """The loss of each token: -log softmax(logits)[target], in float32 at least (in bfloat16, ties would
-    decide a ranking).
+    """The loss of each token: -log softmax(logits)[target], in float32 at least. (In bfloat16 many losses are
+    equal, and SLM has to rank them.)
 
     logits: (..., V). targets: (...) token ids. Returns (...).
     """
@@ -122,7 +123,8 @@ class GPT(nn.Module):
 
         idx: (B, T) token ids, T <= block_size. positions: (B, T), or None for 0 to T - 1. caches: None, or a
         cache for each block, which holds what came before (engine/generation.py). Returns (B, T, C). Raises
-        ValueError when T exceeds block_size. """
+        ValueError when T exceeds block_size.
+        """
         B, T = idx.shape
         if T > self.config.block_size:
             raise ValueError(f"{T} tokens do not fit the model's block_size of {self.config.block_size}")

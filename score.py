@@ -18,7 +18,8 @@ the entropy of the model's prediction, which the paper's self-reference needs. s
 scores were made from and how far they are: run the same command again to go on where it stopped.
 
 Where the corpus has true labels, the mean loss of each is printed. Look at `solution` and `result`: where
-they are high, the model does not know the solutions in noisy context, and what it selects is useless. """
+they are high, the model does not know the solutions in noisy context, and what it selects is useless.
+"""
 import os
 import time
 from dataclasses import dataclass
@@ -111,7 +112,8 @@ class ScoreFiles:
     far they are.
 
     What a killed process had written beyond scores.json is cut off. Raises BadInput where the folder holds
-    other scores. """
+    other scores.
+    """
 
     def __init__(self, cfg, tokens, names, ckpt_sha256, ranks):
         origin = {"corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": ckpt_sha256,
@@ -141,8 +143,8 @@ class ScoreFiles:
         if self.main:
             for name, values in zip(self.names, results):
                 if not values.isfinite().all():
-                    raise BadInput(f"the {name} of {self.ckpt} is not finite, from row {self.rows_done:,} on: take "
-                                   f"another reference model, or train it again at a lower --lr")
+                    raise BadInput(f"the {name} of {self.ckpt} is not finite from row {self.rows_done:,} on: "
+                                   f"take another reference model, or train it again at a lower --lr")
                 self.files[name].write(values.half().cpu().numpy().tobytes())
         self.rows_done += len(results[0])
         if self.main and (time.time() - self.saved > 5 or self.rows_done == self.state["n_rows"]):

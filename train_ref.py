@@ -8,7 +8,8 @@ The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff tra
 the method. Several GPUs: torchrun --nproc_per_node 4 in the place of python.
 
 The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume
-from), best.pt (lowest loss on held-out `val`) and, at the end, done.json. """
+from), best.pt (lowest loss on held-out `val`) and, at the end, done.json.
+"""
 import os
 import time
 from dataclasses import dataclass
@@ -70,14 +71,15 @@ def main(cfg):
                     n_worse=n_worse)
 
     folder.open_log(step)
+    first_step = step
     progress = Progress(os.path.basename(cfg.out), cfg.steps, "steps", step)
-    stop, loss, record = StopSignal(), None, None
+    stop, record = StopSignal(), None
     while True:
         # One turn more than there are steps: the last weights are evaluated and saved like all others.
         last, stopping = step == cfg.steps, ranks.any(stop.received)
         if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
             seconds += ranks.synchronize()
-        if stopping or last or (step % cfg.save_every == 0 and loss is not None):
+        if stopping or last or (step % cfg.save_every == 0 and step > first_step):
             save_to_resume()
         if stopping:
             ranks.barrier()  # the first to end ends all: not while one is still writing
@@ -105,17 +107,17 @@ def main(cfg):
         # One step: forward and backward pass of each micro-batch, then the optimizer.
         start = time.time()
         seed_dropout(cfg, step, ranks)
-        rows = batch(train.n_rows, batch_rows, cfg.seed, step)                     # of all processes
-        rows = rows.reshape(-1, cfg.micro_rows)                                    # (passes, B) row numbers
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step)             # row numbers of all processes
+        rows = rows.reshape(-1, cfg.micro_rows)                            # (passes, B)
         n_selected = rows.size * T  # all tokens of the step: a mean over them, not a mean of means
         loss = torch.zeros((), device=ranks.device)
         for i in mine:
-            x, y = map(ranks.to_device, train.rows(rows[i]))                       # (B, T) each
+            x, y = map(ranks.to_device, train.rows(rows[i]))               # (B, T) each
             with ranks.sync_gradients(model, now=i == mine[-1]):
                 with ranks.autocast():
                     loss_sum = loss_of(model(x), raw_model.output_weight, y)
                 micro_loss = loss_sum / n_selected
-                (micro_loss * ranks.world).backward()  # times world: the processes take the mean of gradients
+                (micro_loss * ranks.world).backward()  # the processes average gradients: a sum is wanted
             loss += micro_loss.detach()
         if cfg.grad_clip:
             torch.nn.utils.clip_grad_norm_(raw_model.parameters(), cfg.grad_clip)

@@ -8,7 +8,8 @@ The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff tra
 the method. Several GPUs: torchrun --nproc_per_node 4 in the place of python.
 
 The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume
-from), best.pt (lowest loss on held-out `val`) and, at the end, done.json. """
+from), best.pt (lowest loss on held-out `val`) and, at the end, done.json.
+"""
 import os
 import time
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def excess_loss(loss, ref_loss):
 
 
 def top_k(score, k):
-    """Equation 4: which k tokens of all have the highest score, (B, T) bool; among equals, the earlier."""
+    """Equation 4: the k tokens of highest score in the forward pass, (B, T) bool; of equals, the earlier."""
     ranked = score.flatten().argsort(descending=True, stable=True)     # (B*T,) token numbers, best first
     selected = torch.zeros_like(ranked, dtype=torch.bool)
     selected[ranked[:k]] = True
@@ -48,7 +49,7 @@ def top_k(score, k):
 
 
 def selected_loss(hidden, weight, targets, ref_loss, k, score=excess_loss):
-    """Equation 5: the sum over the selected tokens, with gradient; every token's loss; which are selected."""
+    """Equation 5. Returns the sum over the selected tokens, with gradient; all losses; which are selected."""
     loss = token_loss(F.linear(hidden, weight), targets)               # logits (B, T, V), losses (B, T)
     selected = top_k(score(loss.detach(), ref_loss), k)                # no gradient through the choice
     return (loss * selected).sum(), loss.detach(), selected
@@ -67,7 +68,7 @@ def main(cfg):
     raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(ranks.device)
     loss_of = fast_loss.selected_loss if cfg.fast else selected_loss
     # SLM: L_ref from disk, excess_loss and cfg.keep, unless an option puts a variant in their place.
-    reference, score, loss_of, keep = variants.choose(cfg, train, raw_model, excess_loss, loss_of)
+    reference, score, loss_of, keep_at = variants.choose(cfg, train, raw_model, excess_loss, loss_of)
     made_from = {"corpus_sha256": train.sha256, **reference.made_from}
     folder = RunFolder(cfg, made_from, ranks)
     if folder.finished:
@@ -89,14 +90,15 @@ def main(cfg):
                     n_worse=n_worse)
 
     folder.open_log(step)
+    first_step = step
     progress = Progress(os.path.basename(cfg.out), cfg.steps, "steps", step)
-    stop, loss, record = StopSignal(), None, None
+    stop, record = StopSignal(), None
     while True:
         # One turn more than there are steps: the last weights are evaluated and saved like all others.
         last, stopping = step == cfg.steps, ranks.any(stop.received)
         if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
             seconds += ranks.synchronize()
-        if stopping or last or (step % cfg.save_every == 0 and loss is not None):
+        if stopping or last or (step % cfg.save_every == 0 and step > first_step):
             save_to_resume()
         if stopping:
             ranks.barrier()  # the first to end ends all: not while one is still writing
@@ -124,20 +126,20 @@ def main(cfg):
         # One step: forward and backward pass of each micro-batch, then the optimizer.
         start = time.time()
         seed_dropout(cfg, step, ranks)
-        rows = batch(train.n_rows, batch_rows, cfg.seed, step)                     # of all processes
-        rows = rows.reshape(-1, cfg.micro_rows)                                    # (passes, B) row numbers
-        ref_loss = [reference(r, step) for r in rows]                              # L_ref, (B, T) a pass
-        k = [round(keep(step) * int(r.isfinite().sum())) for r in ref_loss]        # of those that are known
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step)             # row numbers of all processes
+        rows = rows.reshape(-1, cfg.micro_rows)                            # (passes, B)
+        ref_loss = [reference(r, step) for r in rows]                      # L_ref, (B, T) for each pass
+        k = [round(keep_at(step) * int(r.isfinite().sum())) for r in ref_loss]  # inf: not to be selected
         n_selected = max(1, sum(k))
         loss = torch.zeros((), device=ranks.device)
         for i in mine:
-            x, y = map(ranks.to_device, train.rows(rows[i]))                       # (B, T) each
+            x, y = map(ranks.to_device, train.rows(rows[i]))               # (B, T) each
             with ranks.sync_gradients(model, now=i == mine[-1]):
                 with ranks.autocast():
                     loss_sum, losses, selected = loss_of(model(x), raw_model.output_weight, y,
                                                          ranks.to_device(ref_loss[i]), k[i], score)
                 micro_loss = loss_sum / n_selected
-                (micro_loss * ranks.world).backward()  # times world: the processes take the mean of gradients
+                (micro_loss * ranks.world).backward()  # the processes average gradients: a sum is wanted
             loss += micro_loss.detach()
         if cfg.grad_clip:
             torch.nn.utils.clip_grad_norm_(raw_model.parameters(), cfg.grad_clip)
@@ -152,7 +154,7 @@ def main(cfg):
             folder.must_be_finite(loss, "loss", step)
             line = {"kind": "train", "step": step, "tokens": step * cfg.batch_tokens,
                     "lr": learning_rate(step, cfg), "loss": loss}
-            line |= variants.selection_stats(losses, selected, train, rows[i])
+            line |= variants.selection_stats(losses, selected, train, rows[i])  # of the last pass here
             folder.log(line)
         step += 1
         progress.show(step, f"test loss {record['test_loss']:.3f}" if record else "")

@@ -66,7 +66,8 @@ def leave(message, code):
     """End with a line on standard error.
 
     Among several processes it ends at once: destroying their group would wait for the others, while torchrun
-    ends them all as soon as one of them has ended. """
+    ends them all as soon as one of them has ended.
+    """
     print(message, file=sys.stderr, flush=True)
     if several_processes():
         sys.stdout.flush()

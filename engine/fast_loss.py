@@ -32,7 +32,8 @@ def selected_loss(hidden, weight, targets, ref_loss, k, score):
     hidden: (B, T, C). weight: (V, C), the output layer's. targets: (B, T). ref_loss: (B, T). score: a
     function of (loss, ref_loss) that treats each token by itself, since it is asked for some tokens at a
     time; among equals the earlier token is selected. Returns the sum over the selected tokens (a scalar with
-    gradient), and without gradient the loss of every token and which are selected, (B, T). """
+    gradient), and without gradient the loss of every token and which are selected, (B, T).
+    """
     return run_fast(hidden, weight, targets, ref_loss, k, score)
 
 
@@ -75,7 +76,8 @@ class FastLoss(torch.autograd.Function):
     the best k - (n - b) of them are selected whatever follows, and those behind the best k are not. Only the
     tokens in between wait, with their logits: at most min(k, n - k) of them, and none with k = n. (Computing
     the logits of the selected tokens a second time is half the code, and took 4% more of GPT-2's step at
-    keep 0.6.) All sizes depend on n and k alone, so nothing here makes the host wait for a GPU. """
+    keep 0.6.) All sizes depend on n and k alone, so nothing here makes the host wait for a GPU.
+    """
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, ref_loss, k, score):
@@ -133,7 +135,8 @@ class WaitingRoom:
 
     Logits stay in their place while they wait: putting old and new ones together chunk by chunk would copy
     all of them each time. tokens: the numbers of those that wait, ascending. places: in which row of `held`
-    the logits of each are. """
+    the logits of each are.
+    """
 
     def __init__(self, chunk_size, most_that_wait, chunk_logits):
         # Where there is one chunk only, its logits are used where they are.

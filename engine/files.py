@@ -38,7 +38,8 @@ def locked(path, wait=False):
     """Hold the lock file `path` while the block runs; another process of this machine cannot hold it then.
 
     wait: until it is free. Raises BlockingIOError where it is held and wait is False. Where the system knows
-    neither kind of lock, nothing is held. """
+    neither kind of lock, nothing is held.
+    """
     with open(path, "a+b") as f:
         try:
             import fcntl  # Unix

@@ -5,7 +5,8 @@ computed once.
     new_tokens = generate(model, prompts, max_new_tokens=100, stop=lambda new: new[-1] == end_of_text)
 
 Shapes as in model.py: B rows, T positions, H heads, D channels of a head. P: tokens of the shared prefix. S:
-room for the tokens of a row behind it. """
+room for the tokens of a row behind it.
+"""
 import math
 
 import torch
@@ -36,7 +37,8 @@ class LayerCache:
 
         The shared part is one matrix product per head for all rows: the few-shot prefix is read once a step,
         not once a row, and that is what a batched decoding step spends its time on. What lies beyond a row's
-        own position (padding of a shorter prompt) is masked until it is overwritten. """
+        own position (padding of a shorter prompt) is masked until it is overwritten.
+        """
         B, H, T, D = q.shape
         P, S = self.k_shared.size(1), self.k_own.size(2)
         row = torch.arange(B, device=q.device).unsqueeze(1)                          # (B, 1)
@@ -115,7 +117,8 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
 
     What follows the shared prefix is padded on the right, and every row keeps its own length: its next token
     is written at its own position, over the padding. So positions are what they are without a batch, and no
-    row sees padding. """
+    row sees padding.
+    """
     lengths = [len(p) for p in prompts]
     if not prompts:
         return []

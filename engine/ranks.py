@@ -83,7 +83,8 @@ class Ranks:
         in order.
 
         All ranks get equally many, so at the end some get the last row again: gather(...)[:n_rows - done]
-        has each once. """
+        has each once.
+        """
         n = min(most, math.ceil((n_rows - done) / self.world))
         return np.minimum(done + self.rank * n + np.arange(n), n_rows - 1)
 

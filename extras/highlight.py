@@ -7,9 +7,9 @@ A text with the excess loss of each token as its colour and the selected tokens 
     python -m extras.highlight ... --by category        # the paper's four categories, over these checkpoints
 
 Figures 10 to 14 of the paper, in the terminal and, with --out, as a PNG. One panel for each checkpoint, in
-the order given. Red: the model's loss is above the reference model's, there is something to learn; blue: below.
-Selected are the top `keep` of this text's tokens; in training they are ranked among all of a forward pass.
-Without --text: the first tokens of the corpus's noisy side.
+the order given. Red: the model's loss is above the reference model's, there is something to learn; blue:
+it is below. Selected are the top `keep` of this text's tokens; in training they are ranked among all of a
+forward pass. Without --text: the first tokens of the corpus's noisy side.
 """
 import dataclasses
 import os

@@ -11,7 +11,8 @@ asks for them.
     --filter_backward                           approximate and faster (extras/filter_backward.py)
 
 A variant changes one of four things: the reference (what stands in the place of L_ref), the score (equation
-3), the loss (equations 4 and 5) or keep. A token whose reference loss is inf is never selected. """
+3), the loss (equations 4 and 5) or keep. A token whose reference loss is inf is never selected.
+"""
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -84,10 +85,11 @@ class Options:
 
 
 def choose(cfg, train, model, score, loss_of):
-    """(reference, score, loss_of, keep): what train_slm.py uses in a step. score, loss_of: the paper's.
+    """(reference, score, loss_of, keep_at): what train_slm.py uses in a step. score, loss_of: the paper's.
 
     reference(rows, step) is a (B, T) float tensor, L_ref of the targets of these rows of `train`, a Tokens;
-    keep(step) is the fraction to select at that step. Raises BadInput. """
+    keep_at(step) is the fraction to select at that step. Raises BadInput.
+    """
     if cfg.select == "high_loss":
         score = high_loss
     elif cfg.select != "excess":
@@ -175,7 +177,8 @@ def low_loss_and_entropy(select, loss, entropy):
 
     The paper intersects, or unites, the best by loss and the best by entropy, which leaves fewer or more
     than k. Here exactly k remain: by the worse of a token's two ranks the top k are the intersection of two
-    equally long lists, by the better one their union, the lists being as long as it takes. """
+    equally long lists, by the better one their union, the lists being as long as it takes.
+    """
     if select == "low_entropy":
         return entropy
     by_loss, by_entropy = (v.flatten().argsort(stable=True).argsort().view(v.shape) for v in (loss, entropy))

@@ -1,1 +1,2 @@
-"""What an answer is worth: the tasks and their prompts, finding an answer in text, comparing two answers, reports."""
+"""What an answer is worth: the tasks and their prompts, finding an answer in text, comparing two answers,
+reports."""

@@ -36,8 +36,8 @@ def selection_lines(arms):
             share = arm["selected"].get(f"selected_{label}")
             row.append("" if share is None else f"{100 * share:.1f}%")
         rows.append(row)
-    return ["What was selected, mean over training: the loss of the selected tokens, and the fraction selected "
-            "of each label:", "", *table_lines(["arm", "loss", *labels], rows)]
+    return ["What was selected, mean over training: the loss of the selected tokens, and the fraction "
+            "selected of each label:", "", *table_lines(["arm", "loss", *labels], rows)]
 
 
 def dynamics_lines(d):

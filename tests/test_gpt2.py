@@ -36,8 +36,8 @@ def checkpoint(folder, seed=0, **options):
     for p in model.parameters():
         p.data += 0.1 * torch.randn_like(p)
     path = str(folder / "ckpt.pt")
-    save_checkpoint(path, {"model": model.state_dict(), "model_config": config, "tokenizer_sha256": tokenizer_hash(enc),
-                           "config": {"data": str(folder)}})
+    save_checkpoint(path, {"model": model.state_dict(), "model_config": config,
+                           "config": {"data": str(folder)}, "tokenizer_sha256": tokenizer_hash(enc)})
     return path, model, enc
 
 
@@ -88,8 +88,8 @@ def test_logits_are_those_of_hugging_face(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(model.logits(model(x)), theirs(x).logits, rtol=0, atol=1e-4)
         # and the other way, from a model that they made
-        config = transformers.GPT2Config(vocab_size=enc.n_vocab, n_positions=40, n_embd=32, n_layer=3, n_head=4)
-        theirs = transformers.GPT2LMHeadModel(config).eval()
+        sizes = dict(vocab_size=enc.n_vocab, n_positions=40, n_embd=32, n_layer=3, n_head=4)
+        theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).eval()
         for p in theirs.parameters():
             p.data += 0.1 * torch.randn_like(p)
         theirs.save_pretrained(str(tmp_path / "in"))
@@ -104,7 +104,8 @@ def test_exported_tokenizer_gives_the_same_ids(tmp_path, demo, tokenizer):
     enc = checkpoint(tmp_path / "a")[2] if tokenizer == "merges" else load_tokenizer(demo)
     export.export_tokenizer(enc, 32, str(tmp_path))
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
-    text = "Question: Ben has 8 boats. The and then, in the  barn\n\n\tdon't été 漢字 🙂 in\n Answer: 3 + 1 = 4."
+    text = ("Question: Ben has 8 boats. The and then, in the  barn\n\n\tdon't été 漢字 🙂 in\n "
+            "Answer: 3 + 1 = 4.")
     ids = theirs(text)["input_ids"]
     assert ids == enc.encode_ordinary(text) and theirs.decode(ids) == text
     assert theirs("a<|endoftext|>b")["input_ids"] == enc.encode("a<|endoftext|>b", allowed_special="all")
@@ -112,7 +113,8 @@ def test_exported_tokenizer_gives_the_same_ids(tmp_path, demo, tokenizer):
 
 def test_merges_by_brute_force():
     """Joined in any other order than the merges found, the tokens do not come out."""
-    ranks = {bytes([b]): b for b in range(256)} | {b"ab": 256, b"bc": 257, b"abc": 258, b"xyz": 259, b"yz": 260}
+    ranks = {bytes([b]): b for b in range(256)}
+    ranks |= {b"ab": 256, b"bc": 257, b"abc": 258, b"xyz": 259, b"yz": 260}
     assert export.merges(b"ab", ranks) == [(b"a", b"b")] and export.merges(b"a", ranks) == []
     assert export.merges(b"abc", ranks) == [(b"ab", b"c")]  # not a + bc: ab was merged first
     assert export.merges(b"xyz", ranks) == [(b"x", b"yz")]  # a word put in whole, before its parts
@@ -127,8 +129,10 @@ def test_published_names_are_downloaded_once_each(tmp_path, monkeypatch):
         assert weights_only is True
         calls.append(url)
         os.makedirs(tmp_path / "hub" / "checkpoints", exist_ok=True)
-        state = {name: t.t() if name.endswith(gpt2.TRANSPOSED) else t for name, t in model.state_dict().items()}
-        state |= {"h.0.attn.bias": torch.ones(1, 1, 32, 32).tril(), "lm_head.weight": state["wte.weight"]}  # are in theirs too
+        state = {name: t.t() if name.endswith(gpt2.TRANSPOSED) else t
+                 for name, t in model.state_dict().items()}
+        # What theirs hold, too: causal masks, and the output layer under its own name.
+        state |= {"h.0.attn.bias": torch.ones(1, 1, 32, 32).tril(), "lm_head.weight": state["wte.weight"]}
         torch.save(state, tmp_path / "hub" / "checkpoints" / file_name)
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
     monkeypatch.setattr(gpt2, "tokenizer_of", lambda *_: "some hash")
@@ -161,7 +165,8 @@ def test_files_that_are_not_gpt2(tmp_path):
     path, model, _ = checkpoint(tmp_path / "a")
     folder = exported(path, tmp_path / "hf")
     config = json.loads((folder / "config.json").read_text())
-    for change, says in (({"model_type": "llama"}, "model_type 'llama'"), ({"activation_function": "relu"}, "activation_function"),
+    for change, says in (({"model_type": "llama"}, "model_type 'llama'"),
+                         ({"activation_function": "relu"}, "activation_function"),
                          ({"n_layer": 3}, "n_layer 3")):
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(BadInput, match=says):
@@ -173,8 +178,9 @@ def test_files_that_are_not_gpt2(tmp_path):
     own_head = model.state_dict() | {"lm_head.weight": torch.zeros_like(model.wte.weight)}
     torch.save(own_head, tmp_path / "own_head.bin")
     torch.save({"wte.weight": torch.ones(3, 4)}, tmp_path / "part.bin")
-    for name, says in (("cut.bin", "truncated"), ("other.bin", "does not hold"), ("own_head.bin", "output layer of its own"),
-                       ("part.bin", "does not hold"), ("none.bin", "there is no"), ("empty", "holds neither"),
+    for name, says in (("cut.bin", "truncated"), ("other.bin", "does not hold"),
+                       ("part.bin", "does not hold"), ("own_head.bin", "output layer of its own"),
+                       ("none.bin", "there is no"), ("empty", "holds neither"),
                        ("cut.safetensors", "truncated|pip install safetensors")):
         with pytest.raises(BadInput, match=says):
             load_checkpoint(str(tmp_path / name))
@@ -189,8 +195,8 @@ def other_tokenizer(tmp_path):
 
 
 def padded(folder, n_rows):
-    """The exported weights in `folder` with rows in the embedding that are no id, as some published files have them,
-    and with values that would win everywhere if they could."""
+    """The exported weights in `folder` with rows in the embedding that are no id, as some published files
+    have them, and with values that would win everywhere if they could."""
     state = gpt2.read_tensors(gpt2.weights_file(str(folder)))
     weight = state["transformer.wte.weight"]                               # (V, C)
     more = torch.full((n_rows - len(weight), weight.shape[1]), 50.0)
@@ -202,8 +208,8 @@ def padded(folder, n_rows):
 
 
 def test_padded_ids_are_never_predicted_and_change_nothing(tmp_path, monkeypatch):
-    """Loss, gradients and generation with an embedding of more rows than ids, against the embedding without; and
-    with an output matrix that the fast form pads, as it does on a GPU."""
+    """Loss, gradients and generation with an embedding of more rows than ids, against the embedding without;
+    and with an output matrix that the fast form pads, as it does on a GPU."""
     path, model, enc = checkpoint(tmp_path / "a")
     V = enc.n_vocab
     ckpt, wide = load(padded(exported(path, tmp_path / "hf"), 320))
@@ -213,8 +219,8 @@ def test_padded_ids_are_never_predicted_and_change_nothing(tmp_path, monkeypatch
     n, ref_loss = y.numel(), torch.zeros(4, 32)
     for k in (n, 40, 100):
         results = []
-        for m, rows in ((model, lambda weight: weight), (wide, lambda weight: F.pad(weight, (0, 0, 0, 320 - V)))):
-            monkeypatch.setattr(fast_loss, "padded", rows)
+        for m, n_rows in ((model, V), (wide, 320)):
+            monkeypatch.setattr(fast_loss, "padded", lambda weight: F.pad(weight, (0, 0, 0, n_rows - V)))
             m.zero_grad()
             loss, losses, selected = fast_loss.selected_loss(m(x), m.output_weight, y, ref_loss, k,
                                                              train_slm.excess_loss)
@@ -249,7 +255,8 @@ def test_training_from_exported_weights_is_training_from_the_checkpoint(demo, tm
         traces = []
         for i, options in enumerate((dict(init_from=base), dict(init_from=folder), dict(init_from=wide),
                                      dict(init_from=base, crop=True, block_size=16))):
-            run = train(script, tmp_path / f"{script.__name__}{i}", demo, **how, **{"block_size": 32} | options)
+            folder_i = tmp_path / f"{script.__name__}{i}"
+            run = train(script, folder_i, demo, **how, **{"block_size": 32} | options)
             traces.append([r["loss"] for r in records(run)])
         assert traces[0] == traces[1] == pytest.approx(traces[2], abs=1e-5) and traces[3] != traces[0]
         ckpt = load_checkpoint(str(tmp_path / f"{script.__name__}2" / "ckpt.pt"))
