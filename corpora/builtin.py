@@ -118,6 +118,7 @@ def user(rng):
 
 
 def date(rng):
+    """A date and time, of which only the form can be predicted."""
     month = rng.choice(["Jan", "Apr", "Jul", "Oct"])
     return f" <{month}{rng.randint(10, 28)}-{rng.randint(10, 23)}:{rng.randint(10, 59)}>"
 

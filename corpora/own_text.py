@@ -65,6 +65,7 @@ class OwnText:
                 self.writers[name] = TokenWriter(folder, name, self.enc, label_names, n_tokens, n_documents)
 
     def about(self):
+        """A hash of all that the token files depend on."""
         files = [path for path in self.cfg.curated + self.cfg.noisy if os.path.exists(path)]
         states = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in files]
         about = [self.cfg, states, tokenizer_hash(self.enc), NAMES]
@@ -116,6 +117,7 @@ class OwnText:
         return len(tokens)
 
     def save(self):
+        """Note how far the token files are; an interruption loses only what comes after."""
         for name, writer in self.writers.items():
             writer.sync()
             self.state["written"][name] = (writer.n_tokens, writer.n_documents)

@@ -79,6 +79,7 @@ class TokenWriter:
             os.fsync(f.fileno())
 
     def close(self):
+        """Write the sidecar. Nothing can be added after it."""
         self.sync()
         for f in self.files:
             f.close()

@@ -34,9 +34,10 @@ before() {  # for a seed: two corpora (the second is for the control `clm_mixed`
   [ -f "$DATA/seed$1/noisy.json" ] ||
     $PYTHON prepare.py --curated "$raw/curated.jsonl" --noisy "$raw/noisy.jsonl" $corpus --max_tokens "$LIMIT" \
       --out "$DATA/seed$1"
+  curated_tokens=$(grep -o '"n_tokens": [0-9]*' "$DATA/seed$1/curated.json" | cut -d " " -f 2)
   [ -f "$DATA/mixed$1/noisy.json" ] ||  # all of the curated side, and as much noisy text as in the other
     $PYTHON prepare.py --curated "$raw/curated.jsonl" --noisy "$raw"/{curated,noisy}.jsonl $corpus \
-      --out "$DATA/mixed$1" --max_tokens $((LIMIT + $(grep -o '"n_tokens": [0-9]*' "$DATA/seed$1/curated.json" | cut -d " " -f 2)))
+      --out "$DATA/mixed$1" --max_tokens $((LIMIT + curated_tokens))
   train train_ref.py "$1" base --train noisy --train_tokens "$TOKENS" --lr 3e-3 --seed $((1000 + $1)) \
     --eval_every 250
   train train_ref.py "$1" ref --train curated --train_tokens $((TOKENS / 2)) --lr 1e-3 --eval_every 50 \
@@ -57,5 +58,6 @@ arm() {  # seed, name
 export -f train before arm
 export OMP_NUM_THREADS=1  # JOBS processes run at a time, a core each
 for s in $SEEDS; do echo "$s"; done | xargs -P "$JOBS" -I{} bash -euo pipefail -c "before {}"
-for a in $ARMS; do for s in $SEEDS; do echo "$s $a"; done; done | xargs -P "$JOBS" -I{} bash -euo pipefail -c "arm {}"
+for a in $ARMS; do for s in $SEEDS; do echo "$s $a"; done; done |
+  xargs -P "$JOBS" -I{} bash -euo pipefail -c "arm {}"
 $PYTHON plot.py --runs "$OUT"

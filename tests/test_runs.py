@@ -18,7 +18,8 @@ from model import GPT, GPTConfig
 pytestmark = pytest.mark.slow
 
 MERGES = ["#version: 0.2", "Ġ t", "Ġt h", "Ġth e", "i n", "a n", "e r", "o n", "Ġ a", "Ġ =", "Q u"]
-OWM = dict(TRAIN="train.jsonl", MATH="MATH", NOISY="web.jsonl", TOKENIZER="merges.txt", TOKENS=60000, TASKS="gsm8k")
+OWM = dict(TRAIN="train.jsonl", MATH="MATH", NOISY="web.jsonl", TOKENIZER="merges.txt", TOKENS=60000,
+           TASKS="gsm8k")
 
 
 def sh(script, folder, code=0, **variables):
@@ -88,7 +89,7 @@ def test_openwebmath(files, corpus):
 
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_gpt2_math(files, corpus, tmp_path, gpus):
-    """All of it from GPT-2 weights, with one process and with two; then the same again, which finds everything done."""
+    """All of it from GPT-2 weights, with one process and with two; the same again then finds it done."""
     names = ["clm", "random" if gpus == 1 else "slm"]
     how = dict(BASE="gpt2", DATA=corpus, OUT=tmp_path / "out", DATA_DIR=files / "tasks", TASKS="gsm8k",
                DEVICE="cpu", GPUS=gpus, ARMS=" ".join(names))
@@ -116,8 +117,8 @@ def test_real_text(tmp_path):
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
     merges = "".join(f"{a} {b}\n" for a in letters for b in letters)
     (tmp_path / "merges.txt").write_text("#version: 0.2\n" + merges)
-    sh("real.sh", tmp_path, MATH="math.tex", TOKENIZER="merges.txt", SEEDS=0, OUT=tmp_path / "out", DATA=tmp_path / "data",
-       ARMS="clm slm clm_mixed")
+    sh("real.sh", tmp_path, MATH="math.tex", TOKENIZER="merges.txt", SEEDS=0, OUT=tmp_path / "out",
+       DATA=tmp_path / "data", ARMS="clm slm clm_mixed")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["arms"]) == {"clm", "slm", "clm_mixed", "ref"}
     sizes = {name: Tokens(str(tmp_path / "data" / folder), name, 1).meta["n_tokens"]
