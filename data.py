@@ -105,8 +105,8 @@ class Scores:
             raise BadInput(f"the scores in {folder} are of another corpus than {tokens.path}.bin: run "
                            f"score.py on it")
         if state["block_size"] != tokens.T:
-            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not {tokens.T}: "
-                           f"the contexts must be the same; run score.py with --block_size {tokens.T}")
+            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not {tokens.T}, "
+                           f"and contexts must be the same; run score.py with --block_size {tokens.T}")
         if name == "entropy" and name not in state.get("files", []):
             raise BadInput(f"the scores in {folder} have no entropy: run score.py with --entropy, into "
                            f"another folder")

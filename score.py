@@ -31,7 +31,7 @@ from common import load_checkpoint, model_of
 from data import Tokens
 from engine import fast_loss
 from engine.cli import BadInput, Progress, run
-from engine.files import file_hash, read_json, replacing, write_json
+from engine.files import file_hash, read_json, write_json
 from engine.ranks import Ranks
 from extras import logprobs
 from extras.gpt2 import weights_file
@@ -77,8 +77,11 @@ def score_rows(model, x, y, entropy=False):
 
 
 def main(cfg):
-    if cfg.write_texts or cfg.from_logprobs:
-        return other_program(cfg)
+    if cfg.write_texts or cfg.from_logprobs:  # another program's model
+        tokens = Tokens(cfg.data, cfg.corpus, cfg.block_size)
+        if cfg.write_texts:
+            return logprobs.write_texts(cfg.write_texts, tokens, cfg.data)
+        return report(cfg.out, tokens, logprobs.make_scores(cfg, tokens))
     ranks = Ranks(cfg.device)
     checkpoint = load_checkpoint(cfg.ckpt)
     model_T = checkpoint["model_config"]["block_size"]
@@ -159,30 +162,6 @@ class ScoreFiles:
     def close(self):
         for f in self.files.values():
             f.close()
-
-
-def other_program(cfg):
-    """--write_texts: the text of each row; --from_logprobs: scores from what another program made of
-    these."""
-    if cfg.from_logprobs and os.path.exists(os.path.join(cfg.out, "scores.json")):
-        raise BadInput(f"{cfg.out} already holds scores: choose another --out, or delete the folder")
-    tokens = Tokens(cfg.data, cfg.corpus, cfg.block_size)
-    if cfg.write_texts:
-        logprobs.write_texts(cfg.write_texts, tokens, cfg.data)
-        print(f"{cfg.write_texts}: the texts of {tokens.n_rows:,} rows of {tokens.T} targets")
-        return
-    start, progress = time.time(), Progress("scores", tokens.n_rows, "rows")
-    losses = logprobs.losses_from(cfg.from_logprobs, tokens, cfg.data, progress)   # (n_rows, T)
-    progress.close()
-    os.makedirs(cfg.out, exist_ok=True)
-    with replacing(os.path.join(cfg.out, "loss.bin"), "wb") as f:
-        f.write(losses.tobytes())
-    seconds = time.time() - start
-    write_json(os.path.join(cfg.out, "scores.json"), {
-        "corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(cfg.from_logprobs),
-        "block_size": tokens.T, "tokenizer_sha256": tokens.tokenizer_sha256, "files": ["loss"],
-        "n_rows": tokens.n_rows, "rows_done": tokens.n_rows, "seconds": seconds})
-    report(cfg.out, tokens, seconds)
 
 
 def report(folder, tokens, seconds):

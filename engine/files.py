@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import subprocess
+import time
 import zlib
 
 from engine.cli import BadInput
@@ -41,18 +42,33 @@ def locked(path, wait=False):
     neither kind of lock, nothing is held.
     """
     with open(path, "a+b") as f:
-        try:
-            import fcntl  # Unix
-            fcntl.flock(f, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            with contextlib.suppress(ImportError):
-                import msvcrt  # Windows
-                f.seek(0)
-                try:
-                    msvcrt.locking(f.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-                except OSError as e:
-                    raise BlockingIOError(e.errno, "held by another process", path)
+        while True:
+            try:
+                lock(f)
+                break
+            except BlockingIOError:
+                if not wait:
+                    raise
+                time.sleep(0.5)
         yield
+
+
+def lock(f):
+    """Lock an open file, until it is closed, or raise BlockingIOError."""
+    try:
+        import fcntl  # Unix
+    except ImportError:
+        try:
+            import msvcrt  # Windows
+        except ImportError:
+            return
+        f.seek(0)
+        try:
+            msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as e:
+            raise BlockingIOError(e.errno, "held by another process", f.name)
+    else:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_json(path, value):

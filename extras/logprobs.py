@@ -19,12 +19,14 @@ evenly over the token's bytes, and the loss of one of ours is the sum over its o
 a token that both have, and in sum for a stretch of text that begins and ends with a token in both.
 """
 import json
+import os
+import time
 
 import numpy as np
 
 from corpora.tokenizers import load_tokenizer
-from engine.cli import BadInput
-from engine.files import json_rows, replacing
+from engine.cli import BadInput, Progress
+from engine.files import file_hash, json_rows, replacing, write_json
 
 
 def row_bytes(tokens, enc, r):
@@ -51,6 +53,26 @@ def write_texts(path, tokens, folder):
             token_bytes, start, end = row_bytes(tokens, enc, r)
             text = b"".join(token_bytes)[start:end].decode()
             f.write(json.dumps({"row": r, "text": text}) + "\n")
+    print(f"{path}: the texts of {tokens.n_rows:,} rows of {tokens.T} targets")
+
+
+def make_scores(cfg, tokens):
+    """--from_logprobs of score.py: write loss.bin and scores.json into cfg.out. Returns the seconds it took.
+    Raises BadInput."""
+    if os.path.exists(os.path.join(cfg.out, "scores.json")):
+        raise BadInput(f"{cfg.out} already holds scores: choose another --out, or delete the folder")
+    start, progress = time.time(), Progress("scores", tokens.n_rows, "rows")
+    losses = losses_from(cfg.from_logprobs, tokens, cfg.data, progress)                         # (n_rows, T)
+    progress.close()
+    os.makedirs(cfg.out, exist_ok=True)
+    with replacing(os.path.join(cfg.out, "loss.bin"), "wb") as f:
+        f.write(losses.tobytes())
+    seconds = time.time() - start
+    write_json(os.path.join(cfg.out, "scores.json"), {
+        "corpus": cfg.corpus, "corpus_sha256": tokens.sha256, "ckpt_sha256": file_hash(cfg.from_logprobs),
+        "block_size": tokens.T, "tokenizer_sha256": tokens.tokenizer_sha256, "files": ["loss"],
+        "n_rows": tokens.n_rows, "rows_done": tokens.n_rows, "seconds": seconds})
+    return seconds
 
 
 def align(token_bytes, start, end, their_tokens, logprobs):
