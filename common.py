@@ -28,7 +28,7 @@ class TrainConfig:
     resume: bool = False            # go on with the run in this folder, if there is one
     init_from: str = ""             # start from the model of this checkpoint, or from gpt2, gpt2-medium, ...
     crop: bool = False              # with init_from: forget the positions beyond block_size
-    # model
+    # model (with init_from its sizes and biases are the checkpoint's, whatever these say)
     n_layer: int = 2                # blocks
     n_head: int = 2                 # attention heads
     n_embd: int = 64                # channels
@@ -42,7 +42,7 @@ class TrainConfig:
     lr: float = 6e-3                # highest learning rate
     min_lr: float = 0.0             # learning rate at the end
     warmup_steps: int = 50          # linear warm-up
-    decay: float = 1.0              # share of the steps over which the learning rate decays, by a cosine
+    decay: float = 1.0              # share of the steps after the warm-up over which the learning rate decays
     weight_decay: float = 0.1       # AdamW's, on matrices only
     beta2: float = 0.95             # AdamW's second-moment decay
     grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
@@ -97,16 +97,17 @@ class TrainConfig:
 
     def may_differ(self):
         """The options that may differ when a run is resumed: where it runs and what it records, not what it
-        computes."""
-        return {"resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device",
-                "compile", "fsdp", "fast", "micro_rows"}
+        computes. (With patience, evaluations decide when it stops.)"""
+        names = {"resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device",
+                 "compile", "fsdp", "fast", "micro_rows"}
+        return names - ({"eval_every"} if self.patience else set())
 
 
 # ----------------------------------------------------------------------------------------------- optimisation
 
 def learning_rate(step, cfg):
-    """Linear warm-up, constant, then half a cosine down to cfg.min_lr over the last cfg.decay of the
-    steps."""
+    """Linear warm-up, constant, then half a cosine down to cfg.min_lr over the last cfg.decay of the steps
+    after the warm-up."""
     if step < cfg.warmup_steps:
         return cfg.lr * (step + 1) / (cfg.warmup_steps + 1)
     decay_steps = max(1, round(cfg.decay * (cfg.steps - cfg.warmup_steps)))
@@ -134,25 +135,30 @@ def save_checkpoint(path, checkpoint):
         with replacing(path, "wb") as f:
             torch.save(checkpoint, f)
     except (OSError, RuntimeError) as e:  # torch's writer turns an OSError into a RuntimeError
-        raise BadInput(f"could not save {path} ({str(e).splitlines()[0]}): free some space and run the same "
-                       f"command with --resume; the checkpoint before it is as it was")
+        raise BadInput(f"could not save {path} ({str(e).splitlines()[0]}): free some space and run the "
+                       f"command again (a training run with --resume); what was there before is as it was")
 
 
-def load_checkpoint(path, device="cpu"):
+def load_checkpoint(path):
     """What `save_checkpoint` saved, tensors and plain values only; or GPT-2's weights (extras/gpt2.py).
     Raises BadInput."""
     if gpt2.is_gpt2(path):
-        return gpt2.load(path, device)
+        return gpt2.load(path)
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-        checkpoint["model"], checkpoint["tokenizer_sha256"], GPTConfig(**checkpoint["model_config"])
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"model", "model_config", "tokenizer_sha256"} - checkpoint.keys()
+        if missing:
+            raise KeyError(*missing)
+        GPTConfig(**checkpoint["model_config"])  # raises TypeError where it is some other program's
         return checkpoint
     except FileNotFoundError:
         raise BadInput(f"there is no checkpoint {path}: train one with train_ref.py or train_slm.py, or give "
                        f"another")
+    except PermissionError:
+        raise
     except Exception as e:  # truncated archives raise a dozen kinds
-        raise BadInput(f"{path} is not a checkpoint of this repository, or is truncated "
-                       f"({type(e).__name__}); delete it, or train it again")
+        raise BadInput(f"{path} is not a checkpoint of this repository, is truncated, or does not fit into "
+                       f"memory ({type(e).__name__}): give another, or train it again")
 
 
 def model_of(checkpoint, path, tokenizer_sha256, source, **changes):
@@ -161,7 +167,7 @@ def model_of(checkpoint, path, tokenizer_sha256, source, **changes):
     if checkpoint["tokenizer_sha256"] != tokenizer_sha256:
         raise BadInput(f"{path} was trained with another tokenizer than that of {source}: give its own "
                        f"--data, a corpus made with the model's tokenizer")
-    model = GPT(GPTConfig(**checkpoint["model_config"] | changes))
+    model = GPT(GPTConfig(**(checkpoint["model_config"] | changes)))
     try:
         model.load_state_dict(checkpoint["model"])
     except RuntimeError as e:
@@ -177,13 +183,12 @@ def load_model(path, tokenizer_sha256, source, device):
 
 
 def initial_model(cfg, train):
-    """(model, checkpoint): fresh, from cfg.init_from, or where the run in cfg.out stopped; only then with
-    its checkpoint, else None. train: the Tokens to train on."""
+    """The model to train, and the checkpoint to resume from or None. The model is fresh, or that of
+    cfg.init_from, or that of the run in cfg.out if this is to be resumed. train: the Tokens to train on."""
     torch.manual_seed(cfg.seed)
-    resumed = os.path.join(cfg.out, "ckpt.pt")
-    if not (cfg.resume and os.path.exists(resumed)):
-        resumed = None
-    path = resumed or cfg.init_from
+    last = os.path.join(cfg.out, "ckpt.pt")
+    resuming = cfg.resume and os.path.exists(last)
+    path = last if resuming else cfg.init_from
     if not path:
         sizes = cfg.block_size, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd
         return GPT(GPTConfig(*sizes, dropout=cfg.dropout, bias=cfg.bias)), None
@@ -196,7 +201,7 @@ def initial_model(cfg, train):
         config["block_size"] = cfg.block_size
         state["wpe.weight"] = state["wpe.weight"][:cfg.block_size].clone()  # (T, C)
     model = model_of(checkpoint, path, train.tokenizer_sha256, cfg.data, dropout=cfg.dropout)
-    return model, checkpoint if resumed else None
+    return model, checkpoint if resuming else None
 
 
 def compiled_and_parallel(raw_model, cfg, ranks):
@@ -212,8 +217,8 @@ def compiled_and_parallel(raw_model, cfg, ranks):
 
 
 class RunFolder:
-    """The folder of a training run: config.json, metrics.jsonl (append-only), checkpoints, and done.json at
-    the end.
+    """The folder of a training run: config.json, metrics.jsonl (a line per log and per evaluation),
+    checkpoints, and done.json at the end.
 
     A folder that holds a run is not written over: BadInput, unless cfg.resume; then the run must have the
     same options, but for cfg.may_differ(). made_from: hashes of what the run reads. Of several processes the
@@ -323,4 +328,5 @@ def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
     if tokens.labels is None:
         return losses.mean().item(), None
     in_solution = torch.isin(tokens.row_labels(np.arange(n_rows)), tokens.label_numbers("solution"))
-    return losses.mean().item(), losses[in_solution].mean().item()
+    solution_loss = losses[in_solution].mean().item() if in_solution.any() else None
+    return losses.mean().item(), solution_loss

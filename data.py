@@ -12,7 +12,7 @@ epoch is a seeded permutation of the rows, and a batch is a function of (seed, s
 at a step needs no other state.
 
 A corpus folder holds tokenizer.json and four token files, each a flat array NAME.bin with a sidecar
-NAME.json and, where the kind of every token is known, NAME.labels.bin (a byte a token):
+NAME.json and, where every token's true label is known, NAME.labels.bin (a byte a token):
 
     curated   what the reference model is trained on
     noisy     what the language model is trained on
@@ -53,7 +53,8 @@ class Tokens:
         if n < T + 1:
             raise BadInput(f"{path}.bin has {n:,} tokens, fewer than one row of {T} and its last target")
         self.path, self.T, self.n_rows = path, T, (n - 1) // T
-        self.tokens, self.labels = np.memmap(path + ".bin", dtype=self.dtype, mode="r"), None           # (n,)
+        self.tokens = np.memmap(path + ".bin", dtype=self.dtype, mode="r")                              # (n,)
+        self.labels = None
         if self.label_names:
             self.labels = np.memmap(path + ".labels.bin", dtype=np.uint8, mode="r")                     # (n,)
         self.token_rows, self.label_rows = self.as_rows(self.tokens), self.as_rows(self.labels)
@@ -105,8 +106,8 @@ class Scores:
             raise BadInput(f"the scores in {folder} are of another corpus than {tokens.path}.bin: run "
                            f"score.py on it")
         if state["block_size"] != tokens.T:
-            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not {tokens.T}, "
-                           f"and contexts must be the same; run score.py with --block_size {tokens.T}")
+            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not "
+                           f"{tokens.T}, and contexts must be equal; run score.py with --block_size {tokens.T}")
         if name == "entropy" and name not in state.get("files", []):
             raise BadInput(f"the scores in {folder} have no entropy: run score.py with --entropy, into "
                            f"another folder")
@@ -128,7 +129,8 @@ class Scores:
 
 
 def batch(n_rows, batch_rows, seed, step):
-    """Row numbers of the batch of this step, (batch_rows,): every epoch is a permutation of its own."""
+    """Row numbers of the batch of this step, (batch_rows,). Each epoch goes through all rows in an order of
+    its own."""
     at = np.arange(step * batch_rows, (step + 1) * batch_rows)
     epochs = at // n_rows  # a batch at the end of one may reach into the next
     parts = [permutation(n_rows, seed, int(e))[at[epochs == e] % n_rows] for e in np.unique(epochs)]

@@ -74,8 +74,10 @@ class Config:
         if (self.problems or self.shots_from) and set(self.task) - {"demo"}:
             yield ("--problems and --shots_from are for the task demo; put the test file of another one into "
                    "--data_dir")
-        if min(self.n, self.max_new_tokens, self.samples, self.batch_size) < 0 or self.shots < -1:
-            yield "n, max_new_tokens, samples and batch_size must not be negative"
+        smallest = {"n": 0, "max_new_tokens": 0, "samples": 0, "batch_size": 0, "shots": -1}
+        for name, least in smallest.items():
+            if getattr(self, name) < least:
+                yield f"{name} must be at least {least}, not {getattr(self, name)}"
         if self.temperature <= 0:
             yield (f"temperature must be above 0, not {self.temperature}; leave out --samples for greedy "
                    f"answers alone")
@@ -109,11 +111,11 @@ def prepare(name, cfg):
 def draw_shots(problems, worked, n, seed):
     """For each problem n of the `worked` ones, as texts; none that is a test problem. Raises BadInput."""
     tests = {p["question"] for p in problems}
-    worked = [w["question"] + w["solution"] for w in worked if w["question"] not in tests]
-    if n > len(worked):
-        raise BadInput(f"{n} shots wanted, but the worked problems (--shots_from) are {len(worked)} without "
+    texts = [w["question"] + w["solution"] for w in worked if w["question"] not in tests]
+    if n > len(texts):
+        raise BadInput(f"{n} shots wanted, but the worked problems (--shots_from) are {len(texts)} without "
                        f"the test items")
-    return [random.Random(f"{seed}-{number}").sample(worked, n) for number in range(len(problems))]
+    return [random.Random(f"{seed}-{number}").sample(texts, n) for number in range(len(problems))]
 
 
 def fit_prompt(question, shots, separator, enc, room):
@@ -130,8 +132,9 @@ def fit_prompt(question, shots, separator, enc, room):
 # ------------------------------------------------------------------------------------------------- generation
 
 def free_batch_size(model, prompts, new_tokens):
-    """How many problems may be generated together: so many that their keys and values fit into a third of the
-    free memory, beside those of the prefix that they share."""
+    """How many problems may be generated together: as many as what each needs beside the shared prefix (keys
+    and values of its own tokens, logits and probabilities of the next) fits into a third of the free
+    memory."""
     if not prompts:
         return 1
     device = model.output_weight.device
@@ -152,7 +155,7 @@ def answer_batch(model, enc, rows, prompts, cfg):
     with --samples a list `samples`, with --likelihood what `add_likelihoods` says. prompts: a list of
     token ids for each row."""
     stop_texts = TASKS[cfg.task[0]].style.stop
-    longest = max(map(len, stop_texts))  # a token is a character or more, so as many tokens hold a stop text
+    longest = max(map(len, stop_texts))  # they are ASCII and a token is a byte or more
 
     def stop(new_tokens):
         tail = enc.decode(new_tokens[-longest:])

@@ -74,8 +74,8 @@ def token_saving(clm, arm, measure):
     Returns {"times": None where it does not get there, "censored", "most"}, or None where the measure was
     not taken. The goal is CLM's figure at the end of its learning-rate decay, read off a curve whose own
     decay comes later: a conservative reading. All runs share their first point, the model they start from,
-    so the next one is the first that counts. A run that is past the goal there may have been so at any time
-    before: its saving is censored, it is at least `most`.
+    so the next one is the first that counts. A run that is past the goal there may have passed it at any time
+    before: its saving is censored, and at least `most`.
     """
     x = "accuracy_tokens" if measure == "accuracy" else "tokens"
     if not clm[measure] or len(arm[measure]) < 2:
@@ -89,24 +89,27 @@ def token_saving(clm, arm, measure):
 def saving_over_seeds(savings):
     """One entry of results["token_saving"], from the `token_saving` of each seed.
 
-    The geometric mean and its interval where no seed's saving is censored. Where one is, its true value may
-    be anything above, and the median of the seeds stands alone (if all get there).
+    The geometric mean and its interval, where all seeds get there and no saving is censored. Where all get
+    there and one is censored, its true value may be anything above, and the median of the seeds stands
+    alone.
     """
     not_measured = {"times": None, "censored": False, "most": 0}
     savings = [s or not_measured for s in savings]
     times = [s["times"] for s in savings]
     entry = {"per_seed": times, "censored": [s["censored"] for s in savings],
              "most": max(s["most"] for s in savings)}
-    if not any(entry["censored"]):
-        entry |= interval(times, ratios=True) or {}
-    elif None not in times:
+    if None in times:
+        return entry  # a mean over those that get there would flatter the arm
+    if any(entry["censored"]):
         entry["median"] = float(np.median(times))
+    else:
+        entry |= interval(times, ratios=True)
     return entry
 
 
 def saving_text(saving):
-    """The same as text: '2.3x (1.6 to 3.3)', or '>= 40.0x (first point of the grid)' where no more is
-    known."""
+    """An entry of results["token_saving"] as text: '2.3x (1.6 to 3.3)', or '>= 40.0x (first point of the
+    grid)' where no more is known."""
     n = len(saving["per_seed"])
     n_reached = sum(times is not None for times in saving["per_seed"])
     if not saving["most"]:
@@ -198,9 +201,12 @@ def public_tasks(folder, name):
         weights = "best"
     found = {}
     for path in sorted(glob.glob(os.path.join(folder, where, "summary.jsonl"))):
+        latest = {}  # {task: record}: one a seed, however often it was evaluated
         for r in read_jsonl(path):
             if r.get("task", "demo") != "demo" and weights in (None, r["ckpt"]):
-                found.setdefault(r["task"], []).append(r)
+                latest[r["task"]] = r
+        for task, r in latest.items():
+            found.setdefault(task, []).append(r)
     return {task: {k: interval([r.get(k) for r in rows]) for k in ("accuracy", "solution_loss")}
             for task, rows in found.items()}
 
@@ -219,8 +225,10 @@ def headline(results, path):
         x = "accuracy_tokens" if measure == "accuracy" else "tokens"
         top = 0.0
         for name, arm in ARMS.items():
-            if name not in arms or name.endswith("_tuned") or not arms[name]["final"][measure]:
+            if name not in arms or name.endswith("_tuned"):
                 continue
+            if not any(seed[measure] for seed in arms[name]["seeds"].values()):
+                continue  # it has figures of its end alone
             curve = mean_curve(arms[name]["seeds"], x, measure)
             strong = name in ("clm", "slm")
             at = millions(curve["x"])
@@ -284,7 +292,8 @@ def selection_figure(results, path):
         if ax.lines:
             ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2)
         else:
-            ax.text(0.5, 0.5, "this corpus has no true labels", ha="center", transform=ax.transAxes)
+            ax.text(0.5, 0.5, "not logged: no such run, or no true labels", ha="center",
+                    transform=ax.transAxes)
     save_figure(fig, path)
 
 

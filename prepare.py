@@ -61,6 +61,11 @@ class Config:
             yield "answer_field needs files with fields: a .txt has none"
         if self.answer_field and self.answer_field not in self.field:
             yield f"answer_field {self.answer_field!r} must be one of --field: {' '.join(self.field)}"
+        if self.check_overlap and self.curated:
+            yield "--check_overlap looks at a corpus that is there: make it first, without this option"
+        for name in ("curated_repeats", "max_tokens"):
+            if getattr(self, name) < 0:
+                yield f"{name} must not be negative, but is {getattr(self, name)}"
         if not 0 < self.held_out < 0.5:
             yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
         for name in set(self.check_overlap) - set(TASKS):
@@ -142,6 +147,9 @@ def write_problems(path, documents):
 def main(cfg):
     if cfg.check_overlap:
         return check_overlap(cfg.check_overlap, cfg.out, cfg.data_dir)
+    if cfg.curated and os.path.exists(os.path.join(cfg.out, "noisy+curated.json")):
+        raise BadInput(f"{cfg.out} holds the built-in corpus, whose problems would be taken for yours: "
+                       f"choose another --out")
     # The corpus is written into a folder beside it, so that what fails leaves the old corpus as it was.
     os.makedirs(cfg.out, exist_ok=True)
     out = os.path.realpath(cfg.out)

@@ -1,5 +1,5 @@
 """
-Step 2: the reference model's loss of every token of a corpus, one forward pass per token.
+Step 2: the reference model's loss of every token of a corpus, from one forward pass over each row.
 
     python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores
     python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores_entropy --entropy
@@ -18,7 +18,8 @@ the entropy of the model's prediction, which the paper's self-reference needs. s
 scores were made from and how far they are: run the same command again to go on where it stopped.
 
 Where the corpus has true labels, the mean loss of each is printed. Look at `solution` and `result`: where
-they are high, the model does not know the solutions in noisy context, and what it selects is useless.
+they are high, the reference model does not know the solutions in noisy context, and a selection by it is
+useless.
 """
 import os
 import time
@@ -57,8 +58,10 @@ class Config:
             yield f"block_size must not be negative, but is {self.block_size}"
         if (self.from_logprobs or self.write_texts) and not self.block_size:
             yield "from_logprobs and write_texts need --block_size, that of the training run"
-        if self.from_logprobs and self.entropy:
-            yield "from_logprobs has no entropy to write"
+        if self.from_logprobs and self.write_texts:
+            yield "write_texts comes first, from_logprobs when the other program has answered: give one"
+        if self.entropy and (self.from_logprobs or self.write_texts):
+            yield "entropy needs a --ckpt, not from_logprobs or write_texts"
 
 
 @torch.no_grad()
@@ -72,8 +75,11 @@ def score_rows(model, x, y, entropy=False):
     loss = fast_loss.token_losses(hidden, model.output_weight, y)                  # (B, T)
     if not entropy:
         return [loss]
-    log_p = (torch.log_softmax(model.logits(row).float(), dim=-1) for row in hidden)  # (T, V) each
-    return [loss, torch.stack([-(p.exp() * p).sum(dim=-1) for p in log_p])]        # (B, T) each
+    entropies = []
+    for row in hidden:  # one at a time: the logits of all rows are large
+        log_p = torch.log_softmax(model.logits(row).float(), dim=-1)               # (T, V)
+        entropies.append(-(log_p.exp() * log_p).sum(dim=-1))                       # (T,)
+    return [loss, torch.stack(entropies)]                                          # (B, T) each
 
 
 def main(cfg):
@@ -172,7 +178,7 @@ def report(folder, tokens, seconds):
     print(f"{folder}: {losses.size:,} tokens of {tokens.path}.bin, mean reference loss {mean:.3f}, "
           f"{seconds:.0f} s")
     if not known.all():
-        print(f"  of {losses.size - known.sum():,} it is not known")
+        print(f"  the loss of {losses.size - known.sum():,} is not known")
     if tokens.labels is None:
         return
     labels = tokens.labels[1:losses.size + 1]  # of the targets

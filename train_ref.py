@@ -5,7 +5,7 @@ Step 1: train on every token (CLM): a reference model on curated text, or a base
     python train_ref.py --init_from out/base/ckpt.pt --train_tokens 6e5 --lr 2e-3 --eval_every 20 --patience 8
 
 The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is
-the method. Several GPUs: torchrun --nproc_per_node 4 in the place of python.
+the method. Several GPUs: torchrun --nproc_per_node 4 -- in the place of python.
 
 The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume
 from), best.pt (lowest loss on held-out `val`) and, at the end, done.json.

@@ -5,7 +5,7 @@ Step 3: train on the tokens of highest excess loss (SLM), or on all, with --keep
     python train_slm.py --keep 1.0 --out out/clm --init_from out/base/ckpt.pt --lr 1e-3
 
 The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is
-the method. Several GPUs: torchrun --nproc_per_node 4 in the place of python.
+the method. Several GPUs: torchrun --nproc_per_node 4 -- in the place of python.
 
 The run folder OUT gets config.json, metrics.jsonl (a line per log and per evaluation), ckpt.pt (to resume
 from), best.pt (lowest loss on held-out `val`) and, at the end, done.json.

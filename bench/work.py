@@ -102,7 +102,7 @@ def slm_naive(work, n_micro, keep):
         n, k = y.numel(), round(keep * y.numel())
         with work.ranks.autocast():
             with torch.no_grad():
-                _, ref_loss = work.nanogpt_losses(work.reference_model, x, y, "none")   # (n,)
+                ref_loss = work.nanogpt_losses(work.reference_model, x, y, "none")[1]  # (n,)
             logits, loss = work.nanogpt_losses(work.model, x, y, "none")       # (B, T, V), (n,)
         best = (loss.detach() - ref_loss).argsort(descending=True)[:k]         # (k,) token numbers
         mask = torch.zeros(n, device=y.device).index_fill_(0, best, 1)         # (n,)

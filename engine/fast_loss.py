@@ -38,8 +38,8 @@ def selected_loss(hidden, weight, targets, ref_loss, k, score):
 
 
 def selected_before_loss(hidden, weight, targets, ref_loss, k, score):
-    """The same for a score that needs no loss: score(None, ref_loss). Only the selected tokens cost anything
-    in the output layer; the loss of the others comes out as NaN, not known."""
+    """What `selected_loss` returns, for a score that needs no loss: score(None, ref_loss). Only the selected
+    tokens cost anything in the output layer; the loss of the others comes out as NaN, not known."""
     n = targets.numel()
     ranked = score(None, ref_loss).flatten().argsort(descending=True, stable=True)          # (n,)
     best = ranked[:k].sort().values                                                      # (k,), in text order
@@ -55,13 +55,15 @@ def selected_before_loss(hidden, weight, targets, ref_loss, k, score):
 def token_losses(hidden, weight, targets):
     """The losses of all tokens, without gradient. hidden: (..., C), weight: (V, C), targets: (...). Returns
     (...)."""
-    dtype = compute_dtype(hidden)
-    h, w, y = hidden.flatten(0, -2).to(dtype), weight.to(dtype), targets.flatten()      # (n, C), (V, C), (n,)
-    loss = torch.cat([loss_in_slices(h[a:b] @ w.t(), y[a:b]) for a, b in chunks(len(h), w)])
+    V, dtype = len(weight), compute_dtype(hidden)
+    h, w = hidden.flatten(0, -2).to(dtype), padded(weight.to(dtype))      # (n, C), (V or a little more, C)
+    y = targets.flatten()                                                 # (n,)
+    loss = torch.cat([loss_in_slices((h[a:b] @ w.t())[:, :V], y[a:b]) for a, b in chunks(len(h), w)])
     return loss.view(targets.shape)
 
 
 def run_fast(hidden, weight, targets, ref_loss, k, score):
+    """FastLoss with (B, T) in the place of (n,). ref_loss and score may be None where k is all tokens."""
     h, y = hidden.flatten(0, 1), targets.flatten()                                          # (n, C), (n,)
     flat_ref = None if ref_loss is None else ref_loss.flatten()                             # (n,)
     loss_sum, loss, selected = FastLoss.apply(h, weight, y, flat_ref, k, score)
@@ -101,7 +103,8 @@ class FastLoss(torch.autograd.Function):
         spans = chunks(n, w)
         chunk_size = spans[0][1]
         chunk_logits = torch.empty(chunk_size, len(w), dtype=dtype, device=device)  # new memory costs more
-        waiting = WaitingRoom(chunk_size, min(k, n - k) if len(spans) > 1 else 0, chunk_logits)
+        most_that_wait = min(k, n - k) if len(spans) > 1 else 0
+        waiting = WaitingRoom(chunk_size, most_that_wait, chunk_logits)
         for a, b in spans:
             logits = chunk_logits[:b - a]                                 # (b - a, len(w))
             torch.mm(h[a:b], w.t(), out=logits)
@@ -139,14 +142,15 @@ class WaitingRoom:
     """
 
     def __init__(self, chunk_size, most_that_wait, chunk_logits):
-        # Where there is one chunk only, its logits are used where they are.
+        # Where no token waits for another chunk (one chunk, or all selected, or none), logits are used
+        # where they are.
         self.size = most_that_wait + chunk_size if most_that_wait else 0
         self.held = chunk_logits.new_empty(self.size, chunk_logits.size(1))
         self.chunk_logits = chunk_logits
         self.tokens = self.places = torch.empty(0, dtype=torch.long, device=chunk_logits.device)
 
     def take_in(self, tokens, logits):
-        """All of a chunk: numbers (m,) and logits (m, V)."""
+        """All of a chunk: numbers (m,) and logits (m, len(w))."""
         free = torch.arange(len(tokens), device=tokens.device)
         if self.size:
             used = torch.zeros(self.size, dtype=torch.uint8, device=tokens.device)
@@ -193,7 +197,7 @@ def compile_passes(backend="inductor"):
 
 
 def compute_dtype(t):
-    """Of matrix products with t: autocast's where it is on, else t's own."""
+    """The dtype of matrix products with t: autocast's where it is on, else t's own."""
     kind = t.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -207,8 +211,10 @@ def padded(weight):
 
 
 def chunks(n, weight):
-    """[(0, a), (a, b), ..., (z, n)]: of equal size, with logits enough to keep a matrix product busy, and no
-    more."""
-    most = max(1, (2**25 if weight.device.type == "cpu" else 2**27) // len(weight))
-    rows = math.ceil(n / math.ceil(n / most)) if n else 1
+    """[(0, a), (a, b), ..., (z, n)]: of equal size but for the last, with logits enough to keep a matrix
+    product busy, and no more. [(0, 0)] where there are no tokens."""
+    most_logits = 2**25 if weight.device.type == "cpu" else 2**27
+    most_rows = max(1, most_logits // len(weight))
+    n_chunks = max(1, math.ceil(n / most_rows))
+    rows = max(1, math.ceil(n / n_chunks))
     return [(a, min(a + rows, n)) for a in range(0, n, rows)] or [(0, 0)]

@@ -43,7 +43,7 @@ class LayerCache:
         P, S = self.k_shared.size(1), self.k_own.size(2)
         row = torch.arange(B, device=q.device).unsqueeze(1)                          # (B, 1)
         slot = self.positions - P                                                    # (B, T)
-        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, H, D): indices around a slice want it so
+        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, H, D): torch puts the indices first
         self.k_own[row, :, slot], self.v_own[row, :, slot] = k.to(self.k_own.dtype), v.to(self.v_own.dtype)
         q = q / math.sqrt(D)
         shared = torch.einsum("bhtd,hpd->bhtp", q, self.k_shared)                    # (B, H, T, P)
@@ -167,7 +167,7 @@ def run_prompts(model, prompts, P, caches):
     last, some = [], max(1, tokens_at_once(model) // (T - P))
     for r in range(0, B, some):  # a few rows at a time, which need less padding too
         rows, S = slice(r, r + some), max(lengths[r:r + some]) - P
-        part = [cache.part(rows, cache.k_own.size(2)) for cache in caches]
+        part = [cache.part(rows, S) for cache in caches]
         hidden = run_cached(model, idx[rows, :S], positions[rows, :S], part)         # (some, S, C)
         last.append(hidden[torch.arange(len(hidden), device=device), ends[rows]])    # (some, C)
     return torch.cat(last)

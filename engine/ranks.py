@@ -33,8 +33,9 @@ class Ranks:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         if self.world > 1:
             # A long timeout: who is done with its questions waits for the others. A dead process torchrun
-            # sees at once.
-            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            # sees at once. Numbers of the host, such as whether Ctrl-C was pressed, go by gloo, which does
+            # not wait for a GPU.
+            backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
             try:
                 torch.distributed.init_process_group(backend, timeout=datetime.timedelta(hours=2))
             except (RuntimeError, ValueError) as e:
@@ -93,9 +94,10 @@ class Ranks:
         must call it."""
         if self.world == 1:
             return t
-        parts = [torch.empty_like(t) for _ in range(self.world)]
-        torch.distributed.all_gather(parts, t.contiguous())
-        return torch.cat(parts)
+        t = t.contiguous()
+        parts = [torch.empty_like(t) for _ in range(self.world)]                     # (n, ...) each
+        torch.distributed.all_gather(parts, t)
+        return torch.cat(parts)                                                      # (world * n, ...)
 
     def sum(self, t):
         """The sum of a scalar tensor over the ranks, as a float: makes the host wait for a GPU. All ranks
@@ -109,7 +111,8 @@ class Ranks:
         ever. All ranks must call it."""
         if self.world == 1:
             return flag
-        return bool(self.gather(torch.tensor([float(flag)], device=self.device)).any())
+        # On the host: a flag on a GPU would make each step wait for the one before it.
+        return bool(self.gather(torch.tensor([float(flag)])).any())
 
     def barrier(self):
         """Wait until all ranks are here."""

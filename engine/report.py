@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.cli import BadInput
 from engine.files import read_json, read_jsonl, replacing, write_json
 
 
@@ -56,6 +57,10 @@ def read_run(folder):
     evals = [r for r in records if r["kind"] == "eval"]
     summary = read_jsonl(os.path.join(folder, "eval", "summary.jsonl"))
     graded = [r for r in summary if r.get("task", "demo") == "demo"]
+    kinds = {(r.get("shots"), r.get("n"), r.get("max_new_tokens"), r.get("separator")) for r in graded}
+    if len(kinds) > 1:
+        raise BadInput(f"{folder}/eval/summary.jsonl has results with different settings of eval_math.py, "
+                       f"which cannot be compared: evaluate with the others into another --out")
     by_step = {r["step"]: r for r in graded if r["ckpt"].startswith(("step_", "ckpt"))}
     along = [by_step[step] for step in sorted(by_step)]  # the accuracy along the run
     if read_json(os.path.join(folder, "config.json"))["config"]["train"] == "curated":
@@ -104,13 +109,15 @@ def selection_curves(runs, n_bins=20):
 
 
 def mean_curve(seeds, x, y):
-    """The seeds' curves as one, {"x", "mean", "low", "high"}: the mean, lowest and highest y at each x.
+    """The seeds' curves as one, {"x", "mean", "low", "high"}: the mean, lowest and highest y at each x that
+    all of them have.
 
-    seeds: {seed: {x: [...], y: [...]}}.
+    seeds: {seed: {x: [...], y: [...]}}; at least one has the curve.
     """
-    curves = np.array([seed[y] for seed in seeds.values() if seed[y]])  # (seeds, points)
-    first = next(iter(seeds.values()))
-    return {"x": np.array(first[x]), "mean": curves.mean(axis=0), "low": curves.min(axis=0),
+    of_seed = [dict(zip(seed[x], seed[y])) for seed in seeds.values() if seed[y]]
+    common = sorted(set.intersection(*(set(curve) for curve in of_seed)))
+    curves = np.array([[curve[at] for at in common] for curve in of_seed])  # (seeds, points)
+    return {"x": np.array(common), "mean": curves.mean(axis=0), "low": curves.min(axis=0),
             "high": curves.max(axis=0)}
 
 

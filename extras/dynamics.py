@@ -91,7 +91,9 @@ def read_run(folder):
                        f"--snapshot_every")
     steps = [int(os.path.basename(path)[len("step_"):-len(".pt")]) for path in paths]
     summary = read_jsonl(os.path.join(folder, "eval", "summary.jsonl"))
-    accuracy = {r["step"]: r["accuracy"] for r in summary if r.get("task") == "demo" and r["step"] in steps}
+    # Evaluated without shots too? Figure 7 is about few-shot accuracy.
+    accuracy = {r["step"]: r["accuracy"] for r in summary
+                if r.get("task") == "demo" and r.get("shots") != 0 and r["step"] in steps}
     return Run(steps, paths, accuracy)
 
 
@@ -141,18 +143,21 @@ def category_figures(clm, tokens, rows, enc):
     """Figures 3 and 10: the categories of the CLM run, and what the tokens of each really are. clm: its
     losses."""
     category = categories(clm)
-    of = {name: category == number for number, name in enumerate(CATEGORIES)}
+    members_of = {name: category == number for number, name in enumerate(CATEGORIES)}  # (n_tokens,) bool each
     result = {
-        "share": {name: float(members.mean()) for name, members in of.items()},
-        "mean_loss": {name: clm[:, members].mean(axis=1).tolist() for name, members in of.items()
+        "share": {name: float(members.mean()) for name, members in members_of.items()},
+        "mean_loss": {name: clm[:, members].mean(axis=1).tolist() for name, members in members_of.items()
                       if members.any()},
         "examples": examples(tokens, rows, category, clm, enc),
     }
     if tokens.labels is not None:
         labels = tokens.row_labels(rows).numpy().ravel()
-        result["share_by_label"] = {
-            label: {name: float(members[labels == number].mean()) for name, members in of.items()}
-            for number, label in enumerate(tokens.label_names) if (labels == number).any()}
+        result["share_by_label"] = {}
+        for number, label in enumerate(tokens.label_names):
+            of_label = labels == number                                                # (n_tokens,) bool
+            if of_label.any():
+                result["share_by_label"][label] = {
+                    name: float(members[of_label].mean()) for name, members in members_of.items()}
     return result
 
 
@@ -193,11 +198,10 @@ def accuracy_points(runs, before):
 
 
 def set_figure(losses, ref_loss, keep, steps):
-    """Figure 8: ({step: curve}, curve): losses over the whole run of SLM of the tokens that it selects at
-    five of its checkpoints, and those of CLM of what it would select at its last.
-
-    The last set is chosen for a high last loss, noise included. CLM's has that too, and is what it is
-    compared with.
+    """Figure 8: ({step: curve}, curve). First, for five of SLM's checkpoints, the losses under SLM, over the
+    whole run, of the tokens that it selects there. Second the control: the losses under CLM of the tokens
+    that CLM's last checkpoint would select. A set chosen at the end has a high loss there by choice, noise
+    included, in both.
     """
     slm, clm = losses["slm"], losses["clm"]
     five = sorted({round(at) for at in np.linspace(0, len(steps) - 1, 5)})

@@ -86,7 +86,7 @@ def read_text(cfg, tokens, enc):
         return tokens.tokens[:cfg.max_tokens].tolist()
     try:
         with open(cfg.text, encoding="utf-8") as f:
-            text = f.read(20 * cfg.max_tokens)  # a token has fewer characters than 20
+            text = f.read(20 * cfg.max_tokens)  # enough for max_tokens tokens of any usual text
     except (OSError, UnicodeError) as e:
         raise BadInput(f"cannot read {cfg.text} as UTF-8 text: {e}")
     ids = [enc.eot_token, *enc.encode_ordinary(text)][:cfg.max_tokens]
@@ -96,10 +96,10 @@ def read_text(cfg, tokens, enc):
 
 
 @torch.no_grad()
-def text_losses(model, ids, ranks):
-    """Loss of each token of the text but the first, (len(ids) - 1,); the context is cut where the model's
-    is full, as in a row of a corpus."""
-    T, losses = model.config.block_size, []
+def text_losses(model, ids, T, ranks):
+    """Loss of each token of the text but the first, (len(ids) - 1,). The text is cut in rows of T targets, so
+    that all models see a token in the same context."""
+    losses = []
     ids = ranks.to_device(torch.tensor(ids))
     for first in range(0, len(ids) - 1, T):
         row = ids[None, first:first + T + 1]                                          # (1, up to T + 1)
@@ -207,14 +207,15 @@ def draw(panels, meanings, underline, path):
 
 def main(cfg):
     ranks = Ranks(cfg.device)
-    enc, T = load_tokenizer(cfg.data), load_checkpoint(cfg.ref)["model_config"]["block_size"]
-    tokens = Tokens(cfg.data, "noisy", 1)
+    enc, paths = load_tokenizer(cfg.data), (cfg.ref, *cfg.ckpt)
+    tokens = Tokens(cfg.data, "noisy", 1)  # read as a flat file: its rows do not matter here
+    T = min(load_checkpoint(path)["model_config"]["block_size"] for path in paths)
     ids = read_text(cfg, tokens, enc)
     losses = []
-    for path in (cfg.ref, *cfg.ckpt):
+    for path in paths:
         model, _ = load_model(path, tokens.tokenizer_sha256, cfg.data, ranks.device)
-        losses.append(text_losses(model, ids, ranks))
-    ref_loss, losses = losses[0], np.stack(losses[1:])
+        losses.append(text_losses(model, ids, T, ranks))
+    ref_loss, losses = losses[0], np.stack(losses[1:])  # (n_tokens,), (n_checkpoints, n_tokens)
     pieces = [enc.decode([i]) for i in ids[1:]]
     if cfg.by == "category":
         panels = [category_panel(cfg.ckpt, pieces, losses)]

@@ -33,7 +33,8 @@ SELECT = ("excess", "random", "high_loss", "low_ref", *BY_ENTROPY)
 
 @dataclass
 class Options:
-    """The options of train_slm.py that are not the method."""
+    """The options of train_slm.py that are not the method. Only train_slm.Config inherits it, which has
+    `keep` and the fields of TrainConfig besides."""
     select: str = "excess"       # by what: excess, or a variant (random, high_loss, low_ref, low_entropy, ..)
     more_scores: list[str] = dataclasses.field(default_factory=list)  # variant: other references' scores
     combine: str = "mean"           # variant: of several reference losses, the mean or the min
@@ -57,31 +58,33 @@ class Options:
             yield ("softmax_tau weighs all tokens: it does not go with keep_warmup, filter_backward, "
                    "intersection or union")
         if self.filter_backward and self.compile:
-            yield "filter_backward exchanges layers that compile cannot see into: use one of them"
+            yield "filter_backward replaces layers by ones that compile cannot see into: use one of them"
         if self.max_weight and (self.max_weight < 1 or not self.softmax_tau):
             yield "max_weight needs softmax_tau, and must be at least 1, the mean of the weights"
-        if self.more_scores and (self.select not in ("excess", "low_ref") or not self.ranks_tokens):
+        if self.more_scores and (self.select not in ("excess", "low_ref") or not self.selects_or_weighs):
             yield "more_scores is for select excess and low_ref, with keep below 1 or softmax_tau"
         problems = list(super().validate())
         yield from problems
-        if not problems and round(self.keep * self.tokens_of_a_pass) < 1:
+        if not problems and not self.softmax_tau and round(self.keep * self.tokens_of_a_pass) < 1:
             yield (f"keep {self.keep} of a forward pass of {self.tokens_of_a_pass} tokens is not one token: "
                    f"raise micro_rows or batch_tokens")
 
     @property
     def tokens_of_a_pass(self):
-        world = int(os.environ.get("WORLD_SIZE", 1))
-        return self.block_size * self.micro_rows or self.batch_tokens // world
+        if self.micro_rows:
+            return self.block_size * self.micro_rows
+        return self.batch_tokens // int(os.environ.get("WORLD_SIZE", 1))
 
     @property
-    def ranks_tokens(self):
-        """Whether it matters which tokens have the higher score; else all count, or all of --labels."""
+    def selects_or_weighs(self):
+        """Whether anything depends on which tokens have the higher score; else all count, or all of
+        --labels."""
         return self.keep < 1 or self.softmax_tau > 0
 
     def may_differ(self):
         """What is ranked are the tokens of one forward pass, so a run that ranks must go on with the same
         micro_rows."""
-        return super().may_differ() - ({"micro_rows"} if self.ranks_tokens else set())
+        return super().may_differ() - ({"micro_rows"} if self.selects_or_weighs else set())
 
 
 def choose(cfg, train, model, score, loss_of):
@@ -96,7 +99,7 @@ def choose(cfg, train, model, score, loss_of):
         score = low_ref
     if cfg.softmax_tau:
         loss_of = soft_loss(cfg.softmax_tau, cfg.max_weight)
-    elif score is low_ref and cfg.ranks_tokens:
+    elif cfg.fast and score is low_ref and cfg.selects_or_weighs:
         loss_of = fast_loss.selected_before_loss
     if cfg.filter_backward:
         loss_of = filter_backward.install(model, loss_of)
@@ -132,9 +135,9 @@ class Reference:
 
     def __init__(self, cfg, train):
         self.cfg, self.train, self.scores = cfg, train, []
-        if cfg.ranks_tokens and cfg.select in ("excess", "low_ref"):
+        if cfg.selects_or_weighs and cfg.select in ("excess", "low_ref"):
             self.scores = [Scores(folder, train) for folder in (cfg.scores, *cfg.more_scores)]
-        elif cfg.ranks_tokens and cfg.select in BY_ENTROPY:
+        elif cfg.selects_or_weighs and cfg.select in BY_ENTROPY:
             self.scores = [Scores(cfg.scores, train, name) for name in ("loss", "entropy")]
         names = train.label_names or []
         self.wanted = torch.tensor([name in cfg.labels for name in names])                  # (labels,) bool
@@ -150,8 +153,10 @@ class Reference:
         values = self.values(rows, step)                                                    # (sources, B, T)
         unwanted = torch.zeros(values.shape[1:], dtype=torch.bool)                          # (B, T)
         if self.cfg.labels:
-            unwanted = ~self.wanted[self.train.row_labels(rows).long()]
-        values = values.masked_fill(unwanted, torch.inf)  # first: the ranked lists hold wanted tokens only
+            unwanted = ~self.wanted[self.train.row_labels(rows).long()]                  # (B, T)
+        # Before the values are combined, so that intersection and union are of lists of wanted tokens only;
+        # and once more afterwards, since places in a list are finite.
+        values = values.masked_fill(unwanted, torch.inf)
         if self.cfg.select in BY_ENTROPY and self.scores:
             ref_loss = low_loss_and_entropy(self.cfg.select, *values)
         elif self.cfg.combine == "mean":
@@ -165,7 +170,7 @@ class Reference:
         zeros."""
         if self.scores:
             return torch.stack([scores.rows(rows) for scores in self.scores])
-        if self.cfg.select == "random" and self.cfg.ranks_tokens:
+        if self.cfg.select == "random" and self.cfg.selects_or_weighs:
             seeds = [[self.cfg.seed, step, int(row)] for row in rows]  # so that it matters not who draws
             draws = np.stack([np.random.default_rng(seed).random(self.train.T) for seed in seeds])    # (B, T)
             return torch.from_numpy(draws).float().unsqueeze(0)                                    # (1, B, T)
@@ -176,21 +181,28 @@ def low_loss_and_entropy(select, loss, entropy):
     """Values that are low where the reference model's loss and entropy are, (B, T) each.
 
     The paper intersects, or unites, the best by loss and the best by entropy, which leaves fewer or more
-    than k. Here exactly k remain: by the worse of a token's two ranks the top k are the intersection of two
+    than k. Here exactly k remain: by the worse of a token's two places the top k are the intersection of two
     equally long lists, by the better one their union, the lists being as long as it takes.
     """
     if select == "low_entropy":
         return entropy
-    by_loss, by_entropy = (v.flatten().argsort(stable=True).argsort().view(v.shape) for v in (loss, entropy))
+    by_loss, by_entropy = place(loss), place(entropy)                                    # (B, T) each
     worse_or_better = torch.maximum if select == "intersection" else torch.minimum
     return worse_or_better(by_loss, by_entropy).float()
+
+
+def place(values):
+    """The place of each value among all, 0 for the lowest, (B, T); of equals, the earlier comes first."""
+    lowest_first = values.flatten().argsort(stable=True)                                # (B*T,) token numbers
+    return lowest_first.argsort().view(values.shape)                                     # (B, T)
 
 
 # ----------------------------------------------------------------------------------------------------- losses
 
 def soft_loss(tau, max_weight):
     """A loss of the form of `selected_loss` that weighs all tokens by softmax(score / tau) instead of
-    selecting some."""
+    selecting some. It has no fast form: the logits of all tokens of the pass are in memory, also with
+    --fast."""
     def weighted_loss(hidden, weight, targets, ref_loss, k, score):
         loss = token_loss(F.linear(hidden, weight), targets)           # logits (B, T, V), losses (B, T)
         weights = soft_weights(score(loss.detach(), ref_loss), tau, max_weight)
@@ -198,12 +210,13 @@ def soft_loss(tau, max_weight):
     return weighted_loss
 
 
-def soft_weights(scores, tau, max_weight=0.0):
-    """softmax(scores / tau) over all tokens of a forward pass, times how many of them may count: mean 1 over
-    those, 0 for scores of -inf. scores: (B, T). max_weight: what is above is cut to it, and the mean falls
+def soft_weights(score, tau, max_weight=0.0):
+    """softmax(score / tau) over all tokens of a forward pass, times how many of them may count: mean 1 over
+    those, 0 for a score of -inf. score: (B, T). max_weight: what is above is cut to it, and the mean falls
     below 1 (0: no limit)."""
-    weights = torch.softmax(scores.flatten().float() / tau, dim=0).view(scores.shape)
-    weights = weights * (scores > -torch.inf).sum()
+    weights = torch.softmax(score.flatten().float() / tau, dim=0).view(score.shape)      # (B, T)
+    weights = weights.nan_to_num(nan=0.0)  # where no token may count, softmax gives NaN
+    weights = weights * (score > -torch.inf).sum()
     return weights.clamp(max=max_weight) if max_weight else weights
 
 

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shlex
+import subprocess
 
 import pytest
 
 import plot
+from bench import step
 from paper import plot_paper
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -109,6 +111,12 @@ def speed_table(result):
         ratio = f"{r['ratio']:.3f} ({ratio_low:.3f} to {ratio_high:.3f})"
         lines.append(f"| {name} | {time} | {r['tokens_per_s']:,.0f} | {ratio} | {memory} | {mfu} |")
     return "\n".join(lines)
+
+
+def test_the_speed_page_shows_steps_of_one_and_of_eight_micro_batches():
+    page = text("docs", "speed.md")
+    for name in ("one_micro_batch", "eight_micro_batches"):
+        assert step.table(json.loads(text("results", "speed", f"{name}.json"))).strip() in page, name
 
 
 def test_the_speed_page_shows_the_committed_results():
@@ -239,3 +247,40 @@ def test_pages_use_todays_words(page):
         page_text = re.sub(r"^## 2026-11-24.*?(?=^## )", "", page_text, flags=re.M | re.S)
     gone = r"target loss|\bdev loss|\bkept tokens|tokens kept|--rank_rows|--pad_vocab"
     assert not re.search(gone, page_text)
+
+
+def test_the_readme_shows_the_methods_code_as_it_is():
+    """The dozen lines of the README stand in train_slm.py, and the size of the diff that it names is the diff's."""
+    readme, script = text("README.md"), text("train_slm.py")
+    block = readme.split("In `train_slm.py` it reads\n\n```python\n")[1].split("```")[0]
+    assert block.strip() in script
+    paths = [os.path.join(ROOT, name) for name in ("train_ref.py", "train_slm.py")]
+    diff = subprocess.run(["diff", *paths], capture_output=True, text=True).stdout
+    changed = [line for line in diff.splitlines() if line[:1] in "<>"]
+    assert f"{len(changed)} changed lines in all" in readme
+
+
+def test_the_readme_is_a_door():
+    readme = text("README.md")
+    assert readme.count("\n") <= 250 and len(readme) <= 17_000
+
+
+def test_the_readmes_results_are_the_committed_ones():
+    """Its five rows and the paired differences in its text, from results/demo/results.json."""
+    results, readme = json.loads(text("results", "demo", "results.json")), words("README.md")
+
+    def cell(v, scale, digits, sign=""):
+        mean, low, high = (f"{scale * v[k]:.{digits}f}{sign}" for k in ("mean", "low", "high"))
+        return f"{mean} ({low} to {high})"
+    for arm in ("clm_mixed", "slm", "ref", "clm", "random"):
+        final = results["arms"][arm]["final"]
+        row = f"| {cell(final['test_loss'], 1, 3)} | {cell(final['accuracy'], 100, 1, '%')} |"
+        assert row in readme, arm
+    for arm, more in (("clm", "points more than CLM"), ("random", "more than random tokens")):
+        d = results["slm_minus"][arm]["accuracy"]
+        low, high = 100 * d["low"], 100 * d["high"]
+        assert f"{100 * d['mean']:.1f} {more} ({low:.1f} to {high:.1f})" in readme, arm
+    d = results["slm_minus"]["ref"]["accuracy"]
+    assert f"{100 * d['mean']:.1f} more than its own reference model ({100 * d['low']:.1f} to " in readme
+    d = results["slm_minus"]["clm_mixed"]["accuracy"]
+    assert f"{-100 * d['mean']:.1f} points more accuracy ({-100 * d['high']:.1f} to {-100 * d['low']:.1f})" in readme

@@ -278,7 +278,7 @@ def losses_of_a_text_are_cut_in_rows(path):
     T = model.config.block_size
     ids = np.random.default_rng(0).integers(400, size=2 * T + 5).tolist()
     loaded, _ = load_model(path, ckpt["tokenizer_sha256"], "the text", "cpu")
-    losses = highlight.text_losses(loaded, ids, Ranks("cpu"))
+    losses = highlight.text_losses(loaded, ids, T, Ranks("cpu"))
     expected = []
     with torch.no_grad():
         for a in range(0, len(ids) - 1, T):

@@ -49,6 +49,8 @@ def test_soft_weights():
     clipped = variants.soft_weights(scores, 0.2, max_weight=1.5)
     sharp = variants.soft_weights(scores, 0.2)
     assert sharp[1] > 1.5 and clipped.tolist() == sharp.clamp(max=1.5).tolist()
+    nothing = variants.soft_weights(torch.full((2, 3), -torch.inf), 1.0)  # no token of the pass may count
+    assert nothing.tolist() == [[0] * 3] * 2
     assert variants.soft_weights(scores, 1e6)[[0, 1, 3]].tolist() == pytest.approx([1, 1, 1], rel=1e-4)  # towards CLM
 
 

@@ -1,0 +1,132 @@
+"""
+How much of a loss on held-out text is skill, and how much is probability left for what that text never has?
+
+    python -m extras.measures --ckpt out/slm/ckpt.pt --data data/demo
+
+A model trained on noisy text must leave probability for noise, and one that selected tokens need not. So the
+test loss is measured three times:
+
+    raw          as it is
+    masked       ids that the curated side never has cannot be predicted: their logits are -30
+    calibrated   masked, and a temperature and a bias for each id besides, fitted on `val`, applied to `test`
+
+each over all tokens, over those of solutions and over results (where the corpus labels them), and with it
+the share of results that are the likeliest token, which none of the three changes much. OUT/measures.jsonl
+gets a line per checkpoint; a checkpoint that is there already is not measured again. """
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from common import load_model
+from data import Tokens
+from engine.cli import Progress, run
+from engine.files import file_hash, read_jsonl, write_jsonl
+from engine.ranks import Ranks
+from model import token_loss
+
+NEVER = -30.0  # the logit of an id that cannot be predicted
+
+
+@dataclass
+class Config:
+    ckpt: list[str] = field(default_factory=list)   # checkpoints to measure
+    data: str = "data/demo"         # corpus folder
+    out: str = ""                   # folder of measures.jsonl (default: `eval` beside the checkpoint)
+    max_rows: int = 512             # of val and of test
+    weight_decay: float = 1e-3      # on the biases, in the fit
+    device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
+
+    def validate(self):
+        if not self.ckpt:
+            yield "--ckpt names the checkpoints to measure"
+        if self.max_rows < 1:
+            yield f"max_rows must be at least 1, not {self.max_rows}"
+
+
+@torch.no_grad()
+def logits_of(model, tokens, max_rows, ranks, batch_rows=64):
+    """Logits (n, V) and targets (n,) of the first rows of a token file, on the host."""
+    logits, targets = [], []
+    for at in range(0, min(tokens.n_rows, max_rows), batch_rows):
+        x, y = tokens.rows(np.arange(at, min(at + batch_rows, tokens.n_rows, max_rows)))     # (B, T) each
+        with ranks.autocast():
+            out = model.logits(model(ranks.to_device(x)))                                    # (B, T, V)
+        logits.append(out.float().cpu().flatten(0, 1))                                       # (B*T, V)
+        targets.append(y.flatten())                                                          # (B*T,)
+    return torch.cat(logits), torch.cat(targets)
+
+
+def fit_calibration(logits, targets, weight_decay):
+    """One temperature and one bias per id that minimize the loss of targets (n,) under logits (n, V):
+    (temperature, bias)."""
+    log_temperature = torch.zeros((), requires_grad=True)
+    bias = torch.zeros(logits.size(1), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature, bias], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = token_loss(logits / log_temperature.exp() + bias, targets).mean()
+        loss = loss + weight_decay * bias.square().mean()
+        loss.backward()
+        return loss
+    optimizer.step(closure)
+    return log_temperature.exp().detach(), bias.detach()
+
+
+def measure(model, data, max_rows, weight_decay, ranks):
+    """The record of a model: {measure: value}."""
+    T = model.config.block_size
+    val, test, curated = (Tokens(data, name, T) for name in ("val", "test", "curated"))
+    never = torch.ones(val.vocab_size, dtype=torch.bool)                                     # (V,)
+    for tokens in (curated, val):
+        never[torch.from_numpy(np.unique(tokens.tokens).astype(np.int64))] = False
+    val_logits, val_targets = logits_of(model, val, max_rows, ranks)
+    logits, targets = logits_of(model, test, max_rows, ranks)
+    groups = {"": torch.ones_like(targets, dtype=torch.bool)}
+    if test.labels is not None:
+        labels = test.row_labels(np.arange(min(test.n_rows, max_rows))).flatten()            # (n,)
+        groups["_solution"] = torch.isin(labels, test.label_numbers("solution"))
+        groups["_result"] = labels == test.label_names.index("result")
+    record = {}
+
+    def losses(name, logits):
+        loss = token_loss(logits, targets)
+        for group, members in groups.items():
+            record[f"{name}{group}"] = loss[members].mean().item()
+    losses("raw", logits)
+    if "_result" in groups:
+        likeliest = logits[groups["_result"]].argmax(dim=1)
+        record["likeliest_result"] = (likeliest == targets[groups["_result"]]).double().mean().item()
+    val_logits, logits = (t.masked_fill(never, NEVER) for t in (val_logits, logits))
+    losses("masked", logits)
+    temperature, bias = fit_calibration(val_logits, val_targets, weight_decay)
+    losses("calibrated", logits / temperature + bias)
+    record["temperature"] = temperature.item()
+    return record
+
+
+def main(cfg):
+    ranks = Ranks(cfg.device)
+    progress = Progress("measures", len(cfg.ckpt), "checkpoints")
+    for number, path in enumerate(cfg.ckpt, 1):
+        out = os.path.join(cfg.out or os.path.join(os.path.dirname(path), "eval"), "measures.jsonl")
+        about = {"ckpt": os.path.splitext(os.path.basename(path))[0], "ckpt_sha256": file_hash(path)}
+        held = read_jsonl(out)
+        if any(r.get("ckpt_sha256") == about["ckpt_sha256"] for r in held):
+            continue
+        tokenizer_sha256 = Tokens(cfg.data, "val", 1).tokenizer_sha256
+        model, checkpoint = load_model(path, tokenizer_sha256, cfg.data, ranks.device)
+        record = about | {"step": checkpoint.get("step"), "tokens": checkpoint.get("tokens")}
+        record |= measure(model, cfg.data, cfg.max_rows, cfg.weight_decay, ranks)
+        os.makedirs(os.path.dirname(out), exist_ok=True)
+        write_jsonl(out, [r for r in held if r["ckpt"] != about["ckpt"]] + [record])
+        print(f"{path}: test loss {record['raw']:.4f}, masked {record['masked']:.4f}, calibrated "
+              f"{record['calibrated']:.4f}")
+        progress.show(number)
+    progress.close()
+
+
+if __name__ == "__main__":
+    run(main, Config, __doc__)

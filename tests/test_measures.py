@@ -1,0 +1,81 @@
+"""extras/measures.py: what masking and calibration do to a loss, against direct computation."""
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import train_ref
+from common import load_model
+from data import Tokens
+from engine.ranks import Ranks
+from extras import measures
+from helpers import train
+from model import GPT, GPTConfig, token_loss
+
+
+@pytest.fixture(scope="module")
+def ckpt(demo, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return str(train(train_ref, folder / "noisy", demo) / "ckpt.pt")
+
+
+def test_a_calibration_finds_the_temperature_and_the_bias_again():
+    """Logits that were divided and shifted come back: the loss is that of the true distribution."""
+    g = torch.Generator().manual_seed(0)
+    true_logits = torch.randn(4000, 7, generator=g) * 2
+    targets = torch.multinomial(torch.softmax(true_logits, 1), 1, generator=g).squeeze(1)
+    spoilt = true_logits * 3 + torch.tensor([2.0, 0, 0, -1, 0, 0, 1])
+    temperature, bias = measures.fit_calibration(spoilt, targets, 0.0)
+    mended = token_loss(spoilt / temperature + bias, targets).mean()
+    assert temperature == pytest.approx(3, rel=0.1)
+    assert mended <= token_loss(true_logits, targets).mean() + 1e-4 < token_loss(spoilt, targets).mean() - 0.1
+    pulled = measures.fit_calibration(spoilt, targets, 100.0)[1]
+    assert pulled.abs().max() < 0.1 * bias.abs().max()  # the weight decay is on the bias
+
+
+def test_measures_of_a_run_by_hand(demo, ckpt, tmp_path):
+    measures.main(measures.Config(ckpt=[ckpt], data=demo, out=str(tmp_path), device="cpu"))
+    [record] = map(json.loads, (tmp_path / "measures.jsonl").read_text().splitlines())
+    test, curated = Tokens(demo, "test", 32), Tokens(demo, "curated", 32)
+    model, _ = load_model(ckpt, test.tokenizer_sha256, demo, "cpu")
+    x, y = test.rows(np.arange(test.n_rows))
+    with torch.no_grad():
+        logits = model.logits(model(x))
+    labels = test.row_labels(np.arange(test.n_rows))
+    loss = token_loss(logits, y)
+    assert record["raw"] == pytest.approx(loss.mean().item(), rel=1e-5)
+    assert record["raw_solution"] == pytest.approx(loss[(labels == 1) | (labels == 2)].mean().item(), rel=1e-5)
+    assert record["raw_result"] == pytest.approx(loss[labels == 2].mean().item(), rel=1e-5)
+    right = (logits.argmax(-1) == y)[labels == 2].double().mean().item()
+    assert record["likeliest_result"] == pytest.approx(right)
+    possible = set(curated.tokens.tolist()) | set(Tokens(demo, "val", 32).tokens.tolist())
+    never = sorted(set(range(test.vocab_size)) - possible)
+    logits[..., never] = -30
+    assert record["masked"] == pytest.approx(token_loss(logits, y).mean().item(), rel=1e-5)
+    assert record["calibrated"] < record["masked"] < record["raw"]
+
+
+def test_a_checkpoint_is_measured_once(demo, ckpt, tmp_path, monkeypatch):
+    cfg = measures.Config(ckpt=[ckpt], data=demo, out=str(tmp_path), device="cpu")
+    measures.main(cfg)
+    before = (tmp_path / "measures.jsonl").read_text()
+    monkeypatch.setattr(measures, "measure", None)
+    measures.main(cfg)
+    assert (tmp_path / "measures.jsonl").read_text() == before and before.count("\n") == 1
+
+
+def test_what_curated_text_has_is_not_masked(demo):
+    """With a model that knows nothing, masking leaves the ids of the curated side alone."""
+    torch.manual_seed(0)
+    test = Tokens(demo, "test", 32)
+    model = GPT(GPTConfig(32, test.vocab_size, 1, 1, 8)).eval()
+    for p in model.parameters():
+        torch.nn.init.zeros_(p)
+    record = measures.measure(model, demo, 10**6, 1e-3, Ranks("cpu"))
+    possible = set(Tokens(demo, "curated", 32).tokens.tolist()) | set(Tokens(demo, "val", 32).tokens.tolist())
+    targets = test.rows(np.arange(test.n_rows))[1].flatten().tolist()
+    share_impossible = np.mean([t not in possible for t in targets])
+    assert record["raw"] == pytest.approx(np.log(test.vocab_size), rel=1e-5)
+    assert record["masked"] == pytest.approx(np.log(len(possible)) + 30 * share_impossible, rel=1e-3)
+    assert len(possible) < test.vocab_size / 2
