@@ -84,10 +84,8 @@ class Tokens:
         return torch.from_numpy(self.label_rows[rows][:, 1:])
 
     def label_numbers(self, group):
-        """The numbers of the labels that the sidecar lists under `group`: "useful", or "solution"; of any if
-        it lists none."""
-        names = self.meta.get(f"{group}_labels", self.label_names)
-        return torch.tensor([self.label_names.index(name) for name in names])
+        """The numbers of the labels in a group, "useful" or "solution", as the sidecar lists them."""
+        return torch.tensor([self.label_names.index(name) for name in self.meta[f"{group}_labels"]])
 
 
 class Scores:
@@ -130,11 +128,12 @@ class Scores:
 
 def batch(n_rows, batch_rows, seed, step):
     """Row numbers of the batch of this step, (batch_rows,). Each epoch goes through all rows in an order of
-    its own."""
-    at = np.arange(step * batch_rows, (step + 1) * batch_rows)
-    epochs = at // n_rows  # a batch at the end of one may reach into the next
-    parts = [permutation(n_rows, seed, int(e))[at[epochs == e] % n_rows] for e in np.unique(epochs)]
-    return np.concatenate(parts)
+    its own; a batch at the end of one epoch reaches into the next."""
+    rows = []
+    for number in range(step * batch_rows, (step + 1) * batch_rows):  # counted from the start of training
+        epoch, place = divmod(number, n_rows)
+        rows.append(permutation(n_rows, seed, epoch)[place])
+    return np.array(rows)
 
 
 @functools.lru_cache(maxsize=2)  # a billion-token corpus has a million rows: permute them once an epoch

@@ -33,7 +33,7 @@ def is_gpt2(path):
     return path in PUBLISHED or os.path.isdir(path) or str(path).endswith((".bin", ".safetensors"))
 
 
-def load(path, device="cpu"):
+def load(path):
     """Weights in Hugging Face's format as a checkpoint, a dict of `model`, `model_config` and
     `tokenizer_sha256`. Raises BadInput."""
     file = str(weights_file(path))
@@ -43,7 +43,7 @@ def load(path, device="cpu"):
     state = parameters(read_tensors(file), file)
     config = model_config(state, their_config, file)
     state["wte.weight"] = state["wte.weight"][:config["vocab_size"]]  # (V, C): some have more rows
-    state = {name: t.float().contiguous().to(device) for name, t in state.items()}
+    state = {name: t.float().contiguous() for name, t in state.items()}
     return {"model": state, "model_config": config,
             "tokenizer_sha256": tokenizer_of(folder, their_config, config["vocab_size"])}
 

@@ -147,4 +147,7 @@ def losses_from(path, tokens, folder, progress):
     if missing:
         raise BadInput(f"{path} lacks {len(missing):,} of {tokens.n_rows:,} rows, the first is "
                        f"{min(missing)}: add them")
+    if not np.isfinite(losses).any():
+        raise BadInput(f"{path} knows no loss of any target, every logprob is null: ask the other "
+                       f"program for them")
     return losses

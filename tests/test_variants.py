@@ -217,6 +217,10 @@ def test_scores_from_logprobs_are_those_of_the_model(demo, scores, tmp_path, cap
         with pytest.raises(BadInput, match=message):
             score.main(score.Config(out=str(tmp_path / "bad"), **options | {"from_logprobs": str(tmp_path / "bad.jsonl")}))
         assert not (tmp_path / "bad").exists()
+    unknown = [line | {"logprobs": [None] * len(line["tokens"])} for line in lines]
+    (tmp_path / "null.jsonl").write_text("".join(json.dumps(r) + "\n" for r in unknown))
+    with pytest.raises(BadInput, match="knows no loss"):
+        score.main(score.Config(out=str(tmp_path / "bad"), **options | {"from_logprobs": str(tmp_path / "null.jsonl")}))
     (tmp_path / "short.jsonl").write_text(json.dumps(lines[0]) + "\n")
     with pytest.raises(BadInput, match="lacks"):
         score.main(score.Config(out=str(tmp_path / "bad"), **options | {"from_logprobs": str(tmp_path / "short.jsonl")}))
