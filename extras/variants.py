@@ -4,6 +4,7 @@ asks for them.
 
     --select random / high_loss                 controls: any tokens; those of highest loss, no reference
     --select low_ref / low_entropy / ...        self-reference: the reference's loss and entropy
+    --select documents                          control: whole documents, those of lowest mean reference loss
     --more_scores out/scores_b --combine min    several references: the mean, or the lowest, of their losses
     --labels solution result                    only tokens of these true labels are ranked and trained on
     --softmax_tau 1.0                           all tokens, weighted by softmax(score / tau)
@@ -28,7 +29,7 @@ from extras import filter_backward
 from model import token_loss
 
 BY_ENTROPY = ("low_entropy", "intersection", "union")
-SELECT = ("excess", "random", "high_loss", "low_ref", *BY_ENTROPY)
+SELECT = ("excess", "random", "high_loss", "low_ref", "documents", *BY_ENTROPY)
 
 
 @dataclass
@@ -139,6 +140,8 @@ class Reference:
             self.scores = [Scores(folder, train) for folder in (cfg.scores, *cfg.more_scores)]
         elif cfg.selects_or_weighs and cfg.select in BY_ENTROPY:
             self.scores = [Scores(cfg.scores, train, name) for name in ("loss", "entropy")]
+        elif cfg.selects_or_weighs and cfg.select == "documents":
+            self.scores = [DocumentScores(cfg.scores, train)]
         names = train.label_names or []
         self.wanted = torch.tensor([name in cfg.labels for name in names])                  # (labels,) bool
         if cfg.labels:
@@ -175,6 +178,25 @@ class Reference:
             draws = np.stack([np.random.default_rng(seed).random(self.train.T) for seed in seeds])    # (B, T)
             return torch.from_numpy(draws).float().unsqueeze(0)                                    # (1, B, T)
         return torch.zeros(1, len(rows), self.train.T)  # all tokens count, or the score needs no reference
+
+
+class DocumentScores(Scores):
+    """The mean reference loss of the document that a token belongs to, in the place of its own. Documents go
+    across the ends of rows; the last of a token file may be cut off. All means are in memory, 4 bytes a
+    token."""
+
+    def __init__(self, folder, tokens):
+        super().__init__(folder, tokens)
+        n = self.values.size
+        ends = tokens.tokens[:n] == tokens.vocab_size - 1                # (n,): <|endoftext|> before a target
+        document = np.cumsum(ends)                                         # (n,): the document of each target
+        loss = self.values.reshape(n).astype(np.float64)                                # (n,)
+        known = np.isfinite(loss)
+        total = np.bincount(document[known], loss[known], minlength=document[-1] + 1)   # (documents,)
+        count = np.bincount(document[known], minlength=document[-1] + 1)                # (documents,)
+        mean = np.full(len(total), np.inf)
+        np.divide(total, count, out=mean, where=count > 0)
+        self.values = mean[document].astype(np.float32).reshape(self.values.shape)      # (n_rows, T)
 
 
 def low_loss_and_entropy(select, loss, entropy):

@@ -13,11 +13,12 @@ cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2 3 4} LRS=${LRS:-5e-3 2.5e-3 1e-2} ARMS=${ARMS:-slm clm clm_mixed}
 export OUT=${OUT:-out/steady} DATA=${DATA:-data/demo} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} DEVICE=${DEVICE:-cpu}
 export FIRST=${FIRST:-7987200} SECOND=${SECOND:-3993600} TUNE=${TUNE:-307200}   # tokens of the stages, fine-tuning
+export NOISY=${NOISY:-4000000} BASE=${BASE:-3993600} PROBLEMS=${PROBLEMS:-0}     # of the noisy side, of the base; 0: all
 
 reference() {  # corpus, base, reference model and its scores of one seed, as in runs/demo.sh
-  [ -f "$DATA/seed$1/noisy+curated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --seed "$1"
+  [ -f "$DATA/seed$1/noisy+curated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --seed "$1" --noisy_tokens "$NOISY"
   $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train noisy --out "$OUT/seed$1/base" --device "$DEVICE" \
-    --lr 5e-3 --seed $((1000 + $1)) --eval_every 650
+    --lr 5e-3 --seed $((1000 + $1)) --eval_every 650 --train_tokens "$BASE"
   $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$OUT/seed$1/ref" --device "$DEVICE" \
     --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens 600000 --lr 2e-3 --seed "$1" --eval_every 20 --patience 8
   $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores" --device "$DEVICE"
@@ -40,7 +41,7 @@ arm() {  # seed, learning rate, arm: two stages, fine-tuning, measures
 measure() {  # seed, checkpoints
   for shots in 2 0; do
     for ckpt in "${@:2}"; do
-      $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --shots $shots --ckpt "$ckpt" \
+      $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --shots $shots --ckpt "$ckpt" --n "$PROBLEMS" \
         --out "$(dirname "$ckpt")/eval$shots"
     done
   done

@@ -130,6 +130,25 @@ def test_several_reference_models(demo, scores, entropy_scores, tmp_path):
         torch.testing.assert_close(ref_loss, own.rows(rows) * share, rtol=2e-3, atol=1e-4)
 
 
+def test_whole_documents_are_those_of_lowest_mean_reference_loss(demo, scores, tmp_path):
+    """Against a walk over the flat files; and a run selects whole documents but for the last of a forward pass."""
+    tokens = Tokens(demo, "noisy", 32)
+    rows = np.arange(tokens.n_rows)
+    cfg = train_slm.Config(scores=scores, select="documents")
+    ours = variants.Reference(cfg, tokens)(rows, 0).flatten().numpy()
+    loss = Scores(scores, tokens).rows(rows).flatten().numpy()
+    end, documents = tokens.vocab_size - 1, [[]]
+    for i, token in enumerate(tokens.tokens[1:len(loss) + 1].tolist()):
+        documents[-1].append(i)
+        if token == end:
+            documents.append([])
+    assert len(documents) > 20
+    for members in filter(None, documents):
+        np.testing.assert_allclose(ours[members], loss[members].mean(), rtol=1e-4)
+    train(train_slm, tmp_path / "run", demo, scores=scores, keep=0.25, select="documents")
+    assert {r["ratio"] for r in records(tmp_path / "run")} == {0.25}
+
+
 def first_step(folder, demo):
     """Of the first step of a tiny run: the corpus, the row numbers, and the losses (8, 32) under the weights it began with."""
     ckpt = torch.load(folder / "step_000000.pt", weights_only=True)
