@@ -82,7 +82,7 @@ def main(cfg):
         if stopping or last or (step % cfg.save_every == 0 and step > first_step):
             save_to_resume()
         if stopping:
-            ranks.barrier()  # the first to end ends all: not while one is still writing
+            ranks.barrier()  # when one process ends, torchrun ends all: not while one is still writing
             raise KeyboardInterrupt
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
             folder.save(f"step_{step:06}.pt", raw_model, train, step)
@@ -109,7 +109,7 @@ def main(cfg):
         seed_dropout(cfg, step, ranks)
         rows = batch(train.n_rows, batch_rows, cfg.seed, step)             # row numbers of all processes
         rows = rows.reshape(-1, cfg.micro_rows)                            # (passes, B)
-        n_selected = rows.size * T  # all tokens of the step: a mean over them, not a mean of means
+        n_selected = rows.size * T  # CLM selects all: one mean over the step's tokens, no mean of means
         loss = torch.zeros((), device=ranks.device)
         for i in mine:
             x, y = map(ranks.to_device, train.rows(rows[i]))               # (B, T) each

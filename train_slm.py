@@ -40,16 +40,16 @@ def excess_loss(loss, ref_loss):
     return loss - ref_loss
 
 
-def top_k(score, k):
+def top_k(scores, k):
     """Equation 4: the k tokens of highest score in the forward pass, (B, T) bool; of equals, the earlier."""
-    ranked = score.flatten().argsort(descending=True, stable=True)     # (B*T,) token numbers, best first
+    ranked = scores.flatten().argsort(descending=True, stable=True)    # (B*T,) token numbers, best first
     selected = torch.zeros_like(ranked, dtype=torch.bool)
     selected[ranked[:k]] = True
-    return selected.view(score.shape)                                  # (B, T)
+    return selected.view(scores.shape)                                 # (B, T)
 
 
 def selected_loss(hidden, weight, targets, ref_loss, k, score=excess_loss):
-    """Equation 5. Returns the sum over the selected tokens, with gradient; all losses; which are selected."""
+    """Equation 5. Returns (the sum over the selected tokens, with gradient; all losses; the selection)."""
     loss = token_loss(F.linear(hidden, weight), targets)               # logits (B, T, V), losses (B, T)
     selected = top_k(score(loss.detach(), ref_loss), k)                # no gradient through the choice
     return (loss * selected).sum(), loss.detach(), selected
@@ -67,7 +67,7 @@ def main(cfg):
     raw_model, checkpoint = initial_model(cfg, train)
     raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(ranks.device)
     loss_of = fast_loss.selected_loss if cfg.fast else selected_loss
-    # SLM: L_ref from disk, excess_loss and cfg.keep, unless an option puts a variant in their place.
+    # SLM: L_ref from disk, excess_loss, and always cfg.keep, unless an option puts a variant in their place.
     reference, score, loss_of, keep_at = variants.choose(cfg, train, raw_model, excess_loss, loss_of)
     made_from = {"corpus_sha256": train.sha256, **reference.made_from}
     folder = RunFolder(cfg, made_from, ranks)
@@ -101,7 +101,7 @@ def main(cfg):
         if stopping or last or (step % cfg.save_every == 0 and step > first_step):
             save_to_resume()
         if stopping:
-            ranks.barrier()  # the first to end ends all: not while one is still writing
+            ranks.barrier()  # when one process ends, torchrun ends all: not while one is still writing
             raise KeyboardInterrupt
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
             folder.save(f"step_{step:06}.pt", raw_model, train, step)
@@ -129,7 +129,7 @@ def main(cfg):
         rows = batch(train.n_rows, batch_rows, cfg.seed, step)             # row numbers of all processes
         rows = rows.reshape(-1, cfg.micro_rows)                            # (passes, B)
         ref_loss = [reference(r, step) for r in rows]                      # L_ref, (B, T) for each pass
-        k = [round(keep_at(step) * int(r.isfinite().sum())) for r in ref_loss]  # inf: not to be selected
+        k = [round(keep_at(step) * int(r.isfinite().sum())) for r in ref_loss]  # inf: never selected
         n_selected = max(1, sum(k))
         loss = torch.zeros((), device=ranks.device)
         for i in mine:
@@ -154,7 +154,7 @@ def main(cfg):
             folder.must_be_finite(loss, "loss", step)
             line = {"kind": "train", "step": step, "tokens": step * cfg.batch_tokens,
                     "lr": learning_rate(step, cfg), "loss": loss}
-            line |= variants.selection_stats(losses, selected, train, rows[i])  # of the last pass here
+            line |= variants.selection_stats(losses, selected, train, rows[i])  # of its last pass
             folder.log(line)
         step += 1
         progress.show(step, f"test loss {record['test_loss']:.3f}" if record else "")

@@ -276,11 +276,11 @@ def test_the_readmes_results_are_the_committed_ones():
         final = results["arms"][arm]["final"]
         row = f"| {cell(final['test_loss'], 1, 3)} | {cell(final['accuracy'], 100, 1, '%')} |"
         assert row in readme, arm
-    for arm, more in (("clm", "points more than CLM"), ("random", "more than random tokens")):
+    for arm, more in (("clm", "points more than CLM's"), ("random", "more than random tokens'")):
         d = results["slm_minus"][arm]["accuracy"]
         low, high = 100 * d["low"], 100 * d["high"]
         assert f"{100 * d['mean']:.1f} {more} ({low:.1f} to {high:.1f})" in readme, arm
     d = results["slm_minus"]["ref"]["accuracy"]
-    assert f"{100 * d['mean']:.1f} more than its own reference model ({100 * d['low']:.1f} to " in readme
+    assert f"{100 * d['mean']:.1f} more than its own reference model's ({100 * d['low']:.1f} to " in readme
     d = results["slm_minus"]["clm_mixed"]["accuracy"]
     assert f"{-100 * d['mean']:.1f} points more accuracy ({-100 * d['high']:.1f} to {-100 * d['low']:.1f})" in readme
