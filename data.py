@@ -105,7 +105,8 @@ class Scores:
                            f"score.py on it")
         if state["block_size"] != tokens.T:
             raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not "
-                           f"{tokens.T}, and contexts must be equal; run score.py with --block_size {tokens.T}")
+                           f"{tokens.T}, and contexts must be equal: run score.py with --block_size "
+                           f"{tokens.T}")
         if name == "entropy" and name not in state.get("files", []):
             raise BadInput(f"the scores in {folder} have no entropy: run score.py with --entropy, into "
                            f"another folder")

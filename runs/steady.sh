@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# How steady is what we measure with? CLM, CLM on noisy + curated text, and SLM, from a fresh model in two stages
-# (8M tokens at a learning rate, then 4M at a fifth of it), at three learning rates, each followed by the same short
-# fine-tuning on the curated text; the same for all seeds.
+# How steady is what we measure with? CLM, CLM on noisy + curated text, SLM, and SLM whose keep falls from 1.0 over
+# half of the first stage, from a fresh model in two stages (8M tokens at a learning rate, then 4M at a fifth of it),
+# at three learning rates, each followed by the same short fine-tuning on the curated text; the same for all seeds.
 #
-#   bash runs/steady.sh                          # five seeds, 45 runs of 12M tokens: three hours on two cores
+#   bash runs/steady.sh                          # five seeds, 60 runs of 12M tokens: two hours and more on two cores
 #   SEEDS=0 LRS=5e-3 ARMS="clm slm" bash runs/steady.sh
 #
 # Each run is measured with two shots and with none, and by extras/measures.py. `python -m extras.steady --runs
 # out/steady` prints learning rate against arm. Restartable.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export SEEDS=${SEEDS:-0 1 2 3 4} LRS=${LRS:-5e-3 2.5e-3 1e-2} ARMS=${ARMS:-slm clm clm_mixed}
+export SEEDS=${SEEDS:-0 1 2 3 4} LRS=${LRS:-5e-3 2.5e-3 1e-2} ARMS=${ARMS:-slm slm_warm clm clm_mixed}
 export OUT=${OUT:-out/steady} DATA=${DATA:-data/demo} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} DEVICE=${DEVICE:-cpu}
 export FIRST=${FIRST:-7987200} SECOND=${SECOND:-3993600} TUNE=${TUNE:-307200}   # tokens of the stages, fine-tuning
 export NOISY=${NOISY:-4000000} BASE=${BASE:-3993600} PROBLEMS=${PROBLEMS:-0}     # of the noisy side, of the base; 0: all
@@ -27,13 +27,14 @@ arm() {  # seed, learning rate, arm: two stages, fine-tuning, measures
   case $3 in
     clm)       how="--keep 1.0" ;;
     clm_mixed) how="--keep 1.0 --train noisy+curated" ;;
+    slm_warm)  how="--keep 0.3 --scores $OUT/seed$1/scores --keep_warmup 2600" ;;
     *)         how="--keep 0.3 --scores $OUT/seed$1/scores" ;;
   esac
   at="$OUT/seed$1/lr$2/$3" low=$($PYTHON -c "print($2 / 5)")
   train="--resume --data $DATA/seed$1 --device $DEVICE --seed $1 --save_every 1000"
   $PYTHON train_slm.py $train --out "$at/first" --lr "$2" --train_tokens "$FIRST" --eval_every 650 $how
   $PYTHON train_slm.py $train --out "$at/second" --init_from "$at/first/ckpt.pt" --lr "$low" --train_tokens "$SECOND" \
-    --eval_every 325 $how
+    --eval_every 325 $how --keep_warmup 0
   $PYTHON train_ref.py $train --out "$at/tuned" --init_from "$at/second/ckpt.pt" --lr 3e-4 --train_tokens "$TUNE" \
     --warmup_steps 10 --eval_every 50
   measure "$1" "$at/second/ckpt.pt" "$at/tuned/ckpt.pt"

@@ -13,6 +13,7 @@ import pytest
 
 import plot
 from bench import step
+from extras import steady
 from paper import plot_paper
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -247,6 +248,18 @@ def test_pages_use_todays_words(page):
         page_text = re.sub(r"^## 2026-11-24.*?(?=^## )", "", page_text, flags=re.M | re.S)
     gone = r"target loss|\bdev loss|\bkept tokens|tokens kept|--rank_rows|--pad_vocab"
     assert not re.search(gone, page_text)
+
+
+def test_the_log_shows_how_steady_the_instrument_is():
+    results = json.loads(text("results", "steady", "results.json"))
+    table = text("results", "steady", "table.md")
+    assert steady.table(results) == table and table.strip() in text("docs", "log.md")
+    tuned = {c["arm"]: c["seeds"] for c in results["cells"] if c["stage"] == "tuned"}
+    for arm, seed, accuracy in (("clm", 1, 46), ("clm_mixed", 2, 83), ("slm", 0, 63), ("slm_warm", 1, 67)):
+        worst = min(tuned[arm], key=lambda s: tuned[arm][s]["accuracy_2"])
+        assert worst == f"seed{seed}" and round(100 * tuned[arm][worst]["accuracy_2"]) == accuracy
+        others = [100 * r["accuracy_2"] for s, r in tuned[arm].items() if s != worst]
+        assert 94 <= min(others) and max(others) < 99.5
 
 
 def test_the_readme_shows_the_methods_code_as_it_is():

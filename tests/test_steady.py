@@ -57,9 +57,9 @@ def test_the_script_from_start_to_table_and_again(tmp_path):
     assert subprocess.run(script, env=environment).returncode == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {(c["arm"], c["stage"]) for c in results["cells"]} == {
-        (arm, stage) for arm in ("clm", "clm_mixed", "slm") for stage in ("second", "tuned")}
+        (arm, stage) for arm in ("clm", "clm_mixed", "slm", "slm_warm") for stage in ("second", "tuned")}
     assert set(results["ref"]) == {"seed3"}
     weights = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
     again = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.count("finished before") == 11  # base, reference, 3 x 3 stages
+    assert again.returncode == 0 and again.stdout.count("finished before") == 14  # base, reference, 4 x 3 stages
     assert weights == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
