@@ -12,7 +12,8 @@ test loss is measured three times:
 
 each over all tokens, over those of solutions and over results (where the corpus labels them), and with it
 the share of results that are the likeliest token, which none of the three changes much. OUT/measures.jsonl
-gets a line per checkpoint; a checkpoint that is there already is not measured again. """
+gets a line per checkpoint; a checkpoint that is there already is not measured again.
+"""
 import os
 from dataclasses import dataclass, field
 
@@ -108,7 +109,7 @@ def measure(model, data, max_rows, weight_decay, ranks):
 
 
 def main(cfg):
-    ranks = Ranks(cfg.device)
+    ranks, tokenizer_sha256 = Ranks(cfg.device), Tokens(cfg.data, "val", 1).tokenizer_sha256
     progress = Progress("measures", len(cfg.ckpt), "checkpoints")
     for number, path in enumerate(cfg.ckpt, 1):
         out = os.path.join(cfg.out or os.path.join(os.path.dirname(path), "eval"), "measures.jsonl")
@@ -116,7 +117,6 @@ def main(cfg):
         held = read_jsonl(out)
         if any(r.get("ckpt_sha256") == about["ckpt_sha256"] for r in held):
             continue
-        tokenizer_sha256 = Tokens(cfg.data, "val", 1).tokenizer_sha256
         model, checkpoint = load_model(path, tokenizer_sha256, cfg.data, ranks.device)
         record = about | {"step": checkpoint.get("step"), "tokens": checkpoint.get("tokens")}
         record |= measure(model, cfg.data, cfg.max_rows, cfg.weight_decay, ranks)

@@ -190,7 +190,7 @@ class DocumentScores(Scores):
         n = self.values.size
         ends = tokens.tokens[:n] == tokens.vocab_size - 1                # (n,): <|endoftext|> before a target
         document = np.cumsum(ends)                                         # (n,): the document of each target
-        loss = self.values.reshape(n).astype(np.float64)                                # (n,)
+        loss = self.rows(slice(None)).flatten().double().numpy()                                # (n,)
         known = np.isfinite(loss)
         total = np.bincount(document[known], loss[known], minlength=document[-1] + 1)   # (documents,)
         count = np.bincount(document[known], minlength=document[-1] + 1)                # (documents,)

@@ -13,7 +13,7 @@ import train_slm
 from extras.variants import selection_stats
 from engine import fast_loss
 from extras import variants
-from model import GPT, GPTConfig, token_loss
+from model import GPT, GPTConfig
 from train_slm import excess_loss, selected_loss, top_k
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -146,6 +146,12 @@ def test_whole_documents_are_those_of_lowest_mean_reference_loss(demo, scores, t
     for members in filter(None, documents):
         np.testing.assert_allclose(ours[members], loss[members].mean(), rtol=1e-4)
     train(train_slm, tmp_path / "run", demo, scores=scores, keep=0.25, select="documents")
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    np.full(len(loss), np.nan, dtype=np.float16).tofile(bad / "loss.bin")
+    (bad / "scores.json").write_text(open(f"{scores}/scores.json").read())
+    with pytest.raises(BadInput, match="not numbers"):
+        variants.Reference(train_slm.Config(scores=str(bad), select="documents"), tokens)
     assert {r["ratio"] for r in records(tmp_path / "run")} == {0.25}
 
 
