@@ -292,10 +292,11 @@ class RunFolder:
                 "tokenizer_sha256": train.tokenizer_sha256, "step": step,
                 "tokens": step * self.cfg.batch_tokens, **state})
 
-    def finish(self, record, best, step, seconds):
+    def finish(self, model, record, best, step, seconds):
         """done.json, and a line that says how it went. record: the last evaluation."""
         if self.ranks.main:
-            write_json(self.path("done.json"), {**record, "best_val_loss": best})
+            parameters = sum(p.numel() for p in model.parameters())
+            write_json(self.path("done.json"), {**record, "best_val_loss": best, "parameters": parameters})
             text = (f"{self.folder}: {step:,} steps, {record['tokens']:,} tokens, {seconds:.0f} s, "
                     f"test loss {record['test_loss']:.4f}")
             if best < record["val_loss"]:

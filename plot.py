@@ -4,7 +4,8 @@ Figures and tables from run folders alone.
     python plot.py --runs out/demo       # out/demo/results.json, headline.png, selection.png, table.md
 
 RUNS holds a folder per seed (seed0, seed1, ...), each with the runs base, ref, scores and one per arm (a
-way of training), as runs/demo.sh and runs/seeds.sh make them. Intervals are 95% t-intervals over seeds.
+way of training), as runs/demo.sh and runs/seeds.sh make them; ARM_tuned is the run ARM and then a short
+fine-tuning on the curated text. Intervals are 95% t-intervals over seeds.
 """
 import glob
 import os
@@ -14,27 +15,28 @@ import numpy as np
 
 from engine.cli import BadInput, run
 from engine.files import read_json, read_jsonl
-from engine.report import (HEADINGS, MEASURES, Arm, cell, cells, interval, mean_curve, mean_text, millions,
-                           paired_interval, pyplot, read_run, save_figure, seeds_text, selection_curves,
-                           table_lines, write_report)
+from engine.report import (MEASURES, Arm, cell, interval, mean_curve, mean_text, millions, paired_interval,
+                           pyplot, read_run, save_figure, seeds_text, selection_curves, table_lines,
+                           write_report)
 
 ARMS = {  # by run folder
+    "slm": Arm("SLM (excess loss)", "tab:blue"),
     "clm": Arm("CLM (all tokens)", "tab:gray"),
     "clm_mixed": Arm("CLM on noisy + curated", "tab:brown"),
     "clm_curated": Arm("CLM on curated alone", "black"),
+    "documents": Arm("whole documents", "tab:orange"),
+    "distill": Arm("distillation from the reference", "tab:pink"),
     "random": Arm("random tokens", "tab:olive"),
-    "high_loss": Arm("highest loss (no reference)", "tab:red"),
     "low_ref": Arm("lowest reference loss", "tab:purple"),
-    "clm_lr3": Arm("CLM, learning rate x 3", "tab:pink"),
-    "slm": Arm("SLM (excess loss)", "tab:blue"),
-    "slm_filtered": Arm("SLM, filtered backward", "tab:green"),
-    "clm_tuned": Arm("CLM, then fine-tuned on curated", "tab:orange"),
-    "slm_tuned": Arm("SLM, then fine-tuned on curated", "tab:cyan"),
+    "high_loss": Arm("highest loss (no reference)", "tab:red"),
+    "slm_mixed": Arm("SLM on noisy + curated", "tab:cyan"),
+    "labels": Arm("the true labels as selection", "tab:green"),
+    "slm_filtered": Arm("SLM, filtered backward", "navy"),
 }
-NAMES = {"start": "the weights all began with", "ref": "reference model alone",
-         **{folder: arm.name for folder, arm in ARMS.items()}}
-COSTS = {"base": "base model (shared by all arms)", "ref": "reference model",
-         "score": "scoring (forward only)", "clm": "one CLM run", "slm": "one SLM run"}
+NAMES = {"start": "the weights all began with", "ref": "the reference model alone",
+         **{folder: arm.name for folder, arm in ARMS.items()},
+         **{f"{folder}_tuned": f"{arm.name}, fine-tuned" for folder, arm in ARMS.items()}}
+STEPS = {"base": "base of the reference model", "ref": "reference model", "score": "scoring (forward only)"}
 LABEL_COLOURS = {"question": "tab:cyan", "solution": "tab:green", "result": "lime", "wrong": "tab:red",
                  "irrelevant": "gray", "noise": "tab:purple"}
 
@@ -67,68 +69,41 @@ def tokens_to_reach(tokens, values, goal, higher_is_better=False):
     return float(tokens[i] + (tokens[i + 1] - tokens[i]) * -lead[i] / (lead[i + 1] - lead[i]))
 
 
-def token_saving(clm, arm, measure):
-    """How many times fewer tokens a run of an arm needs for the final figure of CLM; both as read_run gives
-    them.
+def token_saving(slm, control, measure):
+    """How many times fewer tokens SLM needs for the final figure of a control; both as read_run gives them.
 
-    Returns {"times": None where it does not get there, "censored", "most"}, or None where the measure was
-    not taken. The goal is CLM's figure at the end of its learning-rate decay, read off a curve whose own
-    decay comes later: a conservative reading. All runs share their first point, the model they start from,
-    so the next one is the first that counts. A run that is past the goal there may have passed it at any time
-    before: its saving is censored, and at least `most`.
+    Returns {"times": None where it does not get there, "censored"}, or None where the measure was not taken
+    along the run. The goal is the control's figure at the end of its learning-rate decay, read off a curve
+    whose own decay comes later: a conservative reading. The first point that counts is the first after the
+    start. A run that is past the goal there may have passed it at any time before: its saving is censored, a
+    lower bound.
     """
-    x = "accuracy_tokens" if measure == "accuracy" else "tokens"
-    if not clm[measure] or len(arm[measure]) < 2:
+    tokens, values = slm["curves"].get(measure, ((), ()))
+    if len(values) < 3 or control["final"].get(measure) is None:
         return None
-    at = tokens_to_reach(arm[x], arm[measure], clm[measure][-1], MEASURES[measure].better > 0)
-    first, end = arm[x][1], clm[x][-1]
-    return {"times": None if at is None else end / max(at, first), "censored": at is not None and at <= first,
-            "most": end / first}
+    at = tokens_to_reach(tokens, values, control["final"][measure], MEASURES[measure].better > 0)
+    first = tokens[1] if tokens[0] == 0 else tokens[0]
+    times = None if at is None else control["final"]["tokens"] / max(at, first)
+    return {"times": times, "censored": at is not None and at <= first}
 
 
-def saving_over_seeds(savings):
-    """One entry of results["token_saving"], from the `token_saving` of each seed.
-
-    The geometric mean and its interval, where all seeds get there and no saving is censored. Where all get
-    there and one is censored, its true value may be anything above, and the median of the seeds stands
-    alone.
-    """
-    not_measured = {"times": None, "censored": False, "most": 0}
-    savings = [s or not_measured for s in savings]
-    times = [s["times"] for s in savings]
-    entry = {"per_seed": times, "censored": [s["censored"] for s in savings],
-             "most": max(s["most"] for s in savings)}
-    if None in times:
-        return entry  # a mean over those that get there would flatter the arm
-    if any(entry["censored"]):
-        entry["median"] = float(np.median(times))
-    else:
-        entry |= interval(times, ratios=True)
-    return entry
-
-
-def saving_text(saving):
-    """An entry of results["token_saving"] as text: '2.3x (1.6 to 3.3)', or '>= 40.0x (first point of the
-    grid)' where no more is known."""
-    n = len(saving["per_seed"])
-    n_reached = sum(times is not None for times in saving["per_seed"])
-    if not saving["most"]:
-        return ""  # not measured
-    if n_reached == 0:
+def saving_text(savings):
+    """The savings of the seeds as text: '2.3x (1.6 to 3.3)', the median and the range. '>=' marks what is a
+    lower bound; a seed that does not get there counts as the lowest."""
+    savings = [s for s in savings if s]
+    if not savings:
+        return ""
+    times = sorted(-1.0 if s["times"] is None else s["times"] for s in savings)
+    n_missed = sum(t < 0 for t in times)
+    if n_missed == len(times):
         return "not reached"
-    if n_reached < n:
-        return f"reached in {n_reached} of {seeds_text(n)}"
-    n_censored = sum(saving["censored"])
-    if n_censored:
-        where = "first point of the grid" + (f" in {n_censored} of {n} seeds" if n_censored < n else "")
-        known = [times for times, censored in zip(saving["per_seed"], saving["censored"]) if not censored]
-        # A censored saving is above all known ones. Where the median is too, it is that of a censored seed.
-        at_least = "" if known and saving["median"] <= max(known) else ">= "
-        return f"{at_least}{saving['median']:.1f}x ({where})"
-    text = f"{saving['mean']:.1f}x"
-    if n > 1 and saving["low"] < saving["high"]:
-        text += f" ({saving['low']:.1f} to {saving['high']:.1f})"
-    return text
+    median = float(np.median(times))
+    if n_missed and (median <= 0 or 2 * n_missed >= len(times)):
+        return f"reached in {len(times) - n_missed} of {seeds_text(len(times))}"
+    at_least = "&ge; " if any(s["censored"] and s["times"] <= median for s in savings if s["times"]) else ""
+    lowest = "not reached" if n_missed else f"{times[0]:.1f}"
+    spread = f" ({lowest} to {times[-1]:.1f})" if len(times) > 1 else ""
+    return f"{at_least}{median:.1f}x{spread}"
 
 
 # -------------------------------------------------------------------------------------------------- results
@@ -137,30 +112,28 @@ def collect(folder):
     """What results.json holds: of each arm the curves and final figures of every seed, SLM less the arm,
     the tokens saved, and the costs. Raises BadInput where no seed has a finished run of CLM."""
     runs = {}  # {seed: {run folder: read_run of it}}
+    names = [*ARMS, *(f"{name}_tuned" for name in ARMS), "base", "ref"]
     for path in sorted(glob.glob(os.path.join(folder, "seed*"))):
-        found = {name: read_run(os.path.join(path, name)) for name in [*ARMS, "base", "ref"]}
+        found = {name: read_run(os.path.join(path, name)) for name in names}
         if found["clm"]:
             runs[os.path.basename(path)] = {name: r for name, r in found.items() if r}
     if not runs:
         raise BadInput(f"{folder} has no seed*/clm with a finished run: run runs/demo.sh first")
-    results = {"seeds": list(runs), "arms": {}, "slm_minus": {}, "token_saving": {}, "cost": {}}
-    for name in [*ARMS, "ref"]:
+    results = {"seeds": list(runs), "arms": {}, "slm_minus": {}, "token_saving": {},
+               "cost": costs(folder, runs)}
+    for name in ["ref", *names[:-2]]:
         per_seed = {seed: r[name] for seed, r in runs.items() if name in r}
         if not per_seed:
             continue
         results["arms"][name] = summary(per_seed)
-        pairs = [(runs[seed]["slm"]["final"], r["final"]) for seed, r in per_seed.items()
-                 if "slm" in runs[seed]]
-        if pairs and name != "slm":
+        slm = "slm_tuned" if name.endswith("_tuned") else "slm"  # like is compared with like
+        pairs = [(runs[seed][slm], r) for seed, r in per_seed.items() if slm in runs[seed] and name != slm]
+        if pairs:
             results["slm_minus"][name] = {
-                measure: paired_interval([(slm.get(measure), other.get(measure)) for slm, other in pairs])
-                for measure in MEASURES}
-        if name not in ("ref", "clm") and not name.endswith("_tuned"):
-            clm_and_arm = [(runs[seed]["clm"], r) for seed, r in per_seed.items()]
-            results["token_saving"][name] = {
-                measure: saving_over_seeds([token_saving(clm, r, measure) for clm, r in clm_and_arm])
-                for measure in MEASURES}
-    results["cost"] = costs(folder, runs)
+                m: paired_interval([(s["final"].get(m), r["final"].get(m)) for s, r in pairs])
+                for m in MEASURES}
+        if pairs and slm == "slm" and name not in ("ref", "labels"):
+            results["token_saving"][name] = {m: [token_saving(s, r, m) for s, r in pairs] for m in MEASURES}
     tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *ARMS]}
     if any(tasks.values()):
         results["tasks"] = {name: found for name, found in tasks.items() if found}
@@ -173,22 +146,28 @@ def summary(per_seed):
     ends = [r["final"] for r in per_seed.values()]
     return {
         "final": {measure: interval([end.get(measure) for end in ends]) for measure in MEASURES},
-        "correct": sum(end.get("correct", 0) for end in ends),
-        "n_problems": sum(end.get("total", 0) for end in ends),
         "seeds": {seed: {k: v for k, v in r.items() if k != "train"} for seed, r in per_seed.items()},
         "selection": selection_curves(per_seed.values()),
     }
 
 
 def costs(folder, runs):
-    """{step of the method: {"tokens", "seconds"}}, means over seeds."""
-    found = {name: [r[name]["cost"] for r in runs.values() if name in r]
-             for name in ("base", "ref", "clm", "slm")}
-    paths = [os.path.join(folder, seed, "scores", "scores.json") for seed in runs]
-    scores = [read_json(path) for path in paths if os.path.exists(path)]
-    found["score"] = [{"tokens": s["rows_done"] * s["block_size"], "seconds": s["seconds"]} for s in scores]
-    return {name: {k: float(np.mean([c[k] for c in per_seed])) for k in ("tokens", "seconds")}
-            for name, per_seed in found.items() if per_seed}
+    """{run: {"tokens", "seconds", "operations"}}, means over seeds. Operations are 6 a parameter and token of
+    training, 2 of a forward pass."""
+    found = {}
+    for r in runs.values():
+        for name, about in r.items():
+            found.setdefault(name, []).append(about["cost"])
+    for seed in runs:
+        path = os.path.join(folder, seed, "scores", "scores.json")
+        if os.path.exists(path) and "ref" in runs[seed]:
+            scores, ref = read_json(path), runs[seed]["ref"]["cost"]
+            tokens = scores["rows_done"] * scores["block_size"]
+            operations = tokens * ref["operations"] / ref["tokens"] / 3
+            found.setdefault("score", []).append({"tokens": tokens, "seconds": scores["seconds"],
+                                                  "operations": operations})
+    return {name: {k: float(np.mean([c[k] for c in per_seed])) for k in per_seed[0]}
+            for name, per_seed in found.items()}
 
 
 def public_tasks(folder, name):
@@ -211,63 +190,55 @@ def public_tasks(folder, name):
             for task, rows in found.items()}
 
 
+def taken(results):
+    """The measures that were taken of any arm."""
+    return [m for m in MEASURES if any(arm["final"][m] for arm in results["arms"].values())]
+
+
 # -------------------------------------------------------------------------------------------------- figures
 
 def headline(results, path):
-    """Test loss, loss on solution tokens and few-shot accuracy against tokens for all arms, a band from the
-    lowest seed to the highest. An arrow for the tokens that SLM saves, where that is known: not for the
-    test loss, where CLM ends about where it starts, so that SLM is past it before the first evaluation."""
+    """Accuracy, loss and likeliest results against tokens: a line for each arm, a band from the lowest seed
+    to the highest, and a star where its fine-tuning ends."""
     plt, arms = pyplot(), results["arms"]
-    # Your own text may have no labels or problems.
-    panels = [measure for measure in MEASURES if arms["clm"]["final"][measure]]
-    fig, axes = plt.subplots(1, len(panels), figsize=(1 + 5 * len(panels), 4.6), squeeze=False)
+    measures = taken(results)
+    panels = [pick for pick in (
+        next((m for m in ("accuracy_0", "accuracy") if m in measures), None),
+        next((m for m in ("masked", "test_loss") if m in measures), None),
+        next((m for m in ("masked_result", "solution_loss") if m in measures), None)) if pick]
+    fig, axes = plt.subplots(1, len(panels), figsize=(1 + 5 * len(panels), 5), squeeze=False)
     for ax, measure in zip(axes[0], panels):
-        x = "accuracy_tokens" if measure == "accuracy" else "tokens"
-        top = 0.0
+        floor = []
         for name, arm in ARMS.items():
-            if name not in arms or name.endswith("_tuned"):
-                continue
-            if not any(seed[measure] for seed in arms[name]["seeds"].values()):
+            if name not in arms or not all(measure in s["curves"] for s in arms[name]["seeds"].values()):
                 continue  # it has figures of its end alone
-            curve = mean_curve(arms[name]["seeds"], x, measure)
-            strong = name in ("clm", "slm")
-            at = millions(curve["x"])
+            curve = mean_curve([s["curves"][measure] for s in arms[name]["seeds"].values()])
+            at, strong = millions(curve["x"]), name in ("clm", "slm")
             ax.plot(at, curve["mean"], color=arm.colour, label=arm.name, lw=2.2 if strong else 1.2,
                     zorder=3 if strong else 2)
-            ax.fill_between(at, curve["low"], curve["high"], color=arm.colour, alpha=0.15, lw=0)
-            if name in ("clm", "slm", "clm_mixed"):
-                top = max(top, curve["mean"].max())
+            ax.fill_between(at, curve["low"], curve["high"], color=arm.colour, alpha=0.12, lw=0)
+            floor.append(curve["mean"].min())
+            tuned = arms.get(f"{name}_tuned")
+            if tuned and tuned["final"][measure]:
+                ax.plot(at[-1] * 1.04, tuned["final"][measure]["mean"], "*", ms=11, color=arm.colour)
         if "ref" in arms and arms["ref"]["final"][measure]:
             ax.axhline(arms["ref"]["final"][measure]["mean"], color="black", ls=":", lw=1,
-                       label="reference model alone (best)")
-        if measure != "test_loss":
-            saving_arrow(ax, results, measure, x)
-        if measure != "accuracy":
-            ax.set_ylim(top=top * 1.15)
-        ax.set(title=MEASURES[measure].title, xlabel="million tokens after the base model")
+                       label="reference model alone")
+        if MEASURES[measure].better < 0 and floor:
+            ax.set_ylim(0.9 * min(floor), 2.5 * min(floor))
+        ax.set(title=MEASURES[measure].title, xlabel="million tokens")
     axes[0][0].legend(fontsize=8)
+    stars = ", stars: fine-tuned afterwards" if any(name.endswith("_tuned") for name in arms) else ""
     n = len(results["seeds"])
     band = ", band: lowest to highest" if n > 1 else ""
-    save_figure(fig, path, f"Selected tokens against all; {seeds_text(n)}{band}")
-
-
-def saving_arrow(ax, results, measure, x):
-    """From where CLM ends to where SLM is as far, unless a seed never is or its saving is censored."""
-    saving = results["token_saving"].get("slm", {}).get(measure, {})
-    if not saving.get("mean") or any(saving["censored"]) or None in saving["per_seed"]:
-        return
-    clm = results["arms"]["clm"]
-    end, goal = millions(clm["seeds"][results["seeds"][0]][x][-1]), clm["final"][measure]["mean"]
-    at = end / saving["mean"]
-    ax.annotate("", (at, goal), (end, goal), arrowprops={"arrowstyle": "->", "lw": 1.5}, zorder=5)
-    ax.text((at + end) / 2, goal, f"{saving['mean']:.1f}x fewer tokens", ha="center", va="bottom", zorder=5)
+    save_figure(fig, path, f"What the loss counts, and what comes of it; {seeds_text(n)}{band}{stars}")
 
 
 def selection_figure(results, path):
     """Why it works: precision and recall of the useful tokens by true label, the share selected of each
     label, and the loss of the selected and the unselected."""
     plt = pyplot()
-    arms = [name for name in ("slm", "random", "high_loss", "low_ref")
+    arms = [name for name in ("slm", "documents", "random", "high_loss", "low_ref")
             if results["arms"].get(name, {}).get("selection")]
     fig, (precision, shares, losses) = plt.subplots(1, 3, figsize=(15, 4.8))
     for name in arms:
@@ -288,7 +259,7 @@ def selection_figure(results, path):
     shares.set_title("SLM: fraction selected of each true label")
     losses.set_title("SLM: loss on the noisy corpus")
     for ax in (precision, shares, losses):
-        ax.set_xlabel("million tokens after the base model")
+        ax.set_xlabel("million tokens")
         if ax.lines:
             ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2)
         else:
@@ -297,35 +268,51 @@ def selection_figure(results, path):
     save_figure(fig, path)
 
 
+# --------------------------------------------------------------------------------------------------- tables
+
 def table(results):
-    """The results in Markdown: final figures of each arm, the tokens saved, and what it all cost."""
-    n, arms = len(results["seeds"]), results["arms"]
-    rows = []
-    for name in ["ref", *ARMS]:
-        if name in arms:
-            n_problems = arms[name]["n_problems"]
-            correct = f"{arms[name]['correct']} / {n_problems}" if n_problems else ""
-            rows.append([NAMES[name], *cells(arms[name]["final"]), correct])
-    lines = [f"Final figures, {mean_text(n)}", "", *table_lines(["arm", *HEADINGS, "correct"], rows)]
+    """The results in Markdown: final figures of each arm, SLM less each control, the tokens saved, and what
+    it all cost."""
+    n, measures = len(results["seeds"]), taken(results)
+    headings = [MEASURES[m].heading for m in measures]
+    rows = [[NAMES[name], *(cell(arm["final"][m], m) for m in measures)]
+            for name, arm in results["arms"].items()]
+    lines = [f"Final figures, {mean_text(n)}", "", *table_lines(["arm", *headings], rows)]
     if n > 1:
-        rows = [[NAMES[name], *cells(less, sign=True)] for name, less in results["slm_minus"].items()]
-        lines += ["", "SLM less the arm, paired by seed (95% interval):", "",
-                  *table_lines(["arm", *HEADINGS], rows)]
-    rows = [[NAMES[name], *(saving_text(saving[measure]) for measure in MEASURES)]
+        differences = [d[m] for d in results["slm_minus"].values() for m in measures if d[m]]
+        n_clear = sum(d["low"] > 0 or d["high"] < 0 for d in differences)
+        rows = [[NAMES[name], *(cell(less[m], m, sign=True) for m in measures)]
+                for name, less in results["slm_minus"].items()]
+        lines += ["", f"SLM less the arm, paired by seed (95% interval); fine-tuned SLM less what is "
+                  f"fine-tuned. Of these {len(differences)} intervals {n_clear} exclude 0; if nothing differed, "
+                  f"{0.05 * len(differences):.1f} would by chance:", "", *table_lines(["arm", *headings], rows)]
+    saved = [m for m in measures if any(any(s[m]) for s in results["token_saving"].values())]
+    if "masked" in saved:
+        saved = [m for m in saved if m not in ("test_loss", "solution_loss")]  # these count unlearned noise
+    rows = [[NAMES[name], *(saving_text(saving[m]) for m in saved)]
             for name, saving in results["token_saving"].items()]
-    what = "Tokens CLM needs for its final figure, over the tokens the arm needs to reach it and stay there"
-    how = " (geometric mean, 95% interval)" if n > 1 else ""
-    lines += ["", f"{what}{how}:", "", *table_lines(["arm", *HEADINGS], rows)]
-    if any("first point" in text for row in rows for text in row):
-        lines += ["", "First point of the grid: there at the first evaluation, and perhaps before. A seed's "
-                  "saving is then a lower bound, and the cell is the median over seeds."]
+    if saved:
+        lines += ["", "Tokens that the arm needs for its final figure, over the tokens that SLM needs to "
+                  "reach it and stay there: the median of the seeds (lowest to highest). &ge; where it was "
+                  "there at the first evaluation, and perhaps before:", "",
+                  *table_lines(["arm", *(MEASURES[m].heading for m in saved)], rows)]
     if "tasks" in results:
         lines += ["", "Few-shot accuracy on public tasks, and loss of the right solutions:", "",
                   *task_lines(results["tasks"])]
-    rows = [[label, f"{results['cost'][name]['tokens']:,.0f}", f"{results['cost'][name]['seconds']:.0f}"]
-            for name, label in COSTS.items() if name in results["cost"]]
-    lines += ["", "Cost (mean over seeds):", "", *table_lines(["step", "tokens", "seconds"], rows)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", "Cost (mean over seeds):", "", *cost_lines(results["cost"])]) + "\n"
+
+
+def cost_lines(cost):
+    """Two accounts: what a run costs where the reference model exists, and what all costs from the
+    beginning."""
+    before = [cost[step]["operations"] for step in STEPS if step in cost]
+    rows = []
+    for name, c in cost.items():
+        needs_ref = name in ("slm", "documents", "distill", "low_ref", "slm_mixed", "slm_filtered")
+        total = f"{(c['operations'] + sum(before)) / 1e12:.1f}" if needs_ref else ""
+        rows.append([{**NAMES, **STEPS}[name], f"{c['tokens']:,.0f}", f"{c['seconds']:.0f}",
+                     f"{c['operations'] / 1e12:.1f}", total])
+    return table_lines(["run", "tokens", "seconds", "operations, 10^12", "with the reference"], rows)
 
 
 def task_lines(by_arm):

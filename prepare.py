@@ -41,6 +41,10 @@ class Config:
     curated_documents: int = 1_000          # built-in: size of the curated side
     held_out_documents: int = 500           # built-in: size of val, of test, and of the evaluation's problems
     curated_repeats: int = 10               # built-in: how often noisy+curated repeats the curated side
+    largest: int = builtin.LARGEST          # built-in: numbers are 0 to this; more of them are more facts
+    curated_steps: int = 3                  # built-in: most steps of a curated problem (all others: 3)
+    p_chatter: float = 0.35                 # built-in: share of the noisy documents that hold no problem
+    p_slip: float = 0.3                     # built-in: share of their problems that are solved wrongly
     curated: list[str] = option(default_factory=list)  # your curated files: .txt, .jsonl, .parquet, hf:NAME
     noisy: list[str] = option(default_factory=list)    # your noisy ones
     field: list[str] = option(default_factory=lambda: ["text"])  # fields of a row that make its text
@@ -66,6 +70,13 @@ class Config:
         for name in ("curated_repeats", "max_tokens"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
+        for name in ("p_chatter", "p_slip"):
+            if not 0 <= getattr(self, name) < 1:
+                yield f"{name} must lie in [0, 1), not {getattr(self, name)}"
+        if not 10 <= self.largest <= 99:
+            yield f"largest must lie between 10 and 99, not {self.largest}"
+        if not 1 <= self.curated_steps <= 3:
+            yield f"curated_steps must be 1, 2 or 3, not {self.curated_steps}"
         if not 0 < self.held_out < 0.5:
             yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
         for name in set(self.check_overlap) - set(TASKS):
@@ -81,12 +92,12 @@ def make_demo(cfg, folder):
     """Write the built-in corpus into `folder`: its tokenizer, the token files curated, noisy, noisy+curated,
     val and test, and the problems of the curated side and of the evaluation."""
     empty(folder)
-    enc = demo_tokenizer()
+    enc = demo_tokenizer(cfg.largest)
     save_tokenizer(enc, folder)
 
     # Held out first: three disjoint sets of problems. What is trained on must not hold any of them.
     n, reserved, held_out = cfg.held_out_documents, set(), []
-    for segments, question in builtin.documents(cfg.seed, "held out"):
+    for segments, question in builtin.documents(cfg.seed, "held out", largest=cfg.largest):
         if question not in reserved:
             reserved.add(question)
             held_out.append(segments)
@@ -96,13 +107,14 @@ def make_demo(cfg, folder):
     write_documents(folder, "test", held_out[n:2 * n], enc)
     write_problems(os.path.join(folder, "eval.jsonl"), held_out[2 * n:])
 
-    clean = (segments for segments, _ in builtin.documents(cfg.seed, "curated", reserved))
-    curated = list(itertools.islice(clean, cfg.curated_documents))
+    clean = builtin.documents(cfg.seed, "curated", reserved, cfg.largest, cfg.curated_steps)
+    curated = [segments for segments, _ in itertools.islice(clean, cfg.curated_documents)]
     write_documents(folder, "curated", curated, enc)
     write_problems(os.path.join(folder, "curated.jsonl"), curated)
 
-    noisy = (segments for segments, _ in builtin.documents(cfg.seed, "noisy", reserved))
-    label_counts = write_documents(folder, "noisy", noisy, enc, cfg.noisy_tokens)
+    noisy = builtin.documents(cfg.seed, "noisy", reserved, cfg.largest, 3, cfg.p_chatter, cfg.p_slip)
+    segments_alone = (segments for segments, _ in noisy)
+    label_counts = write_documents(folder, "noisy", segments_alone, enc, cfg.noisy_tokens)
     shares = zip(builtin.LABELS, label_counts / label_counts.sum())
     print("noisy side, share by true label: " + "  ".join(f"{name} {share:.1%}" for name, share in shares))
     join(folder, ["noisy"] + ["curated"] * cfg.curated_repeats, "noisy+curated", enc)

@@ -160,7 +160,7 @@ def main(cfg):
         progress.show(step, f"test loss {record['test_loss']:.3f}" if record else "")
 
     progress.close()
-    folder.finish(record, best, step, seconds)
+    folder.finish(raw_model, record, best, step, seconds)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ NAMES = "Ava Ben Cleo Dan Emma Finn Gwen Hugo Iris Jack Kate Liam Mona Noah Olga
 OBJECTS = "hens pigs eggs pens maps hats cups keys toys nuts figs pies coins books cards boats".split()
 GAIN = "finds buys gets picks wins makes".split()         # "Ava finds 5 more."
 LOSE = "sells loses eats drops breaks hides".split()      # "Ava sells 3 of them."
-LARGEST = 20                                              # numbers are 0 .. LARGEST, one token each
+LARGEST = 20                                              # numbers are 0 .. 20, one token each, unless told
 
 # The chatter is a second-order Markov chain: which words may follow depends on the two words before. Like
 # real irrelevant text it can be learned, a little more with every step, and takes room from what matters.
@@ -37,31 +37,34 @@ CHATTER = ("the weather in town was cold last night but my old car would not sta
 CHATTER = list(dict.fromkeys(CHATTER))
 FORM = "has more of them doubles halves How many does have now + - * / = The answer is says".split()
 
-# The vocabulary, beside the 256 bytes and <|endoftext|>. A word includes the space before it.
-NUMBERS = [str(n) for n in range(LARGEST + 1)]
-WORDS = ["Question", "Answer"] + [f" {w}" for w in NUMBERS + NAMES + OBJECTS + GAIN + LOSE + FORM + CHATTER]
-WORDS = list(dict.fromkeys(WORDS))
+
+def words(largest=LARGEST):
+    """The vocabulary, beside the 256 bytes and <|endoftext|>. A word includes the space before it."""
+    numbers = [str(n) for n in range(largest + 1)]
+    spaced = [f" {w}" for w in numbers + NAMES + OBJECTS + GAIN + LOSE + FORM + CHATTER]
+    return list(dict.fromkeys(["Question", "Answer"] + spaced))
 
 
-def problem(rng):
-    """A problem of one to three steps, as (question, steps).
+def problem(rng, largest=LARGEST, most_steps=3):
+    """A problem of one to most_steps steps, as (question, steps).
 
     rng: random.Random. question: a list of sentences. steps: a list of (phrase, expression, result), as in
-    ("finds 5", "7 + 5", 12). Numbers stay within 0 .. LARGEST, so that the facts are few enough for a small
-    model.
+    ("finds 5", "7 + 5", 12). Numbers stay within 0 .. largest, so that the facts are few enough for a small
+    model: some 300 for the usual 20, four times as many for 40.
     """
-    name, thing, have = rng.choice(NAMES), rng.choice(OBJECTS), rng.randint(2, 12)
+    scale = largest / LARGEST
+    name, thing, have = rng.choice(NAMES), rng.choice(OBJECTS), rng.randint(2, round(12 * scale))
     question, steps, used = [f"{name} has {have} {thing}."], [], set()
-    for _ in range(rng.randint(1, 3)):
+    for _ in range(rng.randint(1, most_steps)):
         # The (verb, phrase, sentence, expression, result) that keep the number in range. A verb comes once.
-        options = []
-        if have < LARGEST:
-            b = rng.randint(1, min(9, LARGEST - have))
+        options, most = [], round(9 * scale)
+        if have < largest:
+            b = rng.randint(1, min(most, largest - have))
             options += [(v, f"{v} {b}", f"{v} {b} more", f"{have} + {b}", have + b) for v in GAIN]
         if have > 0:
-            b = rng.randint(1, min(9, have))
+            b = rng.randint(1, min(most, have))
             options += [(v, f"{v} {b}", f"{v} {b} of them", f"{have} - {b}", have - b) for v in LOSE]
-        if 0 < have <= LARGEST // 2:
+        if 0 < have <= largest // 2:
             options += [("doubles", "doubles", "doubles them", f"{have} * 2", have * 2)] * 3
         if have > 0 and have % 2 == 0:
             options += [("halves", "halves", "halves them", f"{have} / 2", have // 2)] * 3
@@ -73,7 +76,7 @@ def problem(rng):
     return question, steps
 
 
-def with_slip(rng, steps):
+def with_slip(rng, steps, largest=LARGEST):
     """The same steps with one wrong result, carried on. Returns (steps, index of the slip).
 
     In about 3% of them a later step (an odd number halved, say) leads back to the right answer. It is
@@ -85,10 +88,10 @@ def with_slip(rng, steps):
         a, op, b = expression.split()
         if len(wrong) == at:
             near = range(result - 3, result + 4)
-            result = rng.choice([n for n in near if n != result and 0 <= n <= LARGEST])
+            result = rng.choice([n for n in near if n != result and 0 <= n <= largest])
         else:
             a, b = wrong[-1][2], int(b)
-            result = min(max({"+": a + b, "-": a - b, "*": a * b, "/": a // b}[op], 0), LARGEST)
+            result = min(max({"+": a + b, "-": a - b, "*": a * b, "/": a // b}[op], 0), largest)
         wrong.append((phrase, f"{a} {op} {b}", result))
     return wrong, at
 
@@ -142,7 +145,7 @@ class Chatter:
         return "".join(f" {w}" for w in words) + "."
 
 
-def noisy_document(rng, chatter, question, steps, p_inside=0.2, p_slip=0.3):
+def noisy_document(rng, chatter, question, steps, largest=LARGEST, p_slip=0.3, p_inside=0.2):
     """The segments of a forum thread around a problem: user names inside it, dates and chatter around it, and
     with probability p_slip a slip in the arithmetic.
 
@@ -151,7 +154,7 @@ def noisy_document(rng, chatter, question, steps, p_inside=0.2, p_slip=0.3):
     """
     n_right = None
     if rng.random() < p_slip:
-        steps, n_right = with_slip(rng, steps)
+        steps, n_right = with_slip(rng, steps, largest)
     segments = []
     for text, label in clean_document(question, steps, n_right):
         segments.append((text, label))
@@ -173,24 +176,25 @@ def noisy_document(rng, chatter, question, steps, p_inside=0.2, p_slip=0.3):
     return before + segments + after
 
 
-def documents(seed, side, reserved=frozenset(), p_chatter=0.35):
+def documents(seed, side, reserved=frozenset(), largest=LARGEST, most_steps=3, p_chatter=0.35, p_slip=0.3):
     """Endless documents of one side: (segments, text of the question or None for chatter alone).
 
     side: 'noisy', or any other name for clean documents; the name seeds the stream, so that each has its own.
     reserved: texts of questions that must not occur: for a side to train on, those of the held-out problems.
-    p_chatter: the share of noisy documents that are chatter alone.
+    p_chatter: the share of noisy documents that are chatter alone. p_slip: of the other noisy documents, the
+    share with a slip. largest and most_steps: see `problem`.
     """
     rng, chatter = random.Random(f"{side}-{seed}"), Chatter()
     while True:
         if side == "noisy" and rng.random() < p_chatter:
             yield [(chatter(rng, rng.randint(30, 90)), IRRELEVANT)], None
             continue
-        question, steps = problem(rng)
+        question, steps = problem(rng, largest, most_steps)
         key = " ".join(question)
         if key in reserved:
             continue
         if side == "noisy":
-            yield noisy_document(rng, chatter, question, steps), key
+            yield noisy_document(rng, chatter, question, steps, largest, p_slip), key
         else:
             yield clean_document(question, steps), key
 

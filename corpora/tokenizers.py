@@ -16,7 +16,7 @@ import os
 
 import tiktoken
 
-from corpora.builtin import WORDS
+from corpora import builtin
 from engine.cli import BadInput
 from engine.files import write_json
 
@@ -46,9 +46,11 @@ def make_tokenizer(name, pattern, tokens):
                              special_tokens={END_OF_TEXT: len(tokens)})
 
 
-def demo_tokenizer():
-    """The built-in corpus's: the 256 bytes, then its words, each with the space before it."""
-    return make_tokenizer("nanorho-demo", DEMO_PATTERN, SINGLE_BYTES + [w.encode() for w in WORDS])
+def demo_tokenizer(largest=builtin.LARGEST):
+    """The built-in corpus's: the 256 bytes, then its words, each with the space before it. largest: of the
+    numbers that are one token."""
+    words = [w.encode() for w in builtin.words(largest)]
+    return make_tokenizer("nanorho-demo", DEMO_PATTERN, SINGLE_BYTES + words)
 
 
 def load_tokenizer(source, vocab_size=None):

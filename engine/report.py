@@ -30,12 +30,17 @@ class Measure:
     better: int             # -1 where lower is better, 1 where higher is
 
 
-MEASURES = {
+MEASURES = {  # extras/measures.py says what masked and calibrated mean; a report leaves out what was not taken
+    "accuracy_0": Measure("accuracy, no shots", "accuracy without shots", "accuracy without shots", 1),
+    "accuracy": Measure("few-shot accuracy", "accuracy", "few-shot accuracy", 1),
+    "likeliest_result": Measure("results likeliest", "likeliest results", "results that are the likeliest token", 1),
+    "masked": Measure("test loss, masked", "masked test loss", "test loss, noise ids masked", -1),
+    "masked_result": Measure("on results, masked", "masked loss of results", "... on its results", -1),
+    "calibrated": Measure("calibrated", "calibrated test loss", "test loss, calibrated", -1),
     "test_loss": Measure("test loss", "test loss", "loss on held-out curated text", -1),
     "solution_loss": Measure("on solution tokens", "solution loss", "... on its solution tokens", -1),
-    "accuracy": Measure("few-shot accuracy", "accuracy", "few-shot accuracy", 1),
 }
-HEADINGS = [measure.heading for measure in MEASURES.values()]
+IN_PERCENT = ("accuracy_0", "accuracy", "likeliest_result")
 LABELS = ("question", "solution", "result", "irrelevant", "noise", "wrong")  # of the built-in corpus
 SELECTION = ("corpus_loss", "selected_loss", "unselected_loss", "precision", "recall",
              *(f"selected_{label}" for label in LABELS))
@@ -46,41 +51,50 @@ T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8:
 # ---------------------------------------------------------------------------------------------- run folders
 
 def read_run(folder):
-    """What a finished training run logged: curves, final figures, cost; None while it is not finished.
+    """What a finished training run logged: {"curves": {measure: [tokens, values]}, "final": {measure: value},
+    "train": records of the log, "cost"}; None while it is not finished.
 
-    The final figures are those of the last weights; of a run on curated text, which can overfit, those of
-    its best weights by val loss (best.pt), which are the ones that are used.
+    The final figures are those of the last weights; of a run that stops by val loss (--patience), those of
+    its best weights (best.pt), which are the ones that are used.
     """
     if not os.path.exists(os.path.join(folder, "done.json")):
         return None
     records = read_jsonl(os.path.join(folder, "metrics.jsonl"))
     evals = [r for r in records if r["kind"] == "eval"]
-    summary = read_jsonl(os.path.join(folder, "eval", "summary.jsonl"))
-    graded = [r for r in summary if r.get("task", "demo") == "demo"]
-    kinds = {(r.get("shots"), r.get("n"), r.get("max_new_tokens"), r.get("separator")) for r in graded}
-    if len(kinds) > 1:
-        raise BadInput(f"{folder}/eval/summary.jsonl has results with different settings of eval_math.py, "
-                       f"which cannot be compared: evaluate with the others into another --out")
-    by_step = {r["step"]: r for r in graded if r["ckpt"].startswith(("step_", "ckpt"))}
-    along = [by_step[step] for step in sorted(by_step)]  # the accuracy along the run
-    if read_json(os.path.join(folder, "config.json"))["config"]["train"] == "curated":
-        end = min(evals, key=lambda r: r["val_loss"])
-        at_end = [r for r in graded if r["ckpt"] == "best"]
-    else:
-        end, at_end = evals[-1], along
-    final = {"tokens": end["tokens"], "test_loss": end["test_loss"], "solution_loss": end["solution_loss"]}
-    if at_end:
-        final |= {k: at_end[-1][k] for k in ("accuracy", "correct", "total", "low", "high")}
+    stops = read_json(os.path.join(folder, "config.json"))["config"].get("patience", 0)
+    end = min(evals, key=lambda r: r["val_loss"]) if stops else evals[-1]
+    found = {"test_loss": evals, "solution_loss": [r for r in evals if r["solution_loss"] is not None],
+             "accuracy": graded(folder, "eval"), "accuracy_0": graded(folder, "eval0")}
+    measured = read_jsonl(os.path.join(folder, "eval", "measures.jsonl"))
+    for measure in MEASURES.keys() - found.keys():
+        found[measure] = [r for r in measured if measure in r]
+    curves, final = {}, {"tokens": end["tokens"]}
+    for measure, points in found.items():
+        key = "accuracy" if measure == "accuracy_0" else measure
+        along = {r["step"]: r for r in points if not r.get("ckpt", "").startswith("best")}
+        if along:
+            along = [along[step] for step in sorted(along)]
+            curves[measure] = [[r["tokens"] for r in along], [r[key] for r in along]]
+        at_end = [r for r in points if r["step"] == end["step"]]
+        if at_end:
+            final[measure] = at_end[-1][key]
+    parameters = read_json(os.path.join(folder, "done.json")).get("parameters", 0)
     return {
-        "tokens": [r["tokens"] for r in evals],
-        "test_loss": [r["test_loss"] for r in evals],
-        "solution_loss": [r["solution_loss"] for r in evals if r["solution_loss"] is not None],
-        "accuracy_tokens": [r["tokens"] for r in along],
-        "accuracy": [r["accuracy"] for r in along],
-        "train": [r for r in records if r["kind"] == "train"],
-        "cost": {"tokens": evals[-1]["tokens"], "seconds": evals[-1]["seconds"]},
-        "final": final,
+        "curves": curves, "final": final, "train": [r for r in records if r["kind"] == "train"],
+        "cost": {"tokens": evals[-1]["tokens"], "seconds": evals[-1]["seconds"],
+                 "operations": 6 * parameters * evals[-1]["tokens"]},
     }
+
+
+def graded(folder, name):
+    """The accuracies of a run on its own problems, from NAME/summary.jsonl. Raises BadInput."""
+    path = os.path.join(folder, name, "summary.jsonl")
+    found = [r for r in read_jsonl(path) if r.get("task", "demo") == "demo"]
+    kinds = {(r.get("shots"), r.get("n"), r.get("max_new_tokens"), r.get("separator")) for r in found}
+    if len(kinds) > 1:
+        raise BadInput(f"{path} has results with different settings of eval_math.py, which cannot be "
+                       f"compared: evaluate with the others into another --out")
+    return found
 
 
 def selection_curves(runs, n_bins=20):
@@ -108,38 +122,30 @@ def selection_curves(runs, n_bins=20):
     return curves
 
 
-def mean_curve(seeds, x, y):
-    """The seeds' curves as one, {"x", "mean", "low", "high"}: the mean, lowest and highest y at each x that
-    all of them have.
-
-    seeds: {seed: {x: [...], y: [...]}}; at least one has the curve.
-    """
-    of_seed = [dict(zip(seed[x], seed[y])) for seed in seeds.values() if seed[y]]
+def mean_curve(curves):
+    """The seeds' curves, [[tokens, values]], as one, {"x", "mean", "low", "high"}: the mean, lowest and
+    highest value at each x that all of them have."""
+    of_seed = [dict(zip(*curve)) for curve in curves]
     common = sorted(set.intersection(*(set(curve) for curve in of_seed)))
-    curves = np.array([[curve[at] for at in common] for curve in of_seed])  # (seeds, points)
-    return {"x": np.array(common), "mean": curves.mean(axis=0), "low": curves.min(axis=0),
-            "high": curves.max(axis=0)}
+    values = np.array([[curve[at] for at in common] for curve in of_seed])  # (seeds, points)
+    return {"x": np.array(common), "mean": values.mean(axis=0), "low": values.min(axis=0),
+            "high": values.max(axis=0)}
 
 
 # ------------------------------------------------------------------------------------------------ intervals
 
-def interval(values, ratios=False):
+def interval(values):
     """{"mean", "low", "high", "n"}: the mean over seeds and its 95% t-interval (one value has none).
 
-    A value of None is left out; where nothing is left, returns None. Of ratios, the geometric mean: 2 and 1/2
-    cancel, and the interval cannot fall below 0.
+    A value of None is left out; where nothing is left, returns None.
     """
     v = np.array([x for x in values if x is not None], dtype=float)
     if v.size == 0:
         return None
-    back = float
-    if ratios:
-        v, back = np.log(v), np.exp
     if v.size == 1:
-        return {"mean": float(back(v[0])), "low": None, "high": None, "n": 1}
+        return {"mean": float(v[0]), "low": None, "high": None, "n": 1}
     half = T95.get(v.size - 1, 2.262) * v.std(ddof=1) / np.sqrt(v.size)
-    low, high = v.mean() - half, v.mean() + half
-    return {"mean": float(back(v.mean())), "low": float(back(low)), "high": float(back(high)),
+    return {"mean": float(v.mean()), "low": float(v.mean() - half), "high": float(v.mean() + half),
             "n": int(v.size)}
 
 
@@ -163,9 +169,9 @@ def verdict(v, sign, than=0.0):
 # --------------------------------------------------------------------------------------------------- tables
 
 def cell(v, measure="", sign=False):
-    """A mean and its interval as text, '0.443 (0.418 to 0.468)'; of an accuracy in per cent; '' for None.
+    """A mean and its interval as text, '0.443 (0.418 to 0.468)'; of a share in per cent; '' for None.
 
-    sign: v is a difference, and is shown with its sign. The interval of an accuracy is cut at 0 and 100%.
+    sign: v is a difference, and is shown with its sign. The interval of a share is cut at 0 and 100%.
     """
     if v is None:
         return ""
@@ -173,18 +179,13 @@ def cell(v, measure="", sign=False):
     if v["n"] > 1:
         numbers += [v["low"], v["high"]]
     plus = "+" if sign else ""
-    if measure == "accuracy":
+    if measure in IN_PERCENT:
         if not sign:
             numbers = [min(1.0, max(0.0, x)) for x in numbers]
         texts = [f"{100 * x:{plus}.1f}%" for x in numbers]
     else:
         texts = [f"{x:{plus}.3f}" for x in numbers]
     return texts[0] + (f" ({texts[1]} to {texts[2]})" if v["n"] > 1 else "")
-
-
-def cells(by_measure, sign=False):
-    """A cell for each of MEASURES of {measure: interval}."""
-    return [cell(by_measure[measure], measure, sign) for measure in MEASURES]
 
 
 def table_lines(headings, rows):

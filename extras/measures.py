@@ -27,6 +27,7 @@ from engine.files import file_hash, read_jsonl, write_jsonl
 from engine.ranks import Ranks
 from model import token_loss
 
+NAMES = ("raw", "masked", "calibrated")
 NEVER = -30.0  # the logit of an id that cannot be predicted
 
 
@@ -36,7 +37,8 @@ class Config:
     data: str = "data/demo"         # corpus folder
     out: str = ""                   # folder of measures.jsonl (default: `eval` beside the checkpoint)
     max_rows: int = 512             # of val and of test
-    weight_decay: float = 1e-3      # on the biases, in the fit
+    calibrate: bool = True          # the third measure, which takes longest
+    weight_decay: float = 1e-3      # on the biases, in its fit
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
 
     def validate(self):
@@ -76,14 +78,14 @@ def fit_calibration(logits, targets, weight_decay):
     return log_temperature.exp().detach(), bias.detach()
 
 
-def measure(model, data, max_rows, weight_decay, ranks):
+def measure(model, cfg, ranks):
     """The record of a model: {measure: value}."""
+    data, max_rows = cfg.data, cfg.max_rows
     T = model.config.block_size
     val, test, curated = (Tokens(data, name, T) for name in ("val", "test", "curated"))
     never = torch.ones(val.vocab_size, dtype=torch.bool)                                     # (V,)
     for tokens in (curated, val):
         never[torch.from_numpy(np.unique(tokens.tokens).astype(np.int64))] = False
-    val_logits, val_targets = logits_of(model, val, max_rows, ranks)
     logits, targets = logits_of(model, test, max_rows, ranks)
     groups = {"": torch.ones_like(targets, dtype=torch.bool)}
     if test.labels is not None:
@@ -100,11 +102,13 @@ def measure(model, data, max_rows, weight_decay, ranks):
     if "_result" in groups:
         likeliest = logits[groups["_result"]].argmax(dim=1)
         record["likeliest_result"] = (likeliest == targets[groups["_result"]]).double().mean().item()
-    val_logits, logits = (t.masked_fill(never, NEVER) for t in (val_logits, logits))
+    logits = logits.masked_fill(never, NEVER)
     losses("masked", logits)
-    temperature, bias = fit_calibration(val_logits, val_targets, weight_decay)
-    losses("calibrated", logits / temperature + bias)
-    record["temperature"] = temperature.item()
+    if cfg.calibrate:
+        val_logits, val_targets = logits_of(model, val, max_rows, ranks)
+        temperature, bias = fit_calibration(val_logits.masked_fill(never, NEVER), val_targets, cfg.weight_decay)
+        losses("calibrated", logits / temperature + bias)
+        record["temperature"] = temperature.item()
     return record
 
 
@@ -119,11 +123,10 @@ def main(cfg):
             continue
         model, checkpoint = load_model(path, tokenizer_sha256, cfg.data, ranks.device)
         record = about | {"step": checkpoint.get("step"), "tokens": checkpoint.get("tokens")}
-        record |= measure(model, cfg.data, cfg.max_rows, cfg.weight_decay, ranks)
+        record |= measure(model, cfg, ranks)
         os.makedirs(os.path.dirname(out), exist_ok=True)
         write_jsonl(out, [r for r in held if r["ckpt"] != about["ckpt"]] + [record])
-        print(f"{path}: test loss {record['raw']:.4f}, masked {record['masked']:.4f}, calibrated "
-              f"{record['calibrated']:.4f}")
+        print(f"{path}: test loss " + ", ".join(f"{name} {record[name]:.4f}" for name in NAMES if name in record))
         progress.show(number)
     progress.close()
 

@@ -10,6 +10,7 @@ asks for them.
     --softmax_tau 1.0                           all tokens, weighted by softmax(score / tau)
     --keep_warmup 500                           keep falls from 1.0 to its value over the first steps
     --filter_backward                           approximate and faster (extras/filter_backward.py)
+    --keep 1.0 --distill out/ref/best.pt        control: the reference's probabilities (extras/distill_text.py)
 
 A variant changes one of four things: the reference (what stands in the place of L_ref), the score (equation
 3), the loss (equations 4 and 5) or keep. A token whose reference loss is inf is never selected.
@@ -25,7 +26,7 @@ from torch.nn import functional as F
 from data import Scores
 from engine import fast_loss
 from engine.cli import BadInput
-from extras import filter_backward
+from extras import distill_text, filter_backward
 from model import token_loss
 
 BY_ENTROPY = ("low_entropy", "intersection", "union")
@@ -44,6 +45,7 @@ class Options:
     max_weight: float = 0.0         # variant: cut such weights, whose mean is 1, to this (0: no limit)
     keep_warmup: int = 0            # variant: steps over which keep falls from 1.0 to its value
     filter_backward: bool = False   # variant: no gradient through the unselected tokens, which is not exact
+    distill: str = ""               # variant: learn the probabilities of this reference, with keep 1.0
 
     def validate(self):
         if not 0 < self.keep <= 1:
@@ -60,6 +62,9 @@ class Options:
                    "intersection or union")
         if self.filter_backward and self.compile:
             yield "filter_backward replaces layers by ones that compile cannot see into: use one of them"
+        if self.distill and (self.selects_or_weighs or self.labels or self.filter_backward or self.compile):
+            yield ("distill takes all tokens (keep 1.0, no labels, no softmax_tau, no filter_backward), and does "
+                   "not go with compile")
         if self.max_weight and (self.max_weight < 1 or not self.softmax_tau):
             yield "max_weight needs softmax_tau, and must be at least 1, the mean of the weights"
         if self.more_scores and (self.select not in ("excess", "low_ref") or not self.selects_or_weighs):
@@ -104,7 +109,10 @@ def choose(cfg, train, model, score, loss_of):
         loss_of = fast_loss.selected_before_loss
     if cfg.filter_backward:
         loss_of = filter_backward.install(model, loss_of)
-    return Reference(cfg, train), score, loss_of, lambda step: keep_at(step, cfg)
+    reference = Reference(cfg, train)
+    if cfg.distill:
+        loss_of, reference.made_from["distill_sha256"] = distill_text.install(model, cfg.distill, train)
+    return reference, score, loss_of, lambda step: keep_at(step, cfg)
 
 
 def keep_at(step, cfg):

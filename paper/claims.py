@@ -3,8 +3,8 @@ The paper's claims, each with what came out here and whether the interval agrees
 """
 from dataclasses import dataclass
 
-from engine.report import MEASURES, cell, table_lines, verdict
-from paper.collect import ARMS, RATIOS
+from engine.report import cell, table_lines, verdict
+from paper.collect import ARMS, MEASURES, RATIOS
 
 HOW = ("low_ref", "low_entropy", "intersection", "union")  # of the self-reference
 

@@ -8,8 +8,11 @@ import numpy as np
 
 from engine.cli import BadInput
 from engine.files import read_json
-from engine.report import MEASURES, Arm, interval, paired_interval, read_run, selection_curves
+from engine import report
+from engine.report import Arm, interval, mean_curve, paired_interval, read_run, selection_curves
 from extras.dynamics import CATEGORIES
+
+MEASURES = {name: report.MEASURES[name] for name in ("test_loss", "solution_loss", "accuracy")}
 
 ARMS = {  # by run folder
     "clm": Arm("CLM (all tokens)", "tab:gray"),
@@ -64,9 +67,8 @@ def collect(folder):
         results["best"] = {measure: best_ratio(results["arms"], measure)
                            for measure in ("test_loss", "accuracy")}
     for name in ("clm", "slm"):
-        first = next(iter(runs[name].values()))
-        mean = np.mean([r["test_loss"] for r in runs[name].values()], axis=0)
-        results["arms"][name]["curve"] = {"tokens": first["tokens"], "test_loss": mean.tolist()}
+        curve = mean_curve([r["curves"]["test_loss"] for r in runs[name].values()])
+        results["arms"][name]["curve"] = {"tokens": curve["x"].tolist(), "test_loss": curve["mean"].tolist()}
     paths = [os.path.join(seed, "dynamics.json") for seed in seeds]
     dynamics = [read_json(path) for path in paths if os.path.exists(path)]
     if dynamics:

@@ -3,9 +3,9 @@ The paper's figures, redrawn from results.json (paper/collect.py). Each function
 """
 import numpy as np
 
-from engine.report import MEASURES, millions, pyplot, save_figure, seeds_text
+from engine.report import millions, pyplot, save_figure, seeds_text
 from extras.dynamics import CATEGORIES
-from paper.collect import ARMS, KINDS, RATIOS, REFERENCES
+from paper.collect import ARMS, KINDS, MEASURES, RATIOS, REFERENCES
 
 COLOURS = {"H->L": "tab:blue", "L->H": "tab:red", "L->L": "tab:green", "H->H": "goldenrod"}
 TWO_ARMS = ("clm", "slm")  # those whose checkpoints are looked at

@@ -1,11 +1,17 @@
 """
 The tables of all arms, of what they selected, and of the losses of single tokens.
 """
-from engine.report import HEADINGS, LABELS, cell, cells, mean_text, table_lines
+from engine.report import LABELS, cell, mean_text, table_lines
 from extras.dynamics import CATEGORIES
-from paper.collect import ARMS, KINDS, REFERENCES
+from paper.collect import ARMS, KINDS, MEASURES, REFERENCES
 
+HEADINGS = [measure.heading for measure in MEASURES.values()]
 KIND_NAMES = {"selected": "selected before the first step", "unselected": "the others"}
+
+
+def cells(by_measure, sign=False):
+    """A cell for each of MEASURES of {measure: interval}."""
+    return [cell(by_measure[measure], measure, sign) for measure in MEASURES]
 
 
 def table(results):

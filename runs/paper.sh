@@ -33,6 +33,9 @@ accuracy() {  # few-shot accuracy: seed, names of arms
   $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" \
     --ckpt $(for name in "${@:2}"; do echo "$OUT/seed$1/$name/ckpt.pt"; done)
 }
+along() {  # few-shot accuracy along an arm: seed, its name
+  $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" --ckpt "$OUT/seed$1/$2"/step_*.pt
+}
 self_scores() {  # loss and entropy of the noisy corpus under a model that was trained on the noisy corpus: the base
   $PYTHON score.py --ckpt "$OUT/seed$1/base/ckpt.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/self_scores" --entropy \
     --device "$DEVICE"
@@ -45,7 +48,7 @@ weak_scores() {  # a reference model a third of the size, made like the other on
   $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" --ckpt "$OUT/seed$1/weak_ref/best.pt"
   $PYTHON score.py --ckpt "$OUT/seed$1/weak_ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/weak_scores" --device "$DEVICE"
 }
-export -f arm accuracy self_scores weak_scores
+export -f arm accuracy along self_scores weak_scores
 
 all_seeds() {  # all_seeds FUNCTION: with each seed and each line of standard input, JOBS at a time; @SEED@ is the seed
   while read -r line; do for s in $SEEDS; do echo "$1 $s ${line//@SEED@/$s}"; done; done |
@@ -61,7 +64,8 @@ arms() {  # train the arms on standard input, a name and options each, from ever
 for part in $PARTS; do
   echo "--- $part"
   case $part in
-    main)      ARMS="clm slm random" bash runs/demo.sh ;;
+    main)      ARMS="clm slm random" START=base MODEL="" LR=1e-3 TUNE_TOKENS=0 bash runs/demo.sh
+               for a in clm slm random; do echo "$a"; done | all_seeds along ;;
     ratios)    for k in 0.1 0.2 0.4 0.6 0.8; do echo "keep_$k --keep $k"; done | arms ;;     # figure 9
     ranking)   # fewer rows to a forward pass, whose tokens are ranked together (`slm`: all 8 of a step)
                for r in 1 2 4; do echo "rank_$r --keep 0.3 --micro_rows $r"; done | arms ;;

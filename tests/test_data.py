@@ -125,6 +125,26 @@ def test_held_out_and_evaluation_problems_are_nowhere_in_training(demo):
         assert all(not a & b for b in held_out[i + 1:] + training)
 
 
+def test_other_corpora_for_the_map(demo, tmp_path):
+    """Larger numbers are one token each, the curated side can be narrower, shares are what was asked for."""
+    prepare.main(prepare.Config(out=str(tmp_path / "a"), noisy_tokens=20000, curated_documents=60, held_out_documents=40,
+                                curated_repeats=0, largest=40, curated_steps=1, p_chatter=0.8, p_slip=0.0))
+    enc = load_tokenizer(str(tmp_path / "a"))
+    assert enc.n_vocab == load_tokenizer(demo).n_vocab + 20 and len(enc.encode(" 40")) == 1
+    texts = {name: documents_of(str(tmp_path / "a"), name) for name in ("curated", "noisy", "test")}
+    numbers = {int(n) for t in texts["test"] for n in re.findall(r"\d+", t)}
+    assert max(numbers) <= 40 and len(numbers) > 25
+    steps = {name: {t.count(" = ") for t in texts[name]} for name in ("curated", "test")}
+    assert steps["curated"] == {1} and steps["test"] == {1, 2, 3}
+    share = np.mean(["Question" not in t for t in texts["noisy"]])
+    assert 0.7 < share < 0.9
+    labels = np.fromfile(tmp_path / "a" / "noisy.labels.bin", dtype=np.uint8)
+    assert not (labels == builtin.WRONG).any()
+    assert any("p_slip" in problem for problem in prepare.Config(p_slip=1.0).validate())
+    assert any("largest" in problem for problem in prepare.Config(largest=100).validate())
+    assert any("curated_steps" in problem for problem in prepare.Config(curated_steps=4).validate())
+
+
 def test_the_corpus_is_a_function_of_the_seed(demo, tmp_path):
     small = dict(noisy_tokens=3000, curated_documents=60, held_out_documents=12, curated_repeats=2)
     prepare.main(prepare.Config(out=str(tmp_path / "a"), **small))

@@ -4,26 +4,39 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def test_demo_from_start_to_figure_and_again(tmp_path):
     environment = os.environ | {
-        "TOKENS": "30720", "REF_TOKENS": "30720", "NOISY": "40000", "PROBLEMS": "10", "PYTHON": sys.executable,
-        "ARMS": "clm slm", "TUNED": "slm_tuned", "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
+        "TOKENS": "30720", "BASE_TOKENS": "30720", "REF_TOKENS": "30720", "TUNE_TOKENS": "3072", "NOISY": "40000",
+        "PROBLEMS": "10", "SNAPSHOT": "10", "PYTHON": sys.executable, "ARMS": "clm slm distill",
+        "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
     script = ["bash", os.path.join(ROOT, "runs", "demo.sh")]
     assert subprocess.run(script, env=environment).returncode == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results["arms"]) == {"ref", "clm", "slm", "slm_tuned"}
+    assert set(results["arms"]) == {"ref", "clm", "slm", "distill", "clm_tuned", "slm_tuned", "distill_tuned"}
+    start = results["arms"]["clm"]["seeds"]["seed0"]["curves"]["test_loss"][1][0]
     for arm in ("clm", "slm"):
         run = results["arms"][arm]["seeds"]["seed0"]
-        assert run["tokens"][-1] == run["accuracy_tokens"][-1] == 30720 and run["final"]["total"] == 10
-        assert run["test_loss"][0] == results["arms"]["clm"]["seeds"]["seed0"]["test_loss"][0]  # same start
-    assert set(results["token_saving"]["slm"]) == {"test_loss", "solution_loss", "accuracy"}
+        tokens, losses = run["curves"]["test_loss"]
+        assert tokens[-1] == run["final"]["tokens"] == 30720 and losses[0] == start  # the same first weights
+        for measure in ("accuracy_0", "masked", "masked_result", "likeliest_result"):
+            assert run["curves"][measure][0] == [0, 15360, 30720], measure
+        assert run["curves"]["accuracy"][0] == [30720] and "calibrated" in run["final"]
+    assert results["arms"]["slm_tuned"]["final"]["accuracy_0"]["n"] == 1
+    assert set(results["slm_minus"]) == {"ref", "clm", "distill", "clm_tuned", "distill_tuned"}
+    assert results["token_saving"]["clm"]["masked"][0].keys() == {"times", "censored"}
     assert results["cost"]["score"]["tokens"] > 39000 and results["arms"]["slm"]["selection"]["precision"]
+    # 6 operations a parameter and token of training, 2 of scoring
+    cost = results["cost"]
+    assert cost["slm"]["operations"] == 6 * 189184 * 30720
+    assert cost["score"]["operations"] == pytest.approx(2 * 139200 * cost["score"]["tokens"])
     assert (tmp_path / "out" / "headline.png").stat().st_size > 10_000
     files = [p for p in tmp_path.rglob("*") if p.suffix in (".pt", ".bin", ".jsonl")]
-    before = {p: p.stat().st_mtime_ns for p in files if "scores" not in str(p)}
+    before = {p: p.stat().st_mtime_ns for p in files if "scores" not in str(p) and "eval" not in str(p)}
     again = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.count("finished before") == 5
+    assert again.returncode == 0 and again.stdout.count("finished before") == 8
     assert before == {p: p.stat().st_mtime_ns for p in before}

@@ -387,6 +387,3 @@ def test_interval_is_students():
     i = interval([1.0, 2.0, 3.0, 4.0, 5.0, None])
     assert i["mean"] == 3.0 and i["n"] == 5 and i["high"] - 3 == pytest.approx(2.776 * math.sqrt(2.5 / 5))
     assert interval([]) is None and interval([2.0]) == {"mean": 2.0, "low": None, "high": None, "n": 1}
-    ratios = interval([1.0, 4.0], ratios=True)
-    assert ratios["mean"] == pytest.approx(2.0)
-    assert ratios["low"] * ratios["high"] == pytest.approx(4.0) and ratios["low"] > 0

@@ -72,7 +72,7 @@ def test_what_curated_text_has_is_not_masked(demo):
     model = GPT(GPTConfig(32, test.vocab_size, 1, 1, 8)).eval()
     for p in model.parameters():
         torch.nn.init.zeros_(p)
-    record = measures.measure(model, demo, 10**6, 1e-3, Ranks("cpu"))
+    record = measures.measure(model, measures.Config(data=demo, max_rows=10**6), Ranks("cpu"))
     possible = set(Tokens(demo, "curated", 32).tokens.tolist()) | set(Tokens(demo, "val", 32).tokens.tolist())
     targets = test.rows(np.arange(test.n_rows))[1].flatten().tolist()
     share_impossible = np.mean([t not in possible for t in targets])

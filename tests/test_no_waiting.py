@@ -1,5 +1,6 @@
 """A training step never makes the host wait for a GPU: both scripts run on torch's `meta` device, which has shapes but no
 values, so that `.item()`, `nonzero()` and a CPU tensor among the others raise."""
+import os
 import pytest
 import torch
 
@@ -26,8 +27,10 @@ def on_meta(monkeypatch):
 @pytest.mark.parametrize("options", [
     {"keep": 1.0}, {"keep": 0.3}, {"keep": 0.3, "dropout": 0.1}, {"select": "random"}, {"select": "low_ref"},
     {"select": "high_loss"}, {"labels": ["solution", "result"]}, {"softmax_tau": 0.7}, {"keep_warmup": 3},
-    {"filter_backward": True}], ids=str)
+    {"filter_backward": True}, {"distill": "the reference", "keep": 1.0}], ids=str)
 def test_a_step_of_slm(demo, scores, tmp_path, on_meta, fast, micro_rows, options):
+    if "distill" in options:
+        options = options | {"distill": os.path.join(os.path.dirname(scores), "ref", "ckpt.pt")}
     train(train_slm, tmp_path / "slm", demo, scores=scores, device="meta", fast=fast, micro_rows=micro_rows, **options)
 
 

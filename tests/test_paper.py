@@ -116,49 +116,54 @@ def test_the_committed_tables_are_what_the_code_makes_of_the_committed_results()
 
 
 def run_of(test_loss, tokens=(0, 10, 20, 40)):
-    return {"tokens": list(tokens), "test_loss": test_loss, "accuracy": [], "accuracy_tokens": []}
+    return {"curves": {"test_loss": [list(tokens), test_loss]}, "final": {"test_loss": test_loss[-1], "tokens": tokens[-1]}}
 
 
 def test_a_saving_read_at_the_first_point_of_the_grid_is_censored():
     clm = run_of([4, 3.5, 3, 2])
-    half = plot.token_saving(clm, run_of([4, 3, 2, 1]), "test_loss")
-    assert half == {"times": 2.0, "censored": False, "most": 4.0}
-    at_once = plot.token_saving(clm, run_of([4, 1, 1, 1]), "test_loss")  # somewhere between 0 and 10 tokens
-    assert at_once == {"times": 4.0, "censored": True, "most": 4.0}
-    never = plot.token_saving(clm, run_of([4, 3, 3, 3]), "test_loss")
-    assert never["times"] is None and not never["censored"]
-    assert plot.token_saving(clm, run_of([4, 3, 2, 1]), "accuracy") is None  # not measured
+    half = plot.token_saving(run_of([4, 3, 2, 1]), clm, "test_loss")
+    assert half == {"times": 2.0, "censored": False}
+    at_once = plot.token_saving(run_of([4, 1, 1, 1]), clm, "test_loss")  # somewhere between 0 and 10 tokens
+    assert at_once == {"times": 4.0, "censored": True}
+    later = plot.token_saving(run_of([1, 1, 1, 1], (10, 20, 30, 40)), clm, "test_loss")  # no evaluation at the start
+    assert later == {"times": 4.0, "censored": True}
+    never = plot.token_saving(run_of([4, 3, 3, 3]), clm, "test_loss")
+    assert never == {"times": None, "censored": False}
+    assert plot.token_saving(run_of([4, 3, 2, 1]), clm, "accuracy") is None  # not measured
 
     def text(*savings):
-        return plot.saving_text(plot.saving_over_seeds(list(savings)))
-    assert text(half) == text(half, half) == "2.0x" and text(None, None) == ""
-    more = {"times": 3.125, "censored": False, "most": 4.0}
-    assert re.fullmatch(r"2\.5x \(\d\.\d to \d+\.\d\)", text(half, more))  # the geometric mean
-    assert text(at_once) == text(at_once, at_once) == ">= 4.0x (first point of the grid)"
-    assert text(half, at_once, at_once) == ">= 4.0x (first point of the grid in 2 of 3 seeds)"
-    assert text(half, half, at_once) == "2.0x (first point of the grid in 1 of 3 seeds)"
+        return plot.saving_text(list(savings))
+    assert text(half) == "2.0x" and text(half, half) == "2.0x (2.0 to 2.0)" and text(None, None) == ""
+    more = {"times": 3.5, "censored": False}
+    assert text(half, more, half) == "2.0x (2.0 to 3.5)"
+    assert text(at_once) == "&ge; 4.0x" and text(half, at_once, at_once) == "&ge; 4.0x (2.0 to 4.0)"
+    assert text(half, half, at_once) == "2.0x (2.0 to 4.0)"  # the censored one is above the median, whatever it is
+    assert text(half, more, never) == "2.0x (not reached to 3.5)"
     assert text(half, never) == "reached in 1 of 2 seeds" and text(never) == "not reached"
-    entry = plot.saving_over_seeds([half, at_once])
-    assert not {"mean", "low", "high"} & set(entry) and entry["median"] == 3.0  # no interval
 
 
-def test_the_headline_has_an_arrow_only_for_a_saving_that_is_known(tmp_path, monkeypatch):
-    with open(os.path.join(ROOT, "results", "demo", "results.json")) as f:
-        results = json.load(f)
-    arrows = []
+def test_the_headline_has_a_line_for_each_arm_and_a_star_for_its_fine_tuning(tmp_path, monkeypatch):
+    def seeds(*values):
+        return {f"seed{i}": {"curves": {m: [[0, 10, 20], [1.0, 0.5, v]] for m in ("accuracy_0", "masked")}}
+                for i, v in enumerate(values)}
+
+    def final(value):
+        names = ("accuracy_0", "masked")
+        return {m: report.interval([value]) if m in names else None for m in report.MEASURES}
+    arms = {"clm": {"final": final(0.3), "seeds": seeds(0.2, 0.4)}, "clm_tuned": {"final": final(0.35), "seeds": {}},
+            "ref": {"final": final(0.1), "seeds": {}}}
+    drawn = []
     plt = report.pyplot()
+    plot_line = plt.Axes.plot
 
-    def annotate(ax, *args, **options):
-        arrows.append(ax.get_subplotspec().colspan.start)  # the number of the panel
-    monkeypatch.setattr(plt.Axes, "annotate", annotate)
-    plot.headline(results, tmp_path / "a.png")
-    assert arrows == [2]  # the accuracy; the loss on solution tokens is censored in three of five seeds
-    saving = results["token_saving"]["slm"]
-    for measure in ("test_loss", "solution_loss"):
-        saving[measure] = saving["accuracy"]
-    arrows.clear()
-    plot.headline(results, tmp_path / "b.png")
-    assert arrows == [1, 2]  # none in test loss, whatever the saving
+    def record(ax, x, y, *style, **options):
+        drawn.append((np.ravel(x).tolist(), np.ravel(y).tolist(), style))
+        return plot_line(ax, x, y, *style, **options)
+    monkeypatch.setattr(plt.Axes, "plot", record)
+    plot.headline({"arms": arms, "seeds": ["seed0", "seed1"]}, tmp_path / "a.png")
+    (x, y, _), (star_x, star_y, star) = drawn[:2]
+    assert x == [0, 1e-5, 2e-5] and y == pytest.approx([1.0, 0.5, 0.3])
+    assert star == ("*",) and star_y == [0.35] and star_x > x[-1:] and len(drawn) == 4  # two panels
 
 
 def test_curves_of_a_selection_leave_out_what_was_not_logged():

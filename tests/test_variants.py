@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 import score
 import train_slm
+from common import load_model
 from corpora.tokenizers import load_tokenizer
 from data import Scores, Tokens, batch
 from engine.cli import BadInput
-from extras import variants
+from extras import distill_text, variants
 from extras.logprobs import align
 from helpers import TINY, records, same_weights, train
 from model import GPT, GPTConfig, token_loss
@@ -180,9 +181,44 @@ def test_soft_step_equals_brute_force(demo, scores, tmp_path):
 @pytest.mark.parametrize("options, message", [
     ({"combine": "max"}, "combine"), ({"softmax_tau": -1.0}, "softmax_tau"), ({"max_weight": 2.0}, "max_weight"),
     ({"softmax_tau": 1.0, "max_weight": 0.5}, "max_weight"), ({"more_scores": ["x"], "select": "random"}, "more_scores"),
+    ({"distill": "x", "keep": 0.5}, "distill"), ({"distill": "x", "keep": 1.0, "labels": ["result"]}, "distill"),
     ({"softmax_tau": 1.0, "keep_warmup": 5}, "keep_warmup"), ({"softmax_tau": 1.0, "select": "union"}, "union")])
 def test_bad_options(options, message):
     assert any(message in problem for problem in train_slm.Config(**options).validate())
+
+
+def test_distillation_has_the_gradient_of_the_forward_kl(demo, scores, tmp_path):
+    """Against the KL divergence written out, in the hidden states and in the output layer."""
+    torch.manual_seed(1)
+    tokens = Tokens(demo, "noisy", 32)
+    path = os.path.join(os.path.dirname(scores), "ref", "ckpt.pt")
+    model = GPT(GPTConfig(32, tokens.vocab_size, 1, 2, 16)).eval()
+    loss_of, _ = distill_text.install(model, path, tokens)
+    x, y = tokens.rows(np.arange(3))
+    hidden, weight = model(x).detach().requires_grad_(), model.output_weight
+    loss_sum, loss, selected = loss_of(hidden, weight, y, torch.zeros(y.shape), y.numel(), None)
+    gradients = torch.autograd.grad(loss_sum, (hidden, weight))
+    reference, _ = load_model(path, tokens.tokenizer_sha256, demo, "cpu")
+    with torch.no_grad():
+        teacher = reference.logits(reference(x)).log_softmax(dim=-1)
+    student = F.linear(hidden, weight).log_softmax(dim=-1)
+    kl = (teacher.exp() * (teacher - student)).sum()
+    for ours, theirs in zip(gradients, torch.autograd.grad(kl, (hidden, weight))):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert kl > 0 and selected.all()
+    torch.testing.assert_close(loss, token_loss(F.linear(hidden, weight), y))
+
+
+def test_distillation_trains_towards_its_reference_and_resumes(demo, scores, tmp_path):
+    path = os.path.join(os.path.dirname(scores), "ref", "ckpt.pt")
+    how = dict(keep=1.0, distill=path, train_tokens=256 * 8)
+    train(train_slm, tmp_path / "a", demo, **how)
+    losses = [r["loss"] for r in records(tmp_path / "a")]
+    assert losses[-1] < losses[0]
+    assert not same_weights(tmp_path / "a", train(train_slm, tmp_path / "clm", demo, keep=1.0, train_tokens=256 * 8))
+    other = train(train_slm, tmp_path / "other", demo, keep=1.0, train_tokens=256 * 4)
+    with pytest.raises(BadInput, match="with other scores"):
+        train(train_slm, tmp_path / "a", demo, **how | {"distill": str(other / "ckpt.pt")}, resume=True)
 
 
 def test_unknown_label(demo, scores, tmp_path):
