@@ -43,7 +43,8 @@ class Config:
     curated_repeats: int = 10               # built-in: how often noisy+curated repeats the curated side
     largest: int = builtin.LARGEST          # built-in: numbers are 0 to this; more of them are more facts
     curated_steps: int = 3                  # built-in: most steps of a curated problem (all others: 3)
-    p_chatter: float = 0.35                 # built-in: share of the noisy documents that hold no problem
+    p_chatter: float = 0.35                 # built-in: share of the noisy documents that hold no problem, only chatter
+    chatter_words: int = 25                 # built-in: most words of chatter before and after such a problem
     p_slip: float = 0.3                     # built-in: share of their problems that are solved wrongly
     curated: list[str] = option(default_factory=list)  # your curated files: .txt, .jsonl, .parquet, hf:NAME
     noisy: list[str] = option(default_factory=list)    # your noisy ones
@@ -77,6 +78,8 @@ class Config:
             yield f"largest must lie between 10 and 99, not {self.largest}"
         if not 1 <= self.curated_steps <= 3:
             yield f"curated_steps must be 1, 2 or 3, not {self.curated_steps}"
+        if self.chatter_words < 5:
+            yield f"chatter_words must be at least 5, not {self.chatter_words}"
         if not 0 < self.held_out < 0.5:
             yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
         for name in set(self.check_overlap) - set(TASKS):
@@ -112,7 +115,8 @@ def make_demo(cfg, folder):
     write_documents(folder, "curated", curated, enc)
     write_problems(os.path.join(folder, "curated.jsonl"), curated)
 
-    noisy = builtin.documents(cfg.seed, "noisy", reserved, cfg.largest, 3, cfg.p_chatter, cfg.p_slip)
+    noisy = builtin.documents(cfg.seed, "noisy", reserved, cfg.largest, 3, cfg.p_chatter, cfg.p_slip,
+                              cfg.chatter_words)
     segments_alone = (segments for segments, _ in noisy)
     label_counts = write_documents(folder, "noisy", segments_alone, enc, cfg.noisy_tokens)
     shares = zip(builtin.LABELS, label_counts / label_counts.sum())

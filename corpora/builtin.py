@@ -145,11 +145,11 @@ class Chatter:
         return "".join(f" {w}" for w in words) + "."
 
 
-def noisy_document(rng, chatter, question, steps, largest=LARGEST, p_slip=0.3, p_inside=0.2):
+def noisy_document(rng, chatter, question, steps, largest=LARGEST, p_slip=0.3, most_words=25, p_inside=0.2):
     """The segments of a forum thread around a problem: user names inside it, dates and chatter around it, and
     with probability p_slip a slip in the arithmetic.
 
-    p_inside: the chance of a user name after a sentence. What stands inside a problem has letters and no
+    most_words: of the chatter before and after. p_inside: the chance of a user name after a sentence. What stands inside a problem has letters and no
     digits, which would confuse a small reference model.
     """
     n_right = None
@@ -166,23 +166,24 @@ def noisy_document(rng, chatter, question, steps, largest=LARGEST, p_slip=0.3, p
     if rng.random() < 0.5:
         before += [(user(rng), NOISE), (date(rng), NOISE)]
     if rng.random() < 0.6:
-        before.append((chatter(rng, rng.randint(5, 25)), IRRELEVANT))
+        before.append((chatter(rng, rng.randint(5, most_words)), IRRELEVANT))
     if before:
         before.append(("\n", IRRELEVANT))
     if rng.random() < 0.6:
-        after.append((chatter(rng, rng.randint(5, 25)), IRRELEVANT))
+        after.append((chatter(rng, rng.randint(5, most_words)), IRRELEVANT))
     if rng.random() < 0.3:
         after.append((date(rng), NOISE))
     return before + segments + after
 
 
-def documents(seed, side, reserved=frozenset(), largest=LARGEST, most_steps=3, p_chatter=0.35, p_slip=0.3):
+def documents(seed, side, reserved=frozenset(), largest=LARGEST, most_steps=3, p_chatter=0.35, p_slip=0.3,
+              most_words=25):
     """Endless documents of one side: (segments, text of the question or None for chatter alone).
 
     side: 'noisy', or any other name for clean documents; the name seeds the stream, so that each has its own.
     reserved: texts of questions that must not occur: for a side to train on, those of the held-out problems.
     p_chatter: the share of noisy documents that are chatter alone. p_slip: of the other noisy documents, the
-    share with a slip. largest and most_steps: see `problem`.
+    share with a slip; most_words: of chatter before and after them. largest and most_steps: see `problem`.
     """
     rng, chatter = random.Random(f"{side}-{seed}"), Chatter()
     while True:
@@ -194,7 +195,7 @@ def documents(seed, side, reserved=frozenset(), largest=LARGEST, most_steps=3, p
         if key in reserved:
             continue
         if side == "noisy":
-            yield noisy_document(rng, chatter, question, steps, largest, p_slip), key
+            yield noisy_document(rng, chatter, question, steps, largest, p_slip, most_words), key
         else:
             yield clean_document(question, steps), key
 
