@@ -5,6 +5,7 @@ Make a corpus folder: token files from the built-in corpus, or from your own tex
     python prepare.py --curated a.jsonl --noisy b.txt c.jsonl --tokenizer gpt2 --out data/mine
     python prepare.py --curated gsm8k.jsonl --field question answer --noisy web.txt --out data/mine
     python prepare.py --curated a.jsonl --noisy b.jsonl --field ask reply --answer_field reply --out data/chat
+    python prepare.py --mix 10 30 --out data/mine       # a control: noisy+10xcurated, noisy+30xcurated
     python prepare.py --check_overlap gsm8k math_oai --out data/mine    # are test questions in the corpus?
 
 A .jsonl or .parquet file has a document a row; in a .txt file documents are separated by lines that say
@@ -25,7 +26,7 @@ import numpy as np
 from corpora import builtin
 from corpora.overlap import check_overlap
 from corpora.own_text import PROGRESS_FILE, make_own
-from corpora.tokenizers import demo_tokenizer, save_tokenizer
+from corpora.tokenizers import demo_tokenizer, load_tokenizer, save_tokenizer
 from corpora.writer import LOCK, TokenWriter, empty, join
 from data import Tokens
 from engine.cli import BadInput, Progress, run
@@ -54,6 +55,7 @@ class Config:
     vocab_size: int = 0                     # keep only the tokenizer's first ids (0: all)
     held_out: float = 0.05                  # share of your curated documents that goes to val, and to test
     max_tokens: int = 0                     # stop a side of your own after so many tokens (0: no limit)
+    mix: list[int] = option(default_factory=list)  # join the sides of OUT, the curated side so many times over
     check_overlap: list[str] = option(default_factory=list)  # tasks of eval_math.py to look for in OUT
     data_dir: str = "data/tasks"            # folder of their test files, as for eval_math.py
 
@@ -68,6 +70,8 @@ class Config:
             yield f"answer_field {self.answer_field!r} must be one of --field: {' '.join(self.field)}"
         if self.check_overlap and self.curated:
             yield "--check_overlap looks at a corpus that is there: make it first, without this option"
+        if self.mix and (self.curated or min(self.mix) < 1):
+            yield "mix takes a corpus that is there, and numbers of 1 and more: make it first, without this option"
         for name in ("curated_repeats", "max_tokens"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
@@ -163,6 +167,8 @@ def write_problems(path, documents):
 def main(cfg):
     if cfg.check_overlap:
         return check_overlap(cfg.check_overlap, cfg.out, cfg.data_dir)
+    if cfg.mix:
+        return mix(cfg)
     if cfg.curated and os.path.exists(os.path.join(cfg.out, "noisy+curated.json")):
         raise BadInput(f"{cfg.out} holds the built-in corpus, whose problems would be taken for yours: "
                        f"choose another --out")
@@ -184,6 +190,14 @@ def main(cfg):
             meta = Tokens(out, name.removesuffix(".bin"), T=1).meta
             path = os.path.join(cfg.out, name)
             print(f"{path}: {meta['n_tokens']:,} tokens, {meta['n_documents']:,} documents")
+
+
+def mix(cfg):
+    """The strongest control of a selection where the curated text is at hand: both sides in one token file."""
+    for repeats in cfg.mix:
+        name = f"noisy+{repeats}xcurated"
+        join(cfg.out, ["noisy"] + ["curated"] * repeats, name, load_tokenizer(cfg.out))
+        print(f"{cfg.out}/{name}.bin: {Tokens(cfg.out, name, T=1).meta['n_tokens']:,} tokens")
 
 
 def make_and_move(cfg, working, out):

@@ -101,11 +101,13 @@ def empty(folder):
 
 
 def join(folder, names, out, enc):
-    """A labelled token file that is others one after the other (their rows are shuffled when they are
+    """A token file that is others of the folder one after the other (their rows are shuffled when they are
     read)."""
-    writer = TokenWriter(folder, out, enc, builtin.LABELS)
-    for name in names:
-        part = Tokens(folder, name, T=1)
+    parts = [Tokens(folder, name, T=1) for name in names]
+    if os.path.exists(os.path.join(folder, f"{out}.json")):
+        os.remove(os.path.join(folder, f"{out}.json"))  # until the new one is complete, there is none
+    writer = TokenWriter(folder, out, enc, parts[0].label_names)
+    for part in parts:
         writer.add(part.tokens, part.labels, end=False)
         writer.n_documents += part.meta["n_documents"]
     writer.close()

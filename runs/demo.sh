@@ -17,6 +17,7 @@ export CORPUS=${CORPUS:-}                 # more options of prepare.py
 export MODEL=${MODEL---n_layer 3}         # of the arms: sizes, or with START=base a run to start from
 export START=${START:-}                   # `base`: the arms start from the base, as in the paper
 export LR=${LR:-}                         # one learning rate for all arms (default: each arm's own)
+export MIX=${MIX:-}                       # 30x: the mixture repeats the curated side so often (the corpus's own: 10)
 export KEEP=${KEEP:-0.3}                  # of the arms that select
 export TOKENS=${TOKENS:-5990400}          # tokens of each arm: 3,900 steps
 export BASE_TOKENS=${BASE_TOKENS:-3993600} REF_TOKENS=${REF_TOKENS:-600000}  # of the base; of the reference at most
@@ -29,6 +30,7 @@ export DEVICE=${DEVICE:-cpu}
 corpus() {  # the built-in corpus of this seed
   [ -f "$DATA/seed$1/noisy+curated.json" ] ||
     $PYTHON prepare.py --out "$DATA/seed$1" --seed "$1" --noisy_tokens "$NOISY" $CORPUS
+  if [ -n "$MIX" ]; then $PYTHON prepare.py --out "$DATA/seed$1" --mix "${MIX%x}"; fi
 }
 base() {  # a small model that has seen the noisy corpus
   $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train noisy --out "$OUT/seed$1/base" --device "$DEVICE" \
@@ -46,7 +48,7 @@ arm() {  # step 3: same first weights, rows, order and tokens; what the loss cou
   case $2 in
     clm)       how="--keep 1.0" ;;
     slm)       how="--keep $KEEP" ;;
-    clm_mixed) how="--keep 1.0 --train noisy+curated" ;;                # a control: all the text there is
+    clm_mixed) how="--keep 1.0 --train noisy+${MIX}curated" ;;           # a control: all the text there is
     distill)   how="--keep 1.0 --distill $OUT/seed$1/ref/best.pt" ;;    # the reference's probabilities
     labels)    how="--keep 1.0 --labels question solution result" ;;    # the best that a selection can do
     slm_filtered) how="--keep $KEEP --filter_backward" ;;

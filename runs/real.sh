@@ -28,16 +28,13 @@ train() {  # script, seed, run, options
   $PYTHON "$1" --resume --data "$DATA/seed$2" --out "$OUT/seed$2/$3" $MODEL --block_size 256 --batch_tokens 2048 \
     --eval_rows 64 --seed "$2" "${@:4}"
 }
-before() {  # for a seed: two corpora (the second is for the control `clm_mixed`), base, reference model, scores
+before() {  # for a seed: corpus, base, reference model, scores
   raw=$DATA/seed$1/raw corpus="--tokenizer $TOKENIZER --vocab_size 2048 --held_out 0.1"
   [ -f "$raw/noisy.jsonl" ] || $PYTHON -m corpora.mix_python --math "$MATH" --out "$raw" --seed "$1" $SECTIONS
   [ -f "$DATA/seed$1/noisy.json" ] ||
     $PYTHON prepare.py --curated "$raw/curated.jsonl" --noisy "$raw/noisy.jsonl" $corpus --max_tokens "$LIMIT" \
       --out "$DATA/seed$1"
-  curated_tokens=$(grep -o '"n_tokens": [0-9]*' "$DATA/seed$1/curated.json" | cut -d " " -f 2)
-  [ -f "$DATA/mixed$1/noisy.json" ] ||  # all of the curated side, and as much noisy text as in the other
-    $PYTHON prepare.py --curated "$raw/curated.jsonl" --noisy "$raw"/{curated,noisy}.jsonl $corpus \
-      --out "$DATA/mixed$1" --max_tokens $((LIMIT + curated_tokens))
+  [ -f "$DATA/seed$1/noisy+1xcurated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --mix 1
   train train_ref.py "$1" base --train noisy --train_tokens "$TOKENS" --lr 3e-3 --seed $((1000 + $1)) \
     --eval_every 250
   train train_ref.py "$1" ref --train curated --train_tokens $((TOKENS / 2)) --lr 1e-3 --eval_every 50 \
@@ -48,7 +45,7 @@ arm() {  # seed, name
   case $2 in
     clm)       how="--keep 1.0" ;;
     slm)       how="--keep 0.4" ;;
-    clm_mixed) how="--keep 1.0 --data $DATA/mixed$1" ;;    # a control: all the text there is
+    clm_mixed) how="--keep 1.0 --train noisy+1xcurated" ;;  # a control: all the text there is
     clm_curated) how="--keep 1.0 --train curated" ;;       # a control: no noisy text (its best val loss counts)
     *)         how="--keep 0.4 --select $2" ;;
   esac

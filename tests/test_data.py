@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import re
+import shutil
 import sys
 import types
 
@@ -143,6 +144,23 @@ def test_other_corpora_for_the_map(demo, tmp_path):
     assert any("p_slip" in problem for problem in prepare.Config(p_slip=1.0).validate())
     assert any("largest" in problem for problem in prepare.Config(largest=100).validate())
     assert any("curated_steps" in problem for problem in prepare.Config(curated_steps=4).validate())
+
+
+def test_a_mixture_is_the_noisy_side_and_the_curated_side_so_many_times(demo, tmp_path, capsys):
+    shutil.copytree(demo, tmp_path / "own")
+    prepare.main(prepare.Config(out=str(tmp_path / "own"), mix=[1, 3]))
+    for repeats in (1, 3):
+        mixed, noisy, curated = (Tokens(str(tmp_path / "own"), name, 1) for name in
+                                 (f"noisy+{repeats}xcurated", "noisy", "curated"))
+        assert mixed.tokens.tolist() == noisy.tokens.tolist() + repeats * curated.tokens.tolist()
+        assert mixed.labels.tolist() == noisy.labels.tolist() + repeats * curated.labels.tolist()
+    assert mixed.meta["n_documents"] == noisy.meta["n_documents"] + 3 * curated.meta["n_documents"]
+    before = Tokens(str(tmp_path / "own"), "noisy+1xcurated", 1).sha256
+    prepare.main(prepare.Config(out=str(tmp_path / "own"), mix=[1]))  # once more: written anew
+    assert Tokens(str(tmp_path / "own"), "noisy+1xcurated", 1).sha256 == before
+    assert any("mix" in problem for problem in prepare.Config(mix=[0]).validate())
+    with pytest.raises(BadInput):
+        prepare.main(prepare.Config(out=str(tmp_path / "nothing"), mix=[1]))
 
 
 def test_the_corpus_is_a_function_of_the_seed(demo, tmp_path):
