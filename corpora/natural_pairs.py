@@ -1,0 +1,139 @@
+"""
+Two natural pairs of a curated and a noisy side, from files of real text.
+
+    python -m corpora.natural_pairs --posts newsgroups.jsonl.xz --group sci.space --out data/space_source
+    python -m corpora.natural_pairs --problems gsm8k_train.jsonl --books textbooks.jsonl.xz --out data/school_source
+
+Posts: rows with `group`, `subject` and `text`. Curated are some posts of one group, noisy are all others of
+all groups in a drawn order. Both files have two fields, of which one is empty: `wanted` holds posts of the
+group, `other` those of other groups, so that prepare.py --field other wanted --answer_field wanted labels
+them, and the log of a run says what was selected of each.
+
+Books and problems: rows with `text`, and problems as GSM8K's (`question`, `answer`). Curated are some of the
+problems as they are. Noisy are the books' texts, with the sentences of the other problems between theirs:
+a quarter of the characters are problems, and of these a share ends with a wrong number.
+"""
+import json
+import os
+import random
+import re
+from dataclasses import dataclass
+
+from engine.cli import BadInput, run
+from engine.files import UNREADABLE, json_rows, replacing, unreadable, write_jsonl
+
+
+@dataclass
+class Config:
+    posts: str = ""                 # .jsonl of posts, plain or packed
+    group: str = "sci.space"        # the group that is wanted
+    problems: str = ""              # .jsonl of problems, as GSM8K's training set
+    books: str = ""                 # .jsonl of the texts to hide them in
+    out: str = "data/pair_source"   # folder for curated.jsonl and noisy.jsonl
+    curated: int = 600              # posts or problems of the curated side, held-out ones included
+    share: float = 0.25             # problems: of the characters of the noisy side
+    p_wrong: float = 0.2            # problems: chance of a wrong last number
+    seed: int = 0                   # of what is drawn
+
+    def validate(self):
+        if bool(self.posts) == bool(self.books) or bool(self.problems) != bool(self.books):
+            yield "--posts makes one pair, --problems and --books the other: name one of them"
+        if self.curated < 1:
+            yield f"curated must be at least 1, not {self.curated}"
+        if not 0 < self.share < 1 or not 0 <= self.p_wrong <= 1:
+            yield "share must lie between 0 and 1, and p_wrong in [0, 1]"
+
+
+def rows_of(path, fields):
+    """The rows of a .jsonl, each a tuple of these fields as text. Raises BadInput."""
+    number = 0
+    try:
+        rows = []
+        for number, row in json_rows(path):
+            rows.append(tuple(str(row[name]).strip() for name in fields))
+        return rows
+    except UNREADABLE as e:
+        raise BadInput(unreadable(path, e))
+    except (KeyError, TypeError) as e:
+        raise BadInput(f"{path}, line {number}, lacks the field {e}: give the file that --help describes")
+
+
+def split(rows, n, path):
+    """The first n rows, which are curated, and the others. Raises BadInput."""
+    if len(rows) <= n:
+        raise BadInput(f"{path} has {len(rows)} of what is wanted, and {n} for the curated side leave none: give "
+                       f"a smaller --curated")
+    return rows[:n], rows[n:]
+
+
+def post_pair(cfg, rng):
+    """(curated, noisy) rows of the posts."""
+    posts = rows_of(cfg.posts, ("group", "subject", "text"))
+    rng.shuffle(posts)
+    wanted = [post for post in posts if post[0] == cfg.group]
+    curated, rest = split(wanted, cfg.curated, f"{cfg.posts}, group {cfg.group},")
+    noisy = rest + [post for post in posts if post[0] != cfg.group]
+    rng.shuffle(noisy)
+
+    def row(group, subject, text):
+        other, wanted = ("", f"{subject}\n{text}") if group == cfg.group else (f"{subject}\n{text}", "")
+        return {"other": other, "wanted": wanted}
+    return [row(*post) for post in curated], [row(*post) for post in noisy]
+
+
+def sentences(text):
+    """The sentences of a text, and its lines."""
+    return [s for line in text.splitlines() for s in re.split(r"(?<=[.?!]) +", line.strip()) if s]
+
+
+def with_wrong_end(rng, answer):
+    """An answer whose last number is another one near it."""
+    def near(match):
+        n = int(match.group().replace(",", ""))
+        return str(max(0, n + rng.choice([-10, -2, -1, 1, 2, 10])))
+    return re.sub(r"\d[\d,]*(?=\D*$)", near, answer)
+
+
+def problem_pair(cfg, rng):
+    """(curated, noisy) rows of problems, and of books with problems inside."""
+    problems = rows_of(cfg.problems, ("question", "answer"))
+    books = [text for text, in rows_of(cfg.books, ("text",))]
+    rng.shuffle(problems)
+    rng.shuffle(books)
+    curated, hidden = split(problems, cfg.curated, cfg.problems)
+    noisy, queue, used, total = [], [], 0, 1  # sentences of the problems at hand; characters
+    for text in books:
+        mixed = []
+        for sentence in sentences(text):
+            mixed.append(sentence)
+            total += len(sentence)
+            while used < cfg.share * total:
+                if not queue:
+                    if not hidden:
+                        break
+                    question, answer = hidden.pop()
+                    wrong = rng.random() < cfg.p_wrong
+                    queue = sentences(question) + sentences(with_wrong_end(rng, answer) if wrong else answer)
+                mixed.append(queue.pop(0))
+                used += len(mixed[-1])
+                total += len(mixed[-1])
+        noisy.append({"text": "\n".join(mixed)})
+        if not hidden:
+            break  # what is left of the books would hold no problem
+    return [{"text": f"{question}\n{answer}"} for question, answer in curated], noisy
+
+
+def main(cfg):
+    rng = random.Random(cfg.seed)
+    curated, noisy = post_pair(cfg, rng) if cfg.posts else problem_pair(cfg, rng)
+    os.makedirs(cfg.out, exist_ok=True)
+    write_jsonl(os.path.join(cfg.out, "curated.jsonl"), curated)
+    with replacing(os.path.join(cfg.out, "noisy.jsonl")) as f:
+        for row in noisy:
+            f.write(json.dumps(row) + "\n")
+    characters = sum(len(text) for row in noisy for text in row.values())
+    print(f"{cfg.out}: {len(curated):,} curated documents, {len(noisy):,} noisy ones, {characters:,} characters")
+
+
+if __name__ == "__main__":
+    run(main, Config, __doc__)
