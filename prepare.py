@@ -39,6 +39,7 @@ class Config:
     out: str = "data/demo"                  # the corpus folder to write
     seed: int = 0                           # of the built-in corpus
     noisy_tokens: int = 4_000_000           # built-in: size of the noisy side
+    form_tokens: int = 2_000_000            # built-in: size of the side that all models start from
     curated_documents: int = 1_000          # built-in: size of the curated side
     held_out_documents: int = 500           # built-in: size of val, of test, and of the evaluation's problems
     curated_repeats: int = 10               # built-in: how often noisy+curated repeats the curated side
@@ -96,8 +97,8 @@ class Config:
 # ---------------------------------------------------------------------------------------- the built-in corpus
 
 def make_demo(cfg, folder):
-    """Write the built-in corpus into `folder`: its tokenizer, the token files curated, noisy, noisy+curated,
-    val and test, and the problems of the curated side and of the evaluation."""
+    """Write the built-in corpus into `folder`: its tokenizer, the token files form, curated, noisy,
+    noisy+curated, val and test, and the problems of the curated side and of the evaluation."""
     empty(folder)
     enc = demo_tokenizer(cfg.largest)
     save_tokenizer(enc, folder)
@@ -125,6 +126,8 @@ def make_demo(cfg, folder):
     label_counts = write_documents(folder, "noisy", segments_alone, enc, cfg.noisy_tokens)
     shares = zip(builtin.LABELS, label_counts / label_counts.sum())
     print("noisy side, share by true label: " + "  ".join(f"{name} {share:.1%}" for name, share in shares))
+    form = builtin.documents(cfg.seed, "form", reserved, cfg.largest)
+    write_documents(folder, "form", (segments for segments, _ in form), enc, cfg.form_tokens)
     join(folder, ["noisy"] + ["curated"] * cfg.curated_repeats, "noisy+curated", enc)
 
 

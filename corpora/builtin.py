@@ -176,11 +176,21 @@ def noisy_document(rng, chatter, question, steps, largest=LARGEST, p_slip=0.3, m
     return before + segments + after
 
 
+def form_document(rng, question, steps, largest=LARGEST):
+    """The segments of a problem whose results are any numbers. From such text a model learns the form, and to
+    look numbers up in what it has read, and nothing about arithmetic."""
+    drawn = []
+    for phrase, expression, _ in steps:
+        a, rest = expression.split(" ", 1)
+        drawn.append((phrase, f"{drawn[-1][2] if drawn else a} {rest}", rng.randint(0, largest)))
+    return clean_document(question, drawn, n_right=0)
+
+
 def documents(seed, side, reserved=frozenset(), largest=LARGEST, most_steps=3, p_chatter=0.35, p_slip=0.3,
               most_words=25):
     """Endless documents of one side: (segments, text of the question or None for chatter alone).
 
-    side: 'noisy', or any other name for clean documents; the name seeds the stream, so that each has its own.
+    side: 'noisy', 'form', or any other name for clean documents; the name seeds the stream, so that each has its own.
     reserved: texts of questions that must not occur: for a side to train on, those of the held-out problems.
     p_chatter: the share of noisy documents that are chatter alone. p_slip: of the other noisy documents, the
     share with a slip; most_words: of chatter before and after them. largest and most_steps: see `problem`.
@@ -194,7 +204,9 @@ def documents(seed, side, reserved=frozenset(), largest=LARGEST, most_steps=3, p
         key = " ".join(question)
         if key in reserved:
             continue
-        if side == "noisy":
+        if side == "form":
+            yield form_document(rng, question, steps, largest), key
+        elif side == "noisy":
             yield noisy_document(rng, chatter, question, steps, largest, p_slip, most_words), key
         else:
             yield clean_document(question, steps), key

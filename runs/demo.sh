@@ -14,12 +14,13 @@ cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0} ARMS=${ARMS:-slm clm_mixed clm} OUT=${OUT:-out/demo} PYTHON=${PYTHON:-python}
 export DATA=${DATA:-data/demo} NOISY=${NOISY:-4000000}   # corpus folder, tokens of its noisy side
 export CORPUS=${CORPUS:-}                 # more options of prepare.py
-export MODEL=${MODEL---n_layer 3}         # of the arms: sizes, or with START=base a run to start from
-export START=${START:-}                   # `base`: the arms start from the base, as in the paper
+export MODEL=${MODEL---n_layer 3}         # sizes of what the arms start from
+export START=${START-start}               # the run whose weights the arms start from (empty: fresh models)
 export LR=${LR:-}                         # one learning rate for all arms (default: each arm's own)
 export MIX=${MIX:-}                       # 30x: the mixture repeats the curated side so often (the corpus's own: 10)
 export KEEP=${KEEP:-0.3}                  # of the arms that select
-export TOKENS=${TOKENS:-5990400}          # tokens of each arm: 3,900 steps
+export TOKENS=${TOKENS:-3993600}          # tokens of each arm: 2,600 steps
+export START_TOKENS=${START_TOKENS:-2995200}   # of what they start from
 export BASE_TOKENS=${BASE_TOKENS:-3993600} REF_TOKENS=${REF_TOKENS:-600000}  # of the base; of the reference at most
 export TUNE_TOKENS=${TUNE_TOKENS:-307200}  # of the fine-tuning on curated text after each arm: 200 steps; 0: none
 export SNAPSHOT=${SNAPSHOT:-325}          # steps between the weights of an arm that are kept and evaluated
@@ -42,6 +43,10 @@ ref() {  # step 1: the reference model, from the base; it stops where the loss o
 }
 score() {  # step 2: the reference loss of every token of the noisy corpus
   $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores" --device "$DEVICE"
+}
+start() {  # a model of the arms' size that has learned the form of a worked problem, and no arithmetic
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train form --out "$OUT/seed$1/start" --device "$DEVICE" \
+    --train_tokens "$START_TOKENS" --lr 5e-3 --seed $((2000 + $1)) --eval_every 650 $MODEL
 }
 arm() {  # step 3: same first weights, rows, order and tokens; what the loss counts differs, and the tuned learning rate
   lr=5e-3
@@ -73,14 +78,14 @@ evaluate() {  # step 4: accuracy, and losses without noise: of the last weights 
   if [ -n "$along" ]; then $PYTHON -m extras.measures $about --no-calibrate --ckpt $along; fi
   $PYTHON -m extras.measures $about --ckpt "$end"
 }
-export -f corpus base ref score arm evaluate
+export -f corpus base ref score start arm evaluate
 
 each() {  # each FUNCTION ARGUMENTS: for every line of standard input, JOBS at a time; they share JOBS cores
   lines=$(grep . || true)
   count=$(wc -l <<< "$lines")
   OMP_NUM_THREADS=$((count < JOBS ? JOBS / count : 1)) xargs -P "$JOBS" -I{} bash -euo pipefail -c "$*" <<< "$lines"
 }
-for step in corpus base ref score; do
+for step in corpus base ref score $([ "$START" != start ] || echo start); do
   for s in $SEEDS; do echo "$s"; done | each "$step {}"
 done
 for s in $SEEDS; do for a in $ARMS; do echo "$s $a"; done; done | each arm {}
