@@ -11,10 +11,10 @@ cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-5} ARMS=${ARMS:-slm clm clm_mixed documents distill} PYTHON=${PYTHON:-python}
 export SNAPSHOT=${SNAPSHOT:-1950}
 runs=${OUT:-out/steady} first=""
-for lr in ${LRS:-5e-3 2.5e-3 1e-2}; do
-  for s in $SEEDS; do  # one reference model for all learning rates
+for lr in ${LRS:-5e-3 2e-3 1e-2}; do
+  for s in $SEEDS; do  # one reference model and one start for all learning rates
     mkdir -p "$runs/lr$lr/seed$s"
-    for x in base ref scores; do
+    for x in base ref scores start; do
       if [ -n "$first" ]; then ln -sfn "../../$first/seed$s/$x" "$runs/lr$lr/seed$s/$x"; fi
     done
   done

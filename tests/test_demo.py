@@ -11,7 +11,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def test_demo_from_start_to_figure_and_again(tmp_path):
     environment = os.environ | {
-        "TOKENS": "30720", "BASE_TOKENS": "30720", "REF_TOKENS": "30720", "TUNE_TOKENS": "3072", "NOISY": "40000",
+        "TOKENS": "30720", "START_TOKENS": "15360", "BASE_TOKENS": "30720", "REF_TOKENS": "30720", "TUNE_TOKENS": "3072", "NOISY": "40000",
         "PROBLEMS": "10", "SNAPSHOT": "10", "PYTHON": sys.executable, "ARMS": "clm slm distill",
         "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
     script = ["bash", os.path.join(ROOT, "runs", "demo.sh")]
@@ -19,6 +19,8 @@ def test_demo_from_start_to_figure_and_again(tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["arms"]) == {"ref", "clm", "slm", "distill", "clm_tuned", "slm_tuned", "distill_tuned"}
     start = results["arms"]["clm"]["seeds"]["seed0"]["curves"]["test_loss"][1][0]
+    end_of_start = json.loads((tmp_path / "out" / "seed0" / "start" / "done.json").read_text())["test_loss"]
+    assert start == end_of_start  # the arms have its weights
     for arm in ("clm", "slm"):
         run = results["arms"][arm]["seeds"]["seed0"]
         tokens, losses = run["curves"]["test_loss"]
@@ -38,5 +40,5 @@ def test_demo_from_start_to_figure_and_again(tmp_path):
     files = [p for p in tmp_path.rglob("*") if p.suffix in (".pt", ".bin", ".jsonl")]
     before = {p: p.stat().st_mtime_ns for p in files if "scores" not in str(p) and "eval" not in str(p)}
     again = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.count("finished before") == 8
+    assert again.returncode == 0 and again.stdout.count("finished before") == 9
     assert before == {p: p.stat().st_mtime_ns for p in before}

@@ -251,9 +251,13 @@ def test_pages_use_todays_words(page):
 
 
 def test_the_log_shows_how_steady_the_instrument_is():
-    results = json.loads(text("results", "steady", "results.json"))
-    table = text("results", "steady", "table.md")
-    assert steady.table(results) == table and table.strip() in text("docs", "log.md")
+    log = text("docs", "log.md")
+    results, table = json.loads(text("results", "steady", "results.json")), text("results", "steady", "table.md")
+    assert steady.table(results) == table and table.strip() in log
+    results = json.loads(text("results", "steady", "two_stages.json"))  # of the recipe before
+    for c in results["cells"]:
+        name = {"second": "two stages", "tuned": "fine-tuning"}[c["stage"]]
+        assert f"| {c['arm']} | {c['lr']:g} | {name} | 3 | " in log
     tuned = {c["arm"]: c["seeds"] for c in results["cells"] if c["stage"] == "tuned"}
     for arm, seed, accuracy in (("clm", 1, 46), ("clm_mixed", 2, 83), ("slm", 0, 63), ("slm_warm", 1, 67)):
         worst = min(tuned[arm], key=lambda s: tuned[arm][s]["accuracy_2"])

@@ -58,7 +58,7 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 def test_the_script_from_start_to_table_and_again(tmp_path):
     environment = os.environ | {
         "SEEDS": "3", "LRS": "5e-3 1e-2", "ARMS": "clm slm", "TOKENS": "15360", "TUNE_TOKENS": "15360",
-        "BASE_TOKENS": "15360", "REF_TOKENS": "15360", "NOISY": "40000", "PROBLEMS": "4",
+        "BASE_TOKENS": "15360", "START_TOKENS": "15360", "REF_TOKENS": "15360", "NOISY": "40000", "PROBLEMS": "4",
         "OUT": str(tmp_path / "out"), "DATA": str(tmp_path / "data"), "PYTHON": sys.executable}
     script = ["bash", os.path.join(ROOT, "runs", "steady.sh")]
     assert subprocess.run(script, env=environment).returncode == 0
@@ -68,5 +68,5 @@ def test_the_script_from_start_to_table_and_again(tmp_path):
     assert all(set(steady.SHOWN) <= set(c["seeds"]["seed3"]) for c in cells)
     weights = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
     again = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.count("finished before") == 12  # base and reference twice
+    assert again.returncode == 0 and again.stdout.count("finished before") == 14  # base, reference and start twice
     assert weights == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
