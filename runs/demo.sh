@@ -3,12 +3,13 @@
 #
 #   bash runs/demo.sh                                   # SLM and its hardest controls, one seed: minutes on two cores
 #   SEEDS="0 1 2" ARMS="clm slm random" OUT=out/more bash runs/demo.sh
-#   TOKENS=30720 BASE_TOKENS=30720 REF_TOKENS=30720 TUNE_TOKENS=3072 NOISY=100000 PROBLEMS=20 DATA=data/tiny OUT=out/tiny \
-#     bash runs/demo.sh                                 # a try
+#   TOKENS=30720 START_TOKENS=30720 BASE_TOKENS=30720 REF_TOKENS=30720 TUNE_TOKENS=3072 NOISY=100000 PROBLEMS=20 \
+#     DATA=data/tiny OUT=out/tiny bash runs/demo.sh     # a try
 #
-# The reference model is small and starts from a base that has read the noisy corpus. The arms are fresh models, one
-# layer deeper. Ends with OUT/results.json and OUT/headline.png. Run it again after an interruption: what is finished is
-# not done again, and a training run that was cut off goes on from its last checkpoint.
+# The reference model has two layers and starts from a base that has read the noisy corpus. All arms start from one model
+# of three layers that has learned the form of a worked problem, and no arithmetic. Ends with OUT/results.json and
+# OUT/headline.png. Run it again after an interruption: what is finished is not done again, and a training run that was
+# cut off goes on from its last checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0} ARMS=${ARMS:-slm clm_mixed clm} OUT=${OUT:-out/demo} PYTHON=${PYTHON:-python}
@@ -19,7 +20,7 @@ export START=${START-start}               # the run whose weights the arms start
 export LR=${LR:-}                         # one learning rate for all arms (default: each arm's own)
 export MIX=${MIX:-}                       # 30x: the mixture repeats the curated side so often (the corpus's own: 10)
 export KEEP=${KEEP:-0.3}                  # of the arms that select
-export TOKENS=${TOKENS:-3993600}          # tokens of each arm: 2,600 steps
+export TOKENS=${TOKENS:-5990400}          # tokens of each arm: 3,900 steps
 export START_TOKENS=${START_TOKENS:-2995200}   # of what they start from
 export BASE_TOKENS=${BASE_TOKENS:-3993600} REF_TOKENS=${REF_TOKENS:-600000}  # of the base; of the reference at most
 export TUNE_TOKENS=${TUNE_TOKENS:-307200}  # of the fine-tuning on curated text after each arm: 200 steps; 0: none
@@ -48,16 +49,17 @@ start() {  # a model of the arms' size that has learned the form of a worked pro
   $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train form --out "$OUT/seed$1/start" --device "$DEVICE" \
     --train_tokens "$START_TOKENS" --lr 5e-3 --seed $((2000 + $1)) --eval_every 650 $MODEL
 }
-arm() {  # step 3: same first weights, rows, order and tokens; what the loss counts differs, and the tuned learning rate
+arm() {  # step 3: same first weights, rows, order and tokens; the loss differs, and the learning rate (runs/steady.sh)
   lr=5e-3
   case $2 in
-    clm)       how="--keep 1.0" ;;
     slm)       how="--keep $KEEP" ;;
-    clm_mixed) how="--keep 1.0 --train noisy+${MIX}curated" ;;           # a control: all the text there is
-    distill)   how="--keep 1.0 --distill $OUT/seed$1/ref/best.pt" ;;    # the reference's probabilities
-    labels)    how="--keep 1.0 --labels question solution result" ;;    # the best that a selection can do
+    clm)       how="--keep 1.0" lr=1e-2 ;;
+    clm_mixed) how="--keep 1.0 --train noisy+${MIX}curated" ;;                 # a control: all the text there is
+    documents) how="--keep 0.6 --select documents" ;;                          # the same reference chooses documents
+    distill)   how="--keep 1.0 --distill $OUT/seed$1/ref/best.pt" lr=1e-2 ;;   # its probabilities are the targets
+    labels)    how="--keep 1.0 --labels question solution result" ;;           # the best that a selection can do
     slm_filtered) how="--keep $KEEP --filter_backward" ;;
-    *)         how="--keep $KEEP --select $2" ;;                        # documents, random, high_loss, low_ref
+    *)         how="--keep $KEEP --select $2" ;;                               # random, high_loss, low_ref
   esac
   if [ -n "$START" ]; then how="$how --init_from $OUT/seed$1/$START/ckpt.pt"; fi
   $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
