@@ -15,8 +15,8 @@ import numpy as np
 
 from engine.cli import BadInput, run
 from engine.files import read_json, read_jsonl
-from engine.report import (MEASURES, Arm, cell, interval, mean_curve, mean_text, millions, paired_interval,
-                           pyplot, read_run, save_figure, seeds_text, selection_curves, table_lines,
+from engine.report import (MEASURES, Arm, cell, interval, mean_curve, millions, paired_interval, pyplot,
+                           read_run, save_figure, seeds_text, selection_curves, table_lines,
                            write_report)
 
 ARMS = {  # by run folder
@@ -24,19 +24,19 @@ ARMS = {  # by run folder
     "clm": Arm("CLM (all tokens)", "tab:gray"),
     "clm_mixed": Arm("CLM on noisy + curated", "tab:brown"),
     "clm_curated": Arm("CLM on curated alone", "black"),
-    "documents": Arm("whole documents", "tab:orange"),
+    "documents": Arm("whole documents (lowest reference loss)", "tab:orange"),
     "distill": Arm("distillation from the reference", "tab:pink"),
     "random": Arm("random tokens", "tab:olive"),
     "low_ref": Arm("lowest reference loss", "tab:purple"),
     "high_loss": Arm("highest loss (no reference)", "tab:red"),
-    "slm_mixed": Arm("SLM on noisy + curated", "tab:cyan"),
     "labels": Arm("the true labels as selection", "tab:green"),
     "slm_filtered": Arm("SLM, filtered backward", "navy"),
 }
 NAMES = {"start": "the weights all began with", "ref": "the reference model alone",
          **{folder: arm.name for folder, arm in ARMS.items()},
          **{f"{folder}_tuned": f"{arm.name}, fine-tuned" for folder, arm in ARMS.items()}}
-STEPS = {"base": "base of the reference model", "ref": "reference model", "score": "scoring (forward only)"}
+STEPS = {"base": "base of the reference model", "ref": "reference model", "score": "scoring (forward only)",
+         "start": "what all arms start from"}
 LABEL_COLOURS = {"question": "tab:cyan", "solution": "tab:green", "result": "lime", "wrong": "tab:red",
                  "irrelevant": "gray", "noise": "tab:purple"}
 
@@ -72,56 +72,68 @@ def tokens_to_reach(tokens, values, goal, higher_is_better=False):
 def token_saving(slm, control, measure):
     """How many times fewer tokens SLM needs for the final figure of a control; both as read_run gives them.
 
-    Returns {"times": None where it does not get there, "censored"}, or None where the measure was not taken
-    along the run. The goal is the control's figure at the end of its learning-rate decay, read off a curve
-    whose own decay comes later: a conservative reading. The first point that counts is the first after the
-    start. A run that is past the goal there may have passed it at any time before: its saving is censored, a
-    lower bound.
+    Returns {"times": None where SLM does not get there, "censored"}, or None where the measure was not taken
+    along both runs. The goal is the control's figure at the end of its learning-rate decay, read off curves
+    at the full rate: a conservative reading. The first evaluation after the start is the first point that
+    counts. A run that is past the goal there may have passed it at any time before, so that SLM's saving is
+    then censored, a lower bound.
     """
-    tokens, values = slm["curves"].get(measure, ((), ()))
-    if len(values) < 3 or control["final"].get(measure) is None:
+    goal = control["final"].get(measure)
+    curves = [r["curves"].get(measure, ((), ())) for r in (slm, control)]
+    if goal is None or any(len(values) < 2 for _, values in curves):
         return None
-    at = tokens_to_reach(tokens, values, control["final"][measure], MEASURES[measure].better > 0)
-    first = tokens[1] if tokens[0] == 0 else tokens[0]
-    times = None if at is None else control["final"]["tokens"] / max(at, first)
-    return {"times": times, "censored": at is not None and at <= first}
+    at = []
+    for tokens, values in curves:
+        first = next(t for t in tokens if t > 0)
+        reached = tokens_to_reach(tokens, values, goal, MEASURES[measure].better > 0)
+        at.append(None if reached is None else max(reached, first))
+    if at[0] is None:
+        return {"times": None, "censored": False}
+    first = next(t for t in curves[0][0] if t > 0)
+    return {"times": at[1] / at[0], "censored": at[0] <= first}
 
 
 def saving_text(savings):
-    """The savings of the seeds as text: '2.3x (1.6 to 3.3)', the median and the range. '>=' marks what is a
-    lower bound; a seed that does not get there counts as the lowest."""
+    """The savings of the seeds as text: '2.3x (1.6 to 3.3)', the median and the range. A seed that does not
+    get there counts as the lowest; '&ge;' marks what is a lower bound."""
     savings = [s for s in savings if s]
     if not savings:
         return ""
-    times = sorted(-1.0 if s["times"] is None else s["times"] for s in savings)
-    n_missed = sum(t < 0 for t in times)
-    if n_missed == len(times):
+    reached = sorted((s["times"], s["censored"]) for s in savings if s["times"] is not None)
+    n, n_missed = len(savings), len(savings) - len(reached)
+    if not reached:
         return "not reached"
-    median = float(np.median(times))
-    if n_missed and (median <= 0 or 2 * n_missed >= len(times)):
-        return f"reached in {len(times) - n_missed} of {seeds_text(len(times))}"
-    at_least = "&ge; " if any(s["censored"] and s["times"] <= median for s in savings if s["times"]) else ""
-    lowest = "not reached" if n_missed else f"{times[0]:.1f}"
-    spread = f" ({lowest} to {times[-1]:.1f})" if len(times) > 1 else ""
-    return f"{at_least}{median:.1f}x{spread}"
+    if 2 * n_missed >= n:
+        return f"reached in {len(reached)} of {seeds_text(n)}"
+    middle = [reached[i - n_missed] for i in ((n - 1) // 2, n // 2)]  # the one or two in the middle
+    median = (middle[0][0] + middle[1][0]) / 2
+    # A censored value may be anything above what it says, so that the median may be too.
+    at_least = "&ge; " if any(censored for times, censored in reached if times <= middle[1][0]) else ""
+    if n == 1:
+        return f"{at_least}{median:.1f}x"
+    lowest = "not reached" if n_missed else f"{reached[0][0]:.1f}"
+    highest = f"{'&ge; ' if reached[-1][1] else ''}{reached[-1][0]:.1f}"
+    return f"{at_least}{median:.1f}x ({lowest} to {highest})"
 
 
 # -------------------------------------------------------------------------------------------------- results
 
 def collect(folder):
     """What results.json holds: of each arm the curves and final figures of every seed, SLM less the arm,
-    the tokens saved, and the costs. Raises BadInput where no seed has a finished run of CLM."""
+    the tokens saved, and the costs. Raises BadInput where no seed has a finished arm."""
+    arms = [*ARMS, *(f"{name}_tuned" for name in ARMS)]
     runs = {}  # {seed: {run folder: read_run of it}}
-    names = [*ARMS, *(f"{name}_tuned" for name in ARMS), "base", "ref"]
     for path in sorted(glob.glob(os.path.join(folder, "seed*"))):
-        found = {name: read_run(os.path.join(path, name)) for name in names}
-        if found["clm"]:
-            runs[os.path.basename(path)] = {name: r for name, r in found.items() if r}
+        found = {name: read_run(os.path.join(path, name)) for name in ("base", "start", "ref", *arms)}
+        found = {name: r for name, r in found.items() if r}
+        if found.keys() & ARMS.keys():
+            runs[os.path.basename(path)] = found
     if not runs:
-        raise BadInput(f"{folder} has no seed*/clm with a finished run: run runs/demo.sh first")
+        raise BadInput(f"{folder} has no seed*/ with a finished arm ({', '.join(ARMS)}): run runs/demo.sh "
+                       f"first")
     results = {"seeds": list(runs), "arms": {}, "slm_minus": {}, "token_saving": {},
                "cost": costs(folder, runs)}
-    for name in ["ref", *names[:-2]]:
+    for name in ("ref", *arms):
         per_seed = {seed: r[name] for seed, r in runs.items() if name in r}
         if not per_seed:
             continue
@@ -137,7 +149,9 @@ def collect(folder):
     tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *ARMS]}
     if any(tasks.values()):
         results["tasks"] = {name: found for name, found in tasks.items() if found}
-    results["source"] = read_json(os.path.join(folder, next(iter(runs)), "clm", "config.json"))["source"]
+    seed, of_seed = next(iter(runs.items()))
+    arm = next(name for name in of_seed if name in ARMS)
+    results["source"] = read_json(os.path.join(folder, seed, arm, "config.json"))["source"]
     return results
 
 
@@ -152,21 +166,25 @@ def summary(per_seed):
 
 
 def costs(folder, runs):
-    """{run: {"tokens", "seconds", "operations"}}, means over seeds. Operations are 6 a parameter and token of
-    training, 2 of a forward pass."""
+    """{run: {"tokens", "seconds", "operations"}}, means over seeds, of the scoring too. Operations are 6 a
+    parameter and token of training, 2 of a forward pass; distillation has one of its reference in each
+    step."""
     found = {}
-    for r in runs.values():
-        for name, about in r.items():
-            found.setdefault(name, []).append(about["cost"])
-    for seed in runs:
+    for seed, of_seed in runs.items():
+        for name, r in of_seed.items():
+            found.setdefault(name, []).append(dict(r["cost"]))
+        if "ref" not in of_seed:
+            continue
+        forward = of_seed["ref"]["cost"]["operations"] / of_seed["ref"]["cost"]["tokens"] / 3  # of a token
+        if "distill" in of_seed:
+            found["distill"][-1]["operations"] += forward * found["distill"][-1]["tokens"]
         path = os.path.join(folder, seed, "scores", "scores.json")
-        if os.path.exists(path) and "ref" in runs[seed]:
-            scores, ref = read_json(path), runs[seed]["ref"]["cost"]
+        if os.path.exists(path):
+            scores = read_json(path)
             tokens = scores["rows_done"] * scores["block_size"]
-            operations = tokens * ref["operations"] / ref["tokens"] / 3
             found.setdefault("score", []).append({"tokens": tokens, "seconds": scores["seconds"],
-                                                  "operations": operations})
-    return {name: {k: float(np.mean([c[k] for c in per_seed])) for k in per_seed[0]}
+                                                  "operations": forward * tokens})
+    return {name: {k: float(np.mean([c[k] for c in per_seed])) for k in ("tokens", "seconds", "operations")}
             for name, per_seed in found.items()}
 
 
@@ -198,8 +216,8 @@ def taken(results):
 # -------------------------------------------------------------------------------------------------- figures
 
 def headline(results, path):
-    """Accuracy, loss and likeliest results against tokens: a line for each arm, a band from the lowest seed
-    to the highest, and a star where its fine-tuning ends."""
+    """Accuracy, test loss and the loss on results against tokens: a line for each arm, a band from the lowest
+    seed to the highest, and a star where its fine-tuning ends."""
     plt, arms = pyplot(), results["arms"]
     measures = taken(results)
     panels = [pick for pick in (
@@ -275,17 +293,20 @@ def table(results):
     it all cost."""
     n, measures = len(results["seeds"]), taken(results)
     headings = [MEASURES[m].heading for m in measures]
-    rows = [[NAMES[name], *(cell(arm["final"][m], m) for m in measures)]
+    rows = [[NAMES[name], str(len(arm["seeds"])), *(cell(arm["final"][m], m) for m in measures)]
             for name, arm in results["arms"].items()]
-    lines = [f"Final figures, {mean_text(n)}", "", *table_lines(["arm", *headings], rows)]
+    lines = ["Final figures, mean over seeds" + (" (95% interval)" if n > 1 else "") + ":", "",
+             *table_lines(["arm", "seeds", *headings], rows)]
     if n > 1:
-        differences = [d[m] for d in results["slm_minus"].values() for m in measures if d[m]]
+        differences = [d[m] for d in results["slm_minus"].values() for m in measures
+                       if d[m] and d[m]["n"] > 1]
         n_clear = sum(d["low"] > 0 or d["high"] < 0 for d in differences)
         rows = [[NAMES[name], *(cell(less[m], m, sign=True) for m in measures)]
                 for name, less in results["slm_minus"].items()]
         lines += ["", f"SLM less the arm, paired by seed (95% interval); fine-tuned SLM less what is "
-                  f"fine-tuned. Of these {len(differences)} intervals {n_clear} exclude 0; if nothing differed, "
-                  f"{0.05 * len(differences):.1f} would by chance:", "", *table_lines(["arm", *headings], rows)]
+                  f"fine-tuned. Of these {len(differences)} intervals {n_clear} exclude 0; if nothing "
+                  f"differed, {0.05 * len(differences):.1f} would by chance:", "",
+                  *table_lines(["arm", *headings], rows)]
     saved = [m for m in measures if any(any(s[m]) for s in results["token_saving"].values())]
     if "masked" in saved:
         saved = [m for m in saved if m not in ("test_loss", "solution_loss")]  # these count unlearned noise
@@ -293,8 +314,8 @@ def table(results):
             for name, saving in results["token_saving"].items()]
     if saved:
         lines += ["", "Tokens that the arm needs for its final figure, over the tokens that SLM needs to "
-                  "reach it and stay there: the median of the seeds (lowest to highest). &ge; where it was "
-                  "there at the first evaluation, and perhaps before:", "",
+                  "reach it and stay there: the median of the seeds (lowest to highest). &ge; where SLM was "
+                  "there at its first evaluation, and perhaps before:", "",
                   *table_lines(["arm", *(MEASURES[m].heading for m in saved)], rows)]
     if "tasks" in results:
         lines += ["", "Few-shot accuracy on public tasks, and loss of the right solutions:", "",
@@ -304,15 +325,24 @@ def table(results):
 
 def cost_lines(cost):
     """Two accounts: what a run costs where the reference model exists, and what all costs from the
-    beginning."""
-    before = [cost[step]["operations"] for step in STEPS if step in cost]
+    beginning, with what the arms start from, what they were before their fine-tuning, and for those that
+    need it the reference model and its scoring."""
+    def operations(*names):
+        return sum(cost[name]["operations"] for name in names if name in cost)
     rows = []
     for name, c in cost.items():
-        needs_ref = name in ("slm", "documents", "distill", "low_ref", "slm_mixed", "slm_filtered")
-        total = f"{(c['operations'] + sum(before)) / 1e12:.1f}" if needs_ref else ""
+        all_of_it = ""
+        if name not in STEPS:
+            arm = name.removesuffix("_tuned")
+            before = ["start"] + ([arm] if arm != name else [])
+            if arm in ("slm", "slm_filtered", "documents", "low_ref"):
+                before += ["base", "ref", "score"]
+            elif arm == "distill":
+                before += ["base", "ref"]
+            all_of_it = f"{operations(name, *before) / 1e12:.1f}"
         rows.append([{**NAMES, **STEPS}[name], f"{c['tokens']:,.0f}", f"{c['seconds']:.0f}",
-                     f"{c['operations'] / 1e12:.1f}", total])
-    return table_lines(["run", "tokens", "seconds", "operations, 10^12", "with the reference"], rows)
+                     f"{c['operations'] / 1e12:.1f}", all_of_it])
+    return table_lines(["run", "tokens", "seconds", "operations, 10^12", "from the beginning"], rows)
 
 
 def task_lines(by_arm):

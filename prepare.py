@@ -14,6 +14,7 @@ the network (pip install datasets; for .parquet, pyarrow). All are read as a str
 memory. An interrupted run on your own text goes on with the same command. data.py says what the folder holds.
 """
 import contextlib
+import glob
 import itertools
 import json
 import os
@@ -45,9 +46,9 @@ class Config:
     curated_repeats: int = 10               # built-in: how often noisy+curated repeats the curated side
     largest: int = builtin.LARGEST          # built-in: numbers are 0 to this; more of them are more facts
     curated_steps: int = 3                  # built-in: most steps of a curated problem (all others: 3)
-    p_chatter: float = 0.35                 # built-in: share of the noisy documents that hold no problem, only chatter
-    chatter_words: int = 25                 # built-in: most words of chatter before and after such a problem
-    p_slip: float = 0.3                     # built-in: share of their problems that are solved wrongly
+    p_chatter: float = 0.35                 # built-in: share of the noisy documents that are chatter alone
+    chatter_words: int = 25                 # built-in: most words of chatter before and after a problem
+    p_slip: float = 0.3                     # built-in: share of the noisy problems that are solved wrongly
     curated: list[str] = option(default_factory=list)  # your curated files: .txt, .jsonl, .parquet, hf:NAME
     noisy: list[str] = option(default_factory=list)    # your noisy ones
     field: list[str] = option(default_factory=lambda: ["text"])  # fields of a row that make its text
@@ -56,7 +57,7 @@ class Config:
     vocab_size: int = 0                     # keep only the tokenizer's first ids (0: all)
     held_out: float = 0.05                  # share of your curated documents that goes to val, and to test
     max_tokens: int = 0                     # stop a side of your own after so many tokens (0: no limit)
-    mix: list[int] = option(default_factory=list)  # join the sides of OUT, the curated side so many times over
+    mix: list[int] = option(default_factory=list)  # join the sides of OUT, the curated one so many times
     check_overlap: list[str] = option(default_factory=list)  # tasks of eval_math.py to look for in OUT
     data_dir: str = "data/tasks"            # folder of their test files, as for eval_math.py
 
@@ -72,7 +73,8 @@ class Config:
         if self.check_overlap and self.curated:
             yield "--check_overlap looks at a corpus that is there: make it first, without this option"
         if self.mix and (self.curated or min(self.mix) < 1):
-            yield "mix takes a corpus that is there, and numbers of 1 and more: make it first, without this option"
+            yield ("mix takes a corpus that is there, and numbers of 1 and more: make it first, without this "
+                   "option")
         for name in ("curated_repeats", "max_tokens"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
@@ -89,7 +91,7 @@ class Config:
             yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
         for name in set(self.check_overlap) - set(TASKS):
             yield f"there is no task {name!r}; there are {', '.join(TASKS)}"
-        for name in ("noisy_tokens", "curated_documents", "held_out_documents"):
+        for name in ("noisy_tokens", "form_tokens", "curated_documents", "held_out_documents"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
 
@@ -120,14 +122,14 @@ def make_demo(cfg, folder):
     write_documents(folder, "curated", curated, enc)
     write_problems(os.path.join(folder, "curated.jsonl"), curated)
 
-    noisy = builtin.documents(cfg.seed, "noisy", reserved, cfg.largest, 3, cfg.p_chatter, cfg.p_slip,
-                              cfg.chatter_words)
-    segments_alone = (segments for segments, _ in noisy)
-    label_counts = write_documents(folder, "noisy", segments_alone, enc, cfg.noisy_tokens)
+    documents = builtin.documents(cfg.seed, "noisy", reserved, cfg.largest, p_chatter=cfg.p_chatter,
+                                  p_slip=cfg.p_slip, most_words=cfg.chatter_words)
+    noisy = (segments for segments, _ in documents)
+    label_counts = write_documents(folder, "noisy", noisy, enc, cfg.noisy_tokens)
     shares = zip(builtin.LABELS, label_counts / label_counts.sum())
     print("noisy side, share by true label: " + "  ".join(f"{name} {share:.1%}" for name, share in shares))
-    form = builtin.documents(cfg.seed, "form", reserved, cfg.largest)
-    write_documents(folder, "form", (segments for segments, _ in form), enc, cfg.form_tokens)
+    form = (segments for segments, _ in builtin.documents(cfg.seed, "form", reserved, cfg.largest))
+    write_documents(folder, "form", form, enc, cfg.form_tokens)
     join(folder, ["noisy"] + ["curated"] * cfg.curated_repeats, "noisy+curated", enc)
 
 
@@ -196,7 +198,8 @@ def main(cfg):
 
 
 def mix(cfg):
-    """The strongest control of a selection where the curated text is at hand: both sides in one token file."""
+    """Write noisy+Nxcurated for each N of --mix: the noisy side, then the curated side N times. To train on
+    it is the hardest control of a selection for whoever has the curated text."""
     for repeats in cfg.mix:
         name = f"noisy+{repeats}xcurated"
         join(cfg.out, ["noisy"] + ["curated"] * repeats, name, load_tokenizer(cfg.out))
@@ -212,13 +215,15 @@ def make_and_move(cfg, working, out):
         else:
             make_demo(cfg, working)
         names = set(os.listdir(working)) - {PROGRESS_FILE, LOCK}
-        # Sidecars come last: they make the files valid.
-        for name in sorted(names, key=lambda name: name.endswith(".json")):
+        # Sidecars come last: they make the files valid. Of these val.json is the last.
+        for name in sorted(names, key=lambda name: (name.endswith(".json"), name)):
             os.replace(os.path.join(working, name), os.path.join(out, name))
         with contextlib.suppress(FileNotFoundError):
             os.remove(progress_path)  # of one's own text
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(out, "overlap.json"))  # of the corpus that was here before
+        mixtures = glob.glob(os.path.join(glob.escape(out), "noisy+*xcurated.*"))
+        for path in (os.path.join(out, "overlap.json"), *mixtures):  # of the corpus that was here before
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
     finally:
         if not os.path.exists(progress_path):
             shutil.rmtree(working, ignore_errors=True)

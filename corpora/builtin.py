@@ -19,7 +19,7 @@ import random
 LABELS = ["question", "solution", "result", "irrelevant", "noise", "wrong"]
 QUESTION, SOLUTION, RESULT, IRRELEVANT, NOISE, WRONG = range(6)
 USEFUL = (QUESTION, SOLUTION, RESULT)      # what the curated side consists of
-SOLUTIONS = (SOLUTION, RESULT)             # what follows "Answer:"; RESULT is what had to be computed
+SOLUTIONS = (SOLUTION, RESULT)             # what follows "Answer:"; RESULT: what was computed, and the answer
 
 NAMES = "Ava Ben Cleo Dan Emma Finn Gwen Hugo Iris Jack Kate Liam Mona Noah Olga Paul".split()
 OBJECTS = "hens pigs eggs pens maps hats cups keys toys nuts figs pies coins books cards boats".split()
@@ -39,7 +39,8 @@ FORM = "has more of them doubles halves How many does have now + - * / = The ans
 
 
 def words(largest=LARGEST):
-    """The vocabulary, beside the 256 bytes and <|endoftext|>. A word includes the space before it."""
+    """The vocabulary, beside the 256 bytes and <|endoftext|>. A word includes the space before it, but for
+    the two that begin a line."""
     numbers = [str(n) for n in range(largest + 1)]
     spaced = [f" {w}" for w in numbers + NAMES + OBJECTS + GAIN + LOSE + FORM + CHATTER]
     return list(dict.fromkeys(["Question", "Answer"] + spaced))
@@ -145,11 +146,11 @@ class Chatter:
         return "".join(f" {w}" for w in words) + "."
 
 
-def noisy_document(rng, chatter, question, steps, largest=LARGEST, p_slip=0.3, most_words=25, p_inside=0.2):
+def noisy_document(rng, chatter, question, steps, largest=LARGEST, p_slip=0.3, most_words=25):
     """The segments of a forum thread around a problem: user names inside it, dates and chatter around it, and
     with probability p_slip a slip in the arithmetic.
 
-    most_words: of the chatter before and after. p_inside: the chance of a user name after a sentence. What stands inside a problem has letters and no
+    most_words: of the chatter before, and of that after. What stands inside a problem has letters and no
     digits, which would confuse a small reference model.
     """
     n_right = None
@@ -158,7 +159,7 @@ def noisy_document(rng, chatter, question, steps, largest=LARGEST, p_slip=0.3, m
     segments = []
     for text, label in clean_document(question, steps, n_right):
         segments.append((text, label))
-        if text[-1] in ".?" and rng.random() < p_inside:
+        if text[-1] in ".?" and rng.random() < 0.2:
             segments.append((user(rng), NOISE))
             if rng.random() < 0.5:
                 segments.append((" says", NOISE))
@@ -190,7 +191,8 @@ def documents(seed, side, reserved=frozenset(), largest=LARGEST, most_steps=3, p
               most_words=25):
     """Endless documents of one side: (segments, text of the question or None for chatter alone).
 
-    side: 'noisy', 'form', or any other name for clean documents; the name seeds the stream, so that each has its own.
+    side: 'noisy', 'form', or any other name for clean documents; the name seeds the stream, so that each has
+    its own.
     reserved: texts of questions that must not occur: for a side to train on, those of the held-out problems.
     p_chatter: the share of noisy documents that are chatter alone. p_slip: of the other noisy documents, the
     share with a slip; most_words: of chatter before and after them. largest and most_steps: see `problem`.

@@ -2,7 +2,7 @@
 Two natural pairs of a curated and a noisy side, from files of real text.
 
     python -m corpora.natural_pairs --posts newsgroups.jsonl.xz --group sci.space --out data/space_source
-    python -m corpora.natural_pairs --problems gsm8k_train.jsonl --books textbooks.jsonl.xz --out data/school_source
+    python -m corpora.natural_pairs --problems gsm8k_train.jsonl --books textbooks.jsonl.xz --out data/school
 
 Posts: rows with `group`, `subject` and `text`. Curated are some posts of one group, noisy are all others of
 all groups in a drawn order. Both files have two fields, of which one is empty: `wanted` holds posts of the
@@ -13,14 +13,13 @@ Books and problems: rows with `text`, and problems as GSM8K's (`question`, `answ
 problems as they are. Noisy are the books' texts, with the sentences of the other problems between theirs:
 a quarter of the characters are problems, and of these a share ends with a wrong number.
 """
-import json
 import os
 import random
 import re
 from dataclasses import dataclass
 
 from engine.cli import BadInput, run
-from engine.files import UNREADABLE, json_rows, replacing, unreadable, write_jsonl
+from engine.files import json_rows, write_jsonl
 
 
 @dataclass
@@ -46,23 +45,21 @@ class Config:
 
 def rows_of(path, fields):
     """The rows of a .jsonl, each a tuple of these fields as text. Raises BadInput."""
-    number = 0
-    try:
-        rows = []
-        for number, row in json_rows(path):
-            rows.append(tuple(str(row[name]).strip() for name in fields))
-        return rows
-    except UNREADABLE as e:
-        raise BadInput(unreadable(path, e))
-    except (KeyError, TypeError) as e:
-        raise BadInput(f"{path}, line {number}, lacks the field {e}: give the file that --help describes")
+    rows = []
+    for number, row in json_rows(path):
+        missing = [name for name in fields if name not in row]
+        if missing:
+            raise BadInput(f"{path}, line {number}, lacks the field {missing[0]!r}: give the file that "
+                           f"--help describes")
+        rows.append(tuple(str(row[name]).strip() for name in fields))
+    return rows
 
 
 def split(rows, n, path):
     """The first n rows, which are curated, and the others. Raises BadInput."""
     if len(rows) <= n:
-        raise BadInput(f"{path} has {len(rows)} of what is wanted, and {n} for the curated side leave none: give "
-                       f"a smaller --curated")
+        raise BadInput(f"{path} has {len(rows)} of what is wanted, and {n} for the curated side leave none: "
+                       f"give a smaller --curated")
     return rows[:n], rows[n:]
 
 
@@ -70,28 +67,28 @@ def post_pair(cfg, rng):
     """(curated, noisy) rows of the posts."""
     posts = rows_of(cfg.posts, ("group", "subject", "text"))
     rng.shuffle(posts)
-    wanted = [post for post in posts if post[0] == cfg.group]
-    curated, rest = split(wanted, cfg.curated, f"{cfg.posts}, group {cfg.group},")
+    of_group = [post for post in posts if post[0] == cfg.group]
+    curated, rest = split(of_group, cfg.curated, f"{cfg.posts}, group {cfg.group},")
     noisy = rest + [post for post in posts if post[0] != cfg.group]
     rng.shuffle(noisy)
 
     def row(group, subject, text):
-        other, wanted = ("", f"{subject}\n{text}") if group == cfg.group else (f"{subject}\n{text}", "")
-        return {"other": other, "wanted": wanted}
+        filled, empty = ("wanted", "other") if group == cfg.group else ("other", "wanted")
+        return {filled: f"{subject}\n{text}", empty: ""}
     return [row(*post) for post in curated], [row(*post) for post in noisy]
 
 
 def sentences(text):
-    """The sentences of a text, and its lines."""
+    """The sentences of a text; the end of a line ends one too."""
     return [s for line in text.splitlines() for s in re.split(r"(?<=[.?!]) +", line.strip()) if s]
 
 
 def with_wrong_end(rng, answer):
-    """An answer whose last number is another one near it."""
+    """An answer whose last whole number is another one near it."""
     def near(match):
         n = int(match.group().replace(",", ""))
-        return str(max(0, n + rng.choice([-10, -2, -1, 1, 2, 10])))
-    return re.sub(r"\d[\d,]*(?=\D*$)", near, answer)
+        return str(rng.choice([m for m in (n - 10, n - 2, n - 1, n + 1, n + 2, n + 10) if m >= 0]))
+    return re.sub(r"\d+(?:,\d{3})*(?=\D*$)", near, answer)
 
 
 def problem_pair(cfg, rng):
@@ -101,7 +98,8 @@ def problem_pair(cfg, rng):
     rng.shuffle(problems)
     rng.shuffle(books)
     curated, hidden = split(problems, cfg.curated, cfg.problems)
-    noisy, queue, used, total = [], [], 0, 1  # sentences of the problems at hand; characters
+    noisy, queue = [], []   # documents; sentences of the problem at hand
+    used, total = 0, 0      # characters of problems so far, and of all
     for text in books:
         mixed = []
         for sentence in sentences(text):
@@ -128,11 +126,10 @@ def main(cfg):
     curated, noisy = post_pair(cfg, rng) if cfg.posts else problem_pair(cfg, rng)
     os.makedirs(cfg.out, exist_ok=True)
     write_jsonl(os.path.join(cfg.out, "curated.jsonl"), curated)
-    with replacing(os.path.join(cfg.out, "noisy.jsonl")) as f:
-        for row in noisy:
-            f.write(json.dumps(row) + "\n")
+    write_jsonl(os.path.join(cfg.out, "noisy.jsonl"), noisy)
     characters = sum(len(text) for row in noisy for text in row.values())
-    print(f"{cfg.out}: {len(curated):,} curated documents, {len(noisy):,} noisy ones, {characters:,} characters")
+    print(f"{cfg.out}: {len(curated):,} curated documents, {len(noisy):,} noisy ones, {characters:,} "
+          f"characters")
 
 
 if __name__ == "__main__":

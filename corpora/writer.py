@@ -101,13 +101,15 @@ def empty(folder):
 
 
 def join(folder, names, out, enc):
-    """A token file that is others of the folder one after the other (their rows are shuffled when they are
-    read)."""
+    """Write a token file that is others of the folder one after the other (their rows are shuffled when they
+    are read)."""
     parts = [Tokens(folder, name, T=1) for name in names]
     if os.path.exists(os.path.join(folder, f"{out}.json")):
         os.remove(os.path.join(folder, f"{out}.json"))  # until the new one is complete, there is none
     writer = TokenWriter(folder, out, enc, parts[0].label_names)
     for part in parts:
-        writer.add(part.tokens, part.labels, end=False)
+        for at in range(0, len(part.tokens), 2**20):  # a side may be larger than memory
+            labels = None if part.labels is None else part.labels[at:at + 2**20]
+            writer.add(part.tokens[at:at + 2**20], labels, end=False)
         writer.n_documents += part.meta["n_documents"]
     writer.close()

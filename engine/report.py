@@ -30,10 +30,10 @@ class Measure:
     better: int             # -1 where lower is better, 1 where higher is
 
 
-MEASURES = {  # extras/measures.py says what masked and calibrated mean; a report leaves out what was not taken
+MEASURES = {  # extras/measures.py says what masked and calibrated are; what was not taken is left out
     "accuracy_0": Measure("accuracy, no shots", "accuracy without shots", "accuracy without shots", 1),
     "accuracy": Measure("few-shot accuracy", "accuracy", "few-shot accuracy", 1),
-    "likeliest_result": Measure("results likeliest", "likeliest results", "results that are the likeliest token", 1),
+    "likeliest_result": Measure("results likeliest", "likeliest results", "results that are likeliest", 1),
     "masked": Measure("test loss, masked", "masked test loss", "test loss, noise ids masked", -1),
     "masked_result": Measure("on results, masked", "masked loss of results", "... on its results", -1),
     "calibrated": Measure("calibrated", "calibrated test loss", "test loss, calibrated", -1),
@@ -66,7 +66,7 @@ def read_run(folder):
     found = {"test_loss": evals, "solution_loss": [r for r in evals if r["solution_loss"] is not None],
              "accuracy": graded(folder, "eval"), "accuracy_0": graded(folder, "eval0")}
     measured = read_jsonl(os.path.join(folder, "eval", "measures.jsonl"))
-    for measure in MEASURES.keys() - found.keys():
+    for measure in [m for m in MEASURES if m not in found]:
         found[measure] = [r for r in measured if measure in r]
     curves, final = {}, {"tokens": end["tokens"]}
     for measure, points in found.items():

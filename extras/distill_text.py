@@ -4,14 +4,16 @@ learns the reference's probabilities, on the noisy text, instead of the text its
 
     loss_of, sha256 = install(model, "out/ref/best.pt", train)
 
-The loss of a token is the cross-entropy of the two distributions, -sum_v P_ref(v | x_<i) log P_theta(v | x_<i),
-whose gradient is that of the forward KL divergence (Hinton et al. 2015, arXiv 1503.02531, temperature 1). Every
-token counts: keep must be 1.0. The reference runs in every step, so a step costs its forward pass besides.
+The loss of a token is the cross-entropy of the two distributions,
+-sum_v P_ref(v | x_<i) log P_theta(v | x_<i), whose gradient is that of the forward KL divergence (Hinton et
+al. 2015, arXiv 1503.02531, temperature 1). Every token counts: keep must be 1.0. The reference runs in every
+step, so a step costs its forward pass besides.
 """
 import torch
 from torch.nn import functional as F
 
 from common import load_model
+from engine.cli import BadInput
 from engine.files import file_hash
 from model import token_loss
 
@@ -21,6 +23,9 @@ def install(model, path, train):
     the inputs, so `model` is made to remember them. train: the Tokens to train on. Raises BadInput."""
     device = next(model.parameters()).device
     reference, _ = load_model(path, train.tokenizer_sha256, train.path, device)
+    if reference.config.block_size < train.T:
+        raise BadInput(f"{path} has a context of {reference.config.block_size} tokens, fewer than the "
+                       f"block_size {train.T}: train with a smaller one, or give another reference")
     seen = {}
 
     def remember(_, inputs):

@@ -1,16 +1,17 @@
 """
-Where selecting tokens wins, ties and loses against the best control: one figure over several settings.
+Where selecting tokens wins and loses against the best control: one figure over several settings.
 
-    python -m extras.map --cells out/seeds out/threads out/hard --names "38% useful" "16% useful" "unknown to the reference"
+    python -m extras.map --cells out/seeds out/hard --names "38% useful" "unknown to the reference"
 
 Each cell is a folder with the results.json of plot.py. In each, SLM is compared with what others can do who
 have the same at hand:
 
     the reference alone       CLM, random tokens, whole documents, distillation, the reference model itself
-    the curated text too      the mixture, and every arm after the same fine-tuning; SLM is fine-tuned as well
+    the curated text too      these, the mixture, and all of them after the same fine-tuning, as SLM is
 
-Best is the control of the best mean over the seeds that are reported, by each measure: whatever luck there is
-in that choice is the control's. Writes OUT/map.png, OUT/table.md and OUT/results.json.
+Best is the control of the best mean over the seeds that are reported, by each measure. Whatever luck there is
+in that choice is the control's: "wins" is cautious, and "loses" is by chance more often than 5% says. Writes
+OUT/map.png, OUT/table.md and OUT/results.json.
 """
 import os
 from dataclasses import dataclass, field
@@ -20,13 +21,14 @@ from engine.files import read_json
 from engine.report import (MEASURES, cell, paired_interval, pyplot, save_figure, seeds_text, table_lines,
                            write_report)
 
+ALONE = ("clm", "random", "low_ref", "documents", "distill", "ref")
+TUNED = tuple(f"{name}_tuned" for name in ("clm", "random", "low_ref", "documents", "distill", "clm_mixed"))
 HANDS = {  # what is at hand: (SLM's run, the controls' runs)
-    "the reference alone": ("slm", ("clm", "random", "low_ref", "documents", "distill", "ref")),
-    "the curated text too": ("slm_tuned", ("clm_mixed", "clm_mixed_tuned", "clm_tuned", "random_tuned",
-                                           "documents_tuned", "distill_tuned", "ref")),
+    "the reference alone": ("slm", ALONE),
+    "the curated text too": ("slm_tuned", (*ALONE, "clm_mixed", "clm_curated", *TUNED)),
 }
 SHOWN = ("accuracy_0", "masked", "masked_result")
-COLOURS = {"wins": "tab:blue", "ties": "tab:gray", "loses": "tab:red"}
+COLOURS = {"wins": "tab:blue", "cannot tell": "tab:gray", "loses": "tab:red", "one seed": "black"}
 
 
 @dataclass
@@ -42,33 +44,33 @@ class Config:
             yield f"--names has {len(self.names)} names for {len(self.cells)} cells"
 
 
-def best_control(arms, controls, measure):
-    """The control with the best mean of a measure; None where there is none."""
-    there = [name for name in controls if name in arms and arms[name]["final"].get(measure)]
-    return max(there, key=lambda name: MEASURES[measure].better * arms[name]["final"][measure]["mean"],
-               default=None)
-
-
 def compare(results, hand, measure):
-    """SLM less the best control, paired by seed: {"control", "difference", "slm", "verdict"}; None where
-    something was not run."""
-    slm, controls = HANDS[hand]
+    """SLM less the best control, paired by seed: {"control", "difference", "verdict"}; None where SLM or all
+    controls are missing. Only a control that has all of SLM's seeds is one."""
+    slm, names = HANDS[hand]
     arms = results["arms"]
-    control = best_control(arms, controls, measure)
-    if control is None or slm not in arms:
+
+    def values(name):
+        return {seed: r["final"][measure] for seed, r in arms.get(name, {"seeds": {}})["seeds"].items()
+                if r["final"].get(measure) is not None}
+    ours, controls = values(slm), {name: values(name) for name in names}
+    controls = {name: theirs for name, theirs in controls.items() if ours and ours.keys() <= theirs.keys()}
+    if not controls:
         return None
-    ours, theirs = arms[slm]["seeds"], arms[control]["seeds"]
-    difference = paired_interval([(ours[seed]["final"].get(measure), theirs[seed]["final"].get(measure))
-                                  for seed in ours if seed in theirs])
-    verdict = "ties"
-    if difference["n"] > 1 and (difference["low"] > 0 or difference["high"] < 0):
-        verdict = "wins" if difference["mean"] * MEASURES[measure].better > 0 else "loses"
-    return {"control": control, "slm": arms[slm]["final"][measure], "difference": difference,
-            "verdict": verdict}
+    better = MEASURES[measure].better
+    best = max(controls, key=lambda name: better * sum(controls[name][seed] for seed in ours))
+    difference = paired_interval([(ours[seed], controls[best][seed]) for seed in ours])
+    if difference["n"] == 1:
+        verdict = "one seed"
+    elif difference["low"] <= 0 <= difference["high"]:
+        verdict = "cannot tell"
+    else:
+        verdict = "wins" if difference["mean"] * better > 0 else "loses"
+    return {"control": best, "difference": difference, "verdict": verdict}
 
 
 def collect(cells, names):
-    """[{"cell", "hand", "seeds", measure: compare}]. Raises BadInput."""
+    """[{"cell", "hand", measure: compare}]. Raises BadInput."""
     rows = []
     for folder, name in zip(cells, names):
         path = os.path.join(folder, "results.json")
@@ -78,7 +80,7 @@ def collect(cells, names):
         for hand in HANDS:
             found = {measure: compare(results, hand, measure) for measure in SHOWN}
             if any(found.values()):
-                rows.append({"cell": name, "hand": hand, "seeds": len(results["seeds"]), **found})
+                rows.append({"cell": name, "hand": hand, **found})
     return rows
 
 
@@ -86,20 +88,24 @@ def table(rows):
     """The map in Markdown."""
     lines = []
     for row in rows:
-        texts = []
+        line = [row["cell"], row["hand"]]
         for measure in SHOWN:
             c = row[measure]
-            text = f"{c['verdict']}: {cell(c['difference'], measure, sign=True)} against {c['control']}" if c else ""
-            texts.append(text)
-        lines.append([row["cell"], row["hand"], str(row["seeds"]), *texts])
-    headings = ["setting", "at hand", "seeds", *(f"SLM, {MEASURES[m].short}" for m in SHOWN)]
+            line.append("")
+            if c:
+                difference = cell(c["difference"], measure, sign=True)
+                line[-1] = (f"{c['verdict']}: {difference} against {c['control']}, "
+                            f"{seeds_text(c['difference']['n'])}")
+        lines.append(line)
+    headings = ["setting", "at hand", *(f"SLM less the best, {MEASURES[m].short}" for m in SHOWN)]
     return "\n".join(table_lines(headings, lines)) + "\n"
 
 
 def figure(rows, path):
     """A row for each setting and what is at hand, a panel for each measure: SLM less the best control."""
     plt = pyplot()
-    fig, axes = plt.subplots(1, len(SHOWN), figsize=(5 + 3.4 * len(SHOWN), 1.6 + 0.45 * len(rows)), sharey=True)
+    size = 5 + 3.4 * len(SHOWN), 1.6 + 0.45 * len(rows)
+    fig, axes = plt.subplots(1, len(SHOWN), figsize=size, sharey=True)
     for ax, measure in zip(axes, SHOWN):
         better = MEASURES[measure].better
         scale = 100 if measure == "accuracy_0" else 1
@@ -120,9 +126,7 @@ def figure(rows, path):
             ax.invert_xaxis()  # better is to the right in all panels
     axes[0].set_yticks(range(len(rows)), [f"{row['cell']}\n{row['hand']}" for row in rows], fontsize=8)
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    counts = sorted({row["seeds"] for row in rows})
-    seeds = " or ".join(seeds_text(n) for n in counts)
-    save_figure(fig, path, f"Blue: SLM wins. Gray: a tie. Red: it loses. 95% intervals, {seeds}")
+    save_figure(fig, path, "Blue: SLM wins. Gray: cannot tell. Red: it loses. 95% intervals over seeds")
 
 
 def main(cfg):

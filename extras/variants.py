@@ -10,7 +10,7 @@ asks for them.
     --softmax_tau 1.0                           all tokens, weighted by softmax(score / tau)
     --keep_warmup 500                           keep falls from 1.0 to its value over the first steps
     --filter_backward                           approximate and faster (extras/filter_backward.py)
-    --keep 1.0 --distill out/ref/best.pt        control: the reference's probabilities (extras/distill_text.py)
+    --keep 1.0 --distill out/ref/best.pt        control: the reference's probabilities as targets
 
 A variant changes one of four things: the reference (what stands in the place of L_ref), the score (equation
 3), the loss (equations 4 and 5) or keep. A token whose reference loss is inf is never selected.
@@ -63,8 +63,8 @@ class Options:
         if self.filter_backward and self.compile:
             yield "filter_backward replaces layers by ones that compile cannot see into: use one of them"
         if self.distill and (self.selects_or_weighs or self.labels or self.filter_backward or self.compile):
-            yield ("distill takes all tokens (keep 1.0, no labels, no softmax_tau, no filter_backward), and does "
-                   "not go with compile")
+            yield ("distill takes all tokens (keep 1.0, no labels, no softmax_tau, no filter_backward), and "
+                   "does not go with compile")
         if self.max_weight and (self.max_weight < 1 or not self.softmax_tau):
             yield "max_weight needs softmax_tau, and must be at least 1, the mean of the weights"
         if self.more_scores and (self.select not in ("excess", "low_ref") or not self.selects_or_weighs):

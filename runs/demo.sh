@@ -15,11 +15,12 @@ cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0} ARMS=${ARMS:-slm clm_mixed clm} OUT=${OUT:-out/demo} PYTHON=${PYTHON:-python}
 export DATA=${DATA:-data/demo} NOISY=${NOISY:-4000000}   # corpus folder, tokens of its noisy side
 export CORPUS=${CORPUS:-}                 # more options of prepare.py
+export REFS=${REFS:-$OUT}                 # folder of the base, the reference model, its scores and the start
 export MODEL=${MODEL---n_layer 3}         # sizes of what the arms start from
 export START=${START-start}               # the run whose weights the arms start from (empty: fresh models)
 export LR=${LR:-}                         # one learning rate for all arms (default: each arm's own)
-export MIX=${MIX:-}                       # 30x: the mixture repeats the curated side so often (the corpus's own: 10)
-export KEEP=${KEEP:-0.3}                  # of the arms that select
+export MIX=${MIX:-}                       # 30: the mixture repeats the curated side so often (the corpus's own: 10 times)
+export KEEP=${KEEP:-0.3}                  # of the arms that select tokens
 export TOKENS=${TOKENS:-5990400}          # tokens of each arm: 3,900 steps
 export START_TOKENS=${START_TOKENS:-2995200}   # of what they start from
 export BASE_TOKENS=${BASE_TOKENS:-3993600} REF_TOKENS=${REF_TOKENS:-600000}  # of the base; of the reference at most
@@ -30,41 +31,47 @@ export JOBS=${JOBS:-2}                    # cores: so many processes at a time, 
 export DEVICE=${DEVICE:-cpu}
 
 corpus() {  # the built-in corpus of this seed
-  [ -f "$DATA/seed$1/noisy+curated.json" ] ||
-    $PYTHON prepare.py --out "$DATA/seed$1" --seed "$1" --noisy_tokens "$NOISY" $CORPUS
-  if [ -n "$MIX" ]; then $PYTHON prepare.py --out "$DATA/seed$1" --mix "${MIX%x}"; fi
+  data="$DATA/seed$1" made="noisy_tokens $NOISY $CORPUS"
+  if [ ! -f "$data/val.json" ]; then
+    $PYTHON prepare.py --out "$data" --seed "$1" --noisy_tokens "$NOISY" $CORPUS
+    echo "$made" > "$data/options.txt"
+  elif [ "$(cat "$data/options.txt")" != "$made" ]; then
+    echo "demo.sh: $data was made with other options ($(cat "$data/options.txt")): name another DATA" >&2
+    return 2
+  fi
+  if [ -n "$MIX" ] && [ ! -f "$data/noisy+${MIX}xcurated.json" ]; then $PYTHON prepare.py --out "$data" --mix "$MIX"; fi
 }
 base() {  # a small model that has seen the noisy corpus
-  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train noisy --out "$OUT/seed$1/base" --device "$DEVICE" \
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train noisy --out "$REFS/seed$1/base" --device "$DEVICE" \
     --train_tokens "$BASE_TOKENS" --lr 5e-3 --seed $((1000 + $1)) --eval_every 650
 }
 ref() {  # step 1: the reference model, from the base; it stops where the loss on held-out `val` is lowest
-  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$OUT/seed$1/ref" --device "$DEVICE" \
-    --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$REF_TOKENS" --lr 2e-3 --seed "$1" --eval_every 20 --patience 8
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$REFS/seed$1/ref" --device "$DEVICE" \
+    --init_from "$REFS/seed$1/base/ckpt.pt" --train_tokens "$REF_TOKENS" --lr 2e-3 --seed "$1" --eval_every 20 --patience 8
 }
 score() {  # step 2: the reference loss of every token of the noisy corpus
-  $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores" --device "$DEVICE"
+  $PYTHON score.py --ckpt "$REFS/seed$1/ref/best.pt" --data "$DATA/seed$1" --out "$REFS/seed$1/scores" --device "$DEVICE"
 }
 start() {  # a model of the arms' size that has learned the form of a worked problem, and no arithmetic
-  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train form --out "$OUT/seed$1/start" --device "$DEVICE" \
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train form --out "$REFS/seed$1/start" --device "$DEVICE" \
     --train_tokens "$START_TOKENS" --lr 5e-3 --seed $((2000 + $1)) --eval_every 650 $MODEL
 }
-arm() {  # step 3: same first weights, rows, order and tokens; the loss differs, and the learning rate (runs/steady.sh)
+arm() {  # step 3: same first weights, order and tokens; the loss differs, and the learning rate (runs/steady.sh chose it)
   lr=5e-3
   case $2 in
     slm)       how="--keep $KEEP" ;;
     clm)       how="--keep 1.0" lr=1e-2 ;;
-    clm_mixed) how="--keep 1.0 --train noisy+${MIX}curated" ;;                 # a control: all the text there is
-    documents) how="--keep 0.6 --select documents" ;;                          # the same reference chooses documents
-    distill)   how="--keep 1.0 --distill $OUT/seed$1/ref/best.pt" lr=1e-2 ;;   # its probabilities are the targets
-    labels)    how="--keep 1.0 --labels question solution result" ;;           # the best that a selection can do
+    clm_mixed) how="--keep 1.0 --train noisy+${MIX:+${MIX}x}curated" ;;         # a control: all the text there is
+    documents) how="--keep 0.6 --select documents" ;;                           # the same reference chooses documents
+    documents_*) how="--keep ${2#documents_} --select documents" ;;             # another share of them
+    distill)   how="--keep 1.0 --distill $REFS/seed$1/ref/best.pt" lr=1e-2 ;;   # its probabilities are the targets
+    labels)    how="--keep 1.0 --labels question solution result" ;;            # the best that a selection can do
     slm_filtered) how="--keep $KEEP --filter_backward" ;;
-    *)         how="--keep $KEEP --select $2" ;;                               # random, high_loss, low_ref
+    *)         how="--keep $KEEP --select $2" ;;                                # random, high_loss, low_ref
   esac
-  if [ -n "$START" ]; then how="$how --init_from $OUT/seed$1/$START/ckpt.pt"; fi
-  $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
+  $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$REFS/seed$1/scores" --out "$OUT/seed$1/$2" \
     --device "$DEVICE" --train_tokens "$TOKENS" --lr "${LR:-$lr}" --seed "$1" --eval_every 65 \
-    --snapshot_every "$SNAPSHOT" $MODEL $how
+    --snapshot_every "$SNAPSHOT" $MODEL ${START:+--init_from "$REFS/seed$1/$START/ckpt.pt"} $how
   if [ "$TUNE_TOKENS" != 0 ]; then
     $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$OUT/seed$1/$2_tuned" --device "$DEVICE" \
       --init_from "$OUT/seed$1/$2/ckpt.pt" --train_tokens "$TUNE_TOKENS" --lr 3e-4 --warmup_steps 10 --seed "$1" \
@@ -73,7 +80,8 @@ arm() {  # step 3: same first weights, rows, order and tokens; the loss differs,
 }
 evaluate() {  # step 4: accuracy, and losses without noise: of the last weights of a run, and along an arm
   at="$OUT/seed$1/$2" about="--data $DATA/seed$1 --device $DEVICE"
-  if [ "$2" = ref ]; then end="$at/best.pt"; else end="$at/ckpt.pt"; fi
+  end="$at/ckpt.pt"
+  if [ "$2" = ref ]; then at="$REFS/seed$1/ref" end="$REFS/seed$1/ref/best.pt"; fi
   along=$(ls "$at"/step_*.pt 2>/dev/null || true)
   $PYTHON eval_math.py $about --n "$PROBLEMS" --ckpt "$end"  # two shots
   $PYTHON eval_math.py $about --n "$PROBLEMS" --shots 0 --ckpt ${along:-"$end"} --out "$at/eval0"

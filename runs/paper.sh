@@ -8,7 +8,7 @@
 # Parts: main ratios ranking self weak soft several schedule finetune dynamics highlight figures. Run it again after an
 # interruption: what is finished is not done again. Ends with results.json, table.md and the figures in OUT/figures. (No
 # spaces in OUT, DATA and PYTHON.)
-# The arms have half the tokens of runs/seeds.sh; the base model they start from has the same.
+# The arms start from the base, as the reference model does, and have a third of the tokens of runs/seeds.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} OUT=${OUT:-out/paper} DATA=${DATA:-data/paper} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2}
@@ -24,7 +24,7 @@ for part in $PARTS; do
   case " $ALL " in *" $part "*) ;; *) echo "paper.sh: there is no part $part; there are $ALL" >&2; exit 2 ;; esac
 done
 
-arm() {  # an arm as in runs/demo.sh: seed, name, options
+arm() {  # an arm as in the part main: seed, name, options
   $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
     --device "$DEVICE" --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$TOKENS" --lr 1e-3 --seed "$1" \
     --eval_every 65 "${@:3}"

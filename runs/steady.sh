@@ -8,17 +8,10 @@
 # `python -m extras.steady --runs out/steady` prints arm against learning rate. Restartable.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export SEEDS=${SEEDS:-5} ARMS=${ARMS:-slm clm clm_mixed documents distill} PYTHON=${PYTHON:-python}
-export SNAPSHOT=${SNAPSHOT:-1950}
-runs=${OUT:-out/steady} first=""
-for lr in ${LRS:-5e-3 2e-3 1e-2}; do
-  for s in $SEEDS; do  # one reference model and one start for all learning rates
-    mkdir -p "$runs/lr$lr/seed$s"
-    for x in base ref scores start; do
-      if [ -n "$first" ]; then ln -sfn "../../$first/seed$s/$x" "$runs/lr$lr/seed$s/$x"; fi
-    done
-  done
-  first=${first:-lr$lr}
-  LR=$lr OUT="$runs/lr$lr" bash runs/demo.sh
+export SEEDS=${SEEDS:-5} ARMS=${ARMS:-slm clm clm_mixed documents_0.3 documents distill} PYTHON=${PYTHON:-python}
+export SNAPSHOT=${SNAPSHOT:-1300} TOKENS=${TOKENS:-3993600}
+runs=${OUT:-out/steady}
+for lr in ${LRS:-5e-3 2e-3 1e-2}; do  # one reference model and one start for all of them
+  LR=$lr REFS="$runs" OUT="$runs/lr$lr" bash runs/demo.sh
 done
 $PYTHON -m extras.steady --runs "$runs"

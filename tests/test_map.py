@@ -31,8 +31,10 @@ def test_slm_is_compared_with_the_best_of_those_who_have_the_same(tmp_path):
     text = slm_map.compare(results, "the curated text too", "accuracy_0")
     assert text["control"] == "clm_mixed" and text["verdict"] == "loses"
     del results["arms"]["clm_mixed"]
-    assert slm_map.compare(results, "the curated text too", "masked_result")["verdict"] == "ties"
-    del results["arms"]["clm_tuned"]
+    assert slm_map.compare(results, "the curated text too", "masked_result")["verdict"] == "cannot tell"
+    results["arms"]["clm_mixed"] = {"seeds": {"seed0": {"final": {"masked_result": 0.0}}}}  # of one seed: no control
+    assert slm_map.compare(results, "the curated text too", "masked_result")["control"] == "clm_tuned"
+    results["arms"]["slm_tuned"]["seeds"] = {}
     assert slm_map.compare(results, "the curated text too", "masked") is None
     write_json(tmp_path / "results.json", results)
     slm_map.main(slm_map.Config(cells=[str(tmp_path)], out=str(tmp_path / "out")))

@@ -1,5 +1,6 @@
 """extras/measures.py: what masking and calibration do to a loss, against direct computation."""
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -35,8 +36,9 @@ def test_a_calibration_finds_the_temperature_and_the_bias_again():
 
 
 def test_measures_of_a_run_by_hand(demo, ckpt, tmp_path):
-    measures.main(measures.Config(ckpt=[ckpt], data=demo, out=str(tmp_path), device="cpu"))
-    [record] = map(json.loads, (tmp_path / "measures.jsonl").read_text().splitlines())
+    path = shutil.copy(ckpt, tmp_path)
+    measures.main(measures.Config(ckpt=[path], data=demo, device="cpu"))
+    [record] = map(json.loads, (tmp_path / "eval" / "measures.jsonl").read_text().splitlines())
     test, curated = Tokens(demo, "test", 32), Tokens(demo, "curated", 32)
     model, _ = load_model(ckpt, test.tokenizer_sha256, demo, "cpu")
     x, y = test.rows(np.arange(test.n_rows))
@@ -51,18 +53,23 @@ def test_measures_of_a_run_by_hand(demo, ckpt, tmp_path):
     assert record["likeliest_result"] == pytest.approx(right)
     possible = set(curated.tokens.tolist()) | set(Tokens(demo, "val", 32).tokens.tolist())
     never = sorted(set(range(test.vocab_size)) - possible)
-    logits[..., never] = -30
-    assert record["masked"] == pytest.approx(token_loss(logits, y).mean().item(), rel=1e-5)
+    logits[..., never] = -torch.inf
+    known = torch.tensor([[t in possible for t in row] for row in y.tolist()])
+    assert record["impossible_targets"] == pytest.approx(1 - known.double().mean().item())
+    assert record["masked"] == pytest.approx(token_loss(logits, y)[known].mean().item(), rel=1e-5)
     assert record["calibrated"] < record["masked"] < record["raw"]
 
 
 def test_a_checkpoint_is_measured_once(demo, ckpt, tmp_path, monkeypatch):
-    cfg = measures.Config(ckpt=[ckpt], data=demo, out=str(tmp_path), device="cpu")
+    path, out = shutil.copy(ckpt, tmp_path), tmp_path / "eval" / "measures.jsonl"
+    cfg = measures.Config(ckpt=[path], data=demo, device="cpu", calibrate=False)
     measures.main(cfg)
-    before = (tmp_path / "measures.jsonl").read_text()
-    monkeypatch.setattr(measures, "measure", None)
+    before = out.read_text()
+    monkeypatch.setattr(measures, "measure", lambda *args: {"raw": 1.0})
     measures.main(cfg)
-    assert (tmp_path / "measures.jsonl").read_text() == before and before.count("\n") == 1
+    assert out.read_text() == before and before.count("\n") == 1 and "calibrated" not in json.loads(before)
+    measures.main(measures.Config(ckpt=[path], data=demo, device="cpu"))  # otherwise: anew
+    assert json.loads(out.read_text())["raw"] == 1.0
 
 
 def test_what_curated_text_has_is_not_masked(demo):
@@ -77,5 +84,15 @@ def test_what_curated_text_has_is_not_masked(demo):
     targets = test.rows(np.arange(test.n_rows))[1].flatten().tolist()
     share_impossible = np.mean([t not in possible for t in targets])
     assert record["raw"] == pytest.approx(np.log(test.vocab_size), rel=1e-5)
-    assert record["masked"] == pytest.approx(np.log(len(possible)) + 30 * share_impossible, rel=1e-3)
+    assert record["masked"] == pytest.approx(np.log(len(possible)), rel=1e-5)
+    assert record["impossible_targets"] == pytest.approx(share_impossible)
     assert len(possible) < test.vocab_size / 2
+
+
+def test_without_results_there_are_no_figures_of_results(demo, monkeypatch):
+    """A corpus of one's own labels `solution` at most, and a mean of nothing would be NaN."""
+    model = GPT(GPTConfig(32, Tokens(demo, "test", 32).vocab_size, 1, 1, 8)).eval()
+    monkeypatch.setattr(Tokens, "row_labels", lambda self, rows: torch.ones(len(rows), self.T, dtype=torch.uint8))
+    record = measures.measure(model, measures.Config(data=demo, max_rows=4), Ranks("cpu"))
+    assert "masked_solution" in record and not any(name.endswith("_result") for name in record)
+    assert all(value == value for value in record.values())

@@ -127,6 +127,9 @@ def test_a_saving_read_at_the_first_point_of_the_grid_is_censored():
     assert at_once == {"times": 4.0, "censored": True}
     later = plot.token_saving(run_of([1, 1, 1, 1], (10, 20, 30, 40)), clm, "test_loss")  # no evaluation at the start
     assert later == {"times": 4.0, "censored": True}
+    early = run_of([4, 2, 2, 2])  # had its final figure at 10 tokens, as SLM has
+    assert plot.token_saving(run_of([4, 2, 1.9, 1.8]), early, "test_loss") == {"times": 1.0, "censored": True}
+    assert plot.token_saving(run_of([4, 3, 2, 1.9]), early, "test_loss") == {"times": 0.5, "censored": False}
     never = plot.token_saving(run_of([4, 3, 3, 3]), clm, "test_loss")
     assert never == {"times": None, "censored": False}
     assert plot.token_saving(run_of([4, 3, 2, 1]), clm, "accuracy") is None  # not measured
@@ -136,8 +139,9 @@ def test_a_saving_read_at_the_first_point_of_the_grid_is_censored():
     assert text(half) == "2.0x" and text(half, half) == "2.0x (2.0 to 2.0)" and text(None, None) == ""
     more = {"times": 3.5, "censored": False}
     assert text(half, more, half) == "2.0x (2.0 to 3.5)"
-    assert text(at_once) == "&ge; 4.0x" and text(half, at_once, at_once) == "&ge; 4.0x (2.0 to 4.0)"
-    assert text(half, half, at_once) == "2.0x (2.0 to 4.0)"  # the censored one is above the median, whatever it is
+    assert text(at_once) == "&ge; 4.0x" and text(half, at_once, at_once) == "&ge; 4.0x (2.0 to &ge; 4.0)"
+    assert text(half, half, at_once) == "2.0x (2.0 to &ge; 4.0)"  # the censored one is above the median, whatever it is
+    assert text(half, at_once) == "&ge; 3.0x (2.0 to &ge; 4.0)"  # it is one of the two in the middle
     assert text(half, more, never) == "2.0x (not reached to 3.5)"
     assert text(half, never) == "reached in 1 of 2 seeds" and text(never) == "not reached"
 
