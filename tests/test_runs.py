@@ -107,6 +107,11 @@ def test_gpt2_math(files, corpus, tmp_path, gpus):
         assert weights == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
 
 
+def merges_of_letters(path):
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    path.write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a in letters for b in letters))
+
+
 def test_real_text(tmp_path):
     """`bash runs/real.sh` on LaTeX made here."""
     rng = random.Random(1)
@@ -114,13 +119,39 @@ def test_real_text(tmp_path):
         " ".join(rng.choice("Let the scheme $X$ be affine over a ring".split()) for _ in range(120))
         for _ in range(6)) for i in range(90)]
     (tmp_path / "math.tex").write_text("\n".join(sections))
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    merges = "".join(f"{a} {b}\n" for a in letters for b in letters)
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + merges)
+    merges_of_letters(tmp_path / "merges.txt")
     sh("real.sh", tmp_path, MATH="math.tex", TOKENIZER="merges.txt", SEEDS=0, OUT=tmp_path / "out",
        DATA=tmp_path / "data", ARMS="clm slm clm_mixed")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results["arms"]) == {"clm", "slm", "clm_mixed", "ref"}
+    arms = {"clm", "slm", "clm_mixed"}
+    assert set(results["arms"]) == {"ref", *arms, *(f"{name}_tuned" for name in arms)}
+    assert all(arm["final"]["calibrated"]["n"] == 1 for arm in results["arms"].values())
     sizes = {name: Tokens(str(tmp_path / "data" / "seed0"), name, 1).meta["n_tokens"]
              for name in ("curated", "noisy", "noisy+1xcurated")}
     assert sizes["noisy+1xcurated"] == sizes["noisy"] + sizes["curated"]
+
+
+@pytest.mark.parametrize("pair", ["posts", "school"])
+def test_natural_pairs(tmp_path, pair):
+    rng = random.Random(1)
+
+    def text(n):
+        return " ".join(rng.choice("We saw the moon and a car on the way to town".split()) for _ in range(n)) + "."
+
+    def write(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write("posts.jsonl", [{"group": "ab"[i % 2], "subject": f"No {i}", "text": text(60)} for i in range(300)])
+    write("problems.jsonl", [{"question": text(20), "answer": f"{text(20)}\n#### {i}"} for i in range(200)])
+    write("books.jsonl", [{"text": "\n".join(text(12) for _ in range(30))} for _ in range(60)])
+    merges_of_letters(tmp_path / "merges.txt")
+    which = {"posts": dict(POSTS="posts.jsonl", GROUP="b"), "school": dict(PROBLEMS="problems.jsonl", BOOKS="books.jsonl")}
+    sh("real.sh", tmp_path, PAIR=pair, TOKENIZER="merges.txt", SEEDS=0, OUT=tmp_path / "out", DATA=tmp_path / "data",
+       ARMS="slm documents", **which[pair])
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["arms"]) == {"ref", "slm", "documents", "slm_tuned", "documents_tuned"}
+    selection = results["arms"]["slm"]["selection"]
+    assert ("selected_solution" in selection) == (pair == "posts")  # posts of the group are labelled, problems are not
+
+
+def test_a_pair_that_there_is_not_is_refused(tmp_path):
+    assert "there are latex, posts and school" in sh("real.sh", tmp_path, code=2, PAIR="songs")
