@@ -12,7 +12,7 @@
 # cut off goes on from its last checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export SEEDS=${SEEDS:-0} ARMS=${ARMS:-slm clm_mixed clm} OUT=${OUT:-out/demo} PYTHON=${PYTHON:-python}
+export SEEDS=${SEEDS:-0} ARMS=${ARMS:-slm distill clm} OUT=${OUT:-out/demo} PYTHON=${PYTHON:-python}
 export DATA=${DATA:-data/demo} NOISY=${NOISY:-4000000}   # corpus folder, tokens of its noisy side
 export CORPUS=${CORPUS:-}                 # more options of prepare.py
 export REFS=${REFS:-$OUT}                 # folder of the base, the reference model, its scores and the start
@@ -25,7 +25,7 @@ export TOKENS=${TOKENS:-5990400}          # tokens of each arm: 3,900 steps
 export START_TOKENS=${START_TOKENS:-2995200}   # of what they start from
 export BASE_TOKENS=${BASE_TOKENS:-3993600} REF_TOKENS=${REF_TOKENS:-600000}  # of the base; of the reference at most
 export TUNE_TOKENS=${TUNE_TOKENS:-307200}  # of the fine-tuning on curated text after each arm: 200 steps; 0: none
-export SNAPSHOT=${SNAPSHOT:-325}          # steps between the weights of an arm that are kept and evaluated
+export SNAPSHOT=${SNAPSHOT:-975}          # steps between the weights of an arm that are kept and evaluated
 export PROBLEMS=${PROBLEMS:-0}            # evaluate on the first so many problems; 0: all 500
 export JOBS=${JOBS:-2}                    # cores: so many processes at a time, or threads of a single one
 export DEVICE=${DEVICE:-cpu}

@@ -13,6 +13,7 @@ import pytest
 
 import plot
 from bench import step
+from engine.report import cell
 from extras import steady
 from paper import plot_paper
 
@@ -34,10 +35,19 @@ def words(*path):
 # ------------------------------------------------------------------------------ figures are those of results/
 
 def test_the_results_page_shows_the_committed_results():
-    """Its tables are what plot.py makes of results/demo/results.json, but for the cost (of runs/demo.sh)."""
+    """Its tables are what plot.py makes of results/demo/results.json, and so are the figures of its text."""
     results = json.loads(text("results", "demo", "results.json"))
+    tables, cost = plot.table(results).split("\n\nCost (mean over seeds):\n\n")
     page = text("docs", "results.md")
-    assert plot.table(results).split("\n\nCost")[0] in page
+    assert tables in page and cost.strip() in page
+    for arm, measure in (("clm", "accuracy_0"), ("distill", "accuracy_0"), ("distill_tuned", "accuracy_0"),
+                         ("clm_tuned", "accuracy_0"), ("clm_mixed_tuned", "accuracy_0")):
+        assert points(results["slm_minus"][arm][measure]) in words("docs", "results.md"), arm
+
+
+def points(v):
+    """A difference in points: '5.8 (1.0 to 10.6)'."""
+    return f"{100 * v['mean']:.1f} ({100 * v['low']:.1f} to {100 * v['high']:.1f})"
 
 
 def test_the_results_page_shows_what_is_selected():
@@ -49,12 +59,12 @@ def test_the_results_page_shows_what_is_selected():
     assert "{} and later {} are useful (*precision*)".format(*first_and_last("precision")) in page
     assert "it selects {} and later {} (*recall*".format(*first_and_last("recall")) in page
     assert "{} and later {} of the irrelevant text".format(*first_and_last("selected_irrelevant")) in page
-    result = first_and_last("selected_result")
-    assert "selected first ({}) and dropped once they are learned ({})".format(*result) in page
+    assert "selected most ({} and later {})".format(*first_and_last("selected_result")) in page
     assert "labelled wrong it selects {} and later {}".format(*first_and_last("selected_wrong")) in page
-    assert max(selection["selected_noise"]) < 0.01
+    noise = first_and_last("selected_noise")
+    assert "{} of the noise is selected, in the last {}".format(*noise) in page
     loss = [f"{selection['unselected_loss'][i]:.1f}" for i in (0, -1)]
-    assert "the loss on unselected tokens rises from {} to {}".format(*loss) in page
+    assert "the loss on unselected tokens goes from {} to {}".format(*loss) in page
 
 
 def test_the_real_text_page_shows_the_committed_results():
@@ -71,7 +81,9 @@ def test_the_real_text_page_shows_the_committed_results():
         row = f"| {name} | {cell(real['arms'][arm]['final']['test_loss'])} | {cell(less)}".rstrip() + " |"
         assert row in page
     in_words = " ".join(page.split())
-    assert f"{real['token_saving']['slm']['test_loss']['mean']:.1f} times fewer tokens" in in_words
+    times = [saving["times"] for saving in real["token_saving"]["clm"]["test_loss"]]
+    low, middle, high = (f"{t:.1f}" for t in sorted(times))
+    assert f"{middle} times fewer tokens (median of the seeds; {low} to {high})" in in_words
     less = {arm: real["slm_minus"][arm]["test_loss"]["mean"] for arm in ("clm_mixed", "clm_curated")}
     assert f"gives {less['clm_mixed']:.3f} less loss than SLM" in in_words
     assert f"for as many tokens {less['clm_curated']:.3f} less" in in_words
@@ -283,21 +295,16 @@ def test_the_readme_is_a_door():
 
 
 def test_the_readmes_results_are_the_committed_ones():
-    """Its five rows and the paired differences in its text, from results/demo/results.json."""
+    """Its rows and the paired differences in its text, from results/demo/results.json."""
     results, readme = json.loads(text("results", "demo", "results.json")), words("README.md")
-
-    def cell(v, scale, digits, sign=""):
-        mean, low, high = (f"{scale * v[k]:.{digits}f}{sign}" for k in ("mean", "low", "high"))
-        return f"{mean} ({low} to {high})"
-    for arm in ("clm_mixed", "slm", "ref", "clm", "random"):
-        final = results["arms"][arm]["final"]
-        row = f"| {cell(final['test_loss'], 1, 3)} | {cell(final['accuracy'], 100, 1, '%')} |"
-        assert row in readme, arm
-    for arm, more in (("clm", "points more than CLM's"), ("random", "more than random tokens'")):
-        d = results["slm_minus"][arm]["accuracy"]
-        low, high = 100 * d["low"], 100 * d["high"]
-        assert f"{100 * d['mean']:.1f} {more} ({low:.1f} to {high:.1f})" in readme, arm
-    d = results["slm_minus"]["ref"]["accuracy"]
-    assert f"{100 * d['mean']:.1f} more than its own reference model's ({100 * d['low']:.1f} to " in readme
-    d = results["slm_minus"]["clm_mixed"]["accuracy"]
-    assert f"{-100 * d['mean']:.1f} points more accuracy ({-100 * d['high']:.1f} to {-100 * d['low']:.1f})" in readme
+    arms = results["arms"]
+    for name in ("slm", "clm", "clm_mixed", "distill", "documents", "ref"):
+        row = [cell(arms[name]["final"]["accuracy_0"], "accuracy_0")]
+        tuned = arms.get(f"{name}_tuned")
+        row.append(cell(tuned["final"]["accuracy_0"], "accuracy_0") if tuned else "")
+        row += [cell(arms[name]["final"][m]) for m in ("masked_result", "masked")]
+        assert f"| {' | '.join(row)} |".replace("|  |", "| |") in readme, name
+    for arm in ("clm", "distill", "distill_tuned", "clm_tuned", "clm_mixed_tuned"):
+        assert points(results["slm_minus"][arm]["accuracy_0"]) in readme, arm
+    for arm in ("slm_tuned", "distill_tuned", "clm_tuned", "clm_mixed_tuned"):
+        assert f"{100 * arms[arm]['final']['accuracy_0']['mean']:.1f}%" in readme, arm

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import eval_math
-import plot
 from corpora.tokenizers import demo_tokenizer, save_tokenizer, tokenizer_hash
+from engine import savings
 from engine.ranks import Ranks
 from engine.report import interval
 from eval_math import fit_prompt
@@ -380,7 +380,7 @@ def test_grading_a_file_of_generations(task, rows, correct, tmp_path, capsys):
     ([0.1, 0.2, 0.5, 0.4], 0.35, True, 15.0),
 ])
 def test_tokens_to_reach(values, goal, higher, expected):
-    assert plot.tokens_to_reach([0, 10, 20, 30], values, goal, higher) == expected
+    assert savings.tokens_to_reach([0, 10, 20, 30], values, goal, higher) == expected
 
 
 def test_interval_is_students():

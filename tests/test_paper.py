@@ -13,7 +13,7 @@ import plot
 import score
 import train_slm
 from common import load_checkpoint, load_model
-from engine import report
+from engine import report, savings
 from engine.cli import BadInput
 from engine.ranks import Ranks
 from extras import dynamics, highlight
@@ -121,21 +121,21 @@ def run_of(test_loss, tokens=(0, 10, 20, 40)):
 
 def test_a_saving_read_at_the_first_point_of_the_grid_is_censored():
     clm = run_of([4, 3.5, 3, 2])
-    half = plot.token_saving(run_of([4, 3, 2, 1]), clm, "test_loss")
+    half = savings.token_saving(run_of([4, 3, 2, 1]), clm, "test_loss")
     assert half == {"times": 2.0, "censored": False}
-    at_once = plot.token_saving(run_of([4, 1, 1, 1]), clm, "test_loss")  # somewhere between 0 and 10 tokens
+    at_once = savings.token_saving(run_of([4, 1, 1, 1]), clm, "test_loss")  # somewhere between 0 and 10 tokens
     assert at_once == {"times": 4.0, "censored": True}
-    later = plot.token_saving(run_of([1, 1, 1, 1], (10, 20, 30, 40)), clm, "test_loss")  # no evaluation at the start
+    later = savings.token_saving(run_of([1, 1, 1, 1], (10, 20, 30, 40)), clm, "test_loss")  # no evaluation at the start
     assert later == {"times": 4.0, "censored": True}
     early = run_of([4, 2, 2, 2])  # had its final figure at 10 tokens, as SLM has
-    assert plot.token_saving(run_of([4, 2, 1.9, 1.8]), early, "test_loss") == {"times": 1.0, "censored": True}
-    assert plot.token_saving(run_of([4, 3, 2, 1.9]), early, "test_loss") == {"times": 0.5, "censored": False}
-    never = plot.token_saving(run_of([4, 3, 3, 3]), clm, "test_loss")
+    assert savings.token_saving(run_of([4, 2, 1.9, 1.8]), early, "test_loss") == {"times": 1.0, "censored": True}
+    assert savings.token_saving(run_of([4, 3, 2, 1.9]), early, "test_loss") == {"times": 0.5, "censored": False}
+    never = savings.token_saving(run_of([4, 3, 3, 3]), clm, "test_loss")
     assert never == {"times": None, "censored": False}
-    assert plot.token_saving(run_of([4, 3, 2, 1]), clm, "accuracy") is None  # not measured
+    assert savings.token_saving(run_of([4, 3, 2, 1]), clm, "accuracy") is None  # not measured
 
-    def text(*savings):
-        return plot.saving_text(list(savings))
+    def text(*of_seeds):
+        return savings.saving_text(list(of_seeds))
     assert text(half) == "2.0x" and text(half, half) == "2.0x (2.0 to 2.0)" and text(None, None) == ""
     more = {"times": 3.5, "censored": False}
     assert text(half, more, half) == "2.0x (2.0 to 3.5)"
