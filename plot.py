@@ -261,8 +261,8 @@ def table(results):
 
 def cost_lines(cost):
     """Two accounts: what a run costs where the reference model exists, and what all costs from the
-    beginning, with what the arms start from, what they were before their fine-tuning, and for those that
-    need it the reference model and its scoring."""
+    beginning, with what the arms start from (the base, where there is no run `start`), what they were before
+    their fine-tuning, and for those that need it the reference model and its scoring."""
     def operations(*names):
         return sum(cost[name]["operations"] for name in names if name in cost)
     rows = []
@@ -270,12 +270,12 @@ def cost_lines(cost):
         all_of_it = ""
         if name not in STEPS:
             arm = name.removesuffix("_tuned")
-            before = ["start"] + ([arm] if arm != name else [])
+            parts = {name, arm, "start" if "start" in cost else "base"}
             if arm in ("slm", "slm_filtered", "documents", "low_ref"):
-                before += ["base", "ref", "score"]
+                parts |= {"base", "ref", "score"}
             elif arm == "distill":
-                before += ["base", "ref"]
-            all_of_it = f"{operations(name, *before) / 1e12:.1f}"
+                parts |= {"base", "ref"}
+            all_of_it = f"{operations(*sorted(parts)) / 1e12:.1f}"
         rows.append([{**NAMES, **STEPS}[name], f"{c['tokens']:,.0f}", f"{c['seconds']:.0f}",
                      f"{c['operations'] / 1e12:.1f}", all_of_it])
     return table_lines(["run", "tokens", "seconds", "operations, 10^12", "from the beginning"], rows)

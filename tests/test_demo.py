@@ -9,6 +9,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+@pytest.mark.slow
 def test_demo_from_start_to_figure_and_again(tmp_path):
     environment = os.environ | {
         "TOKENS": "30720", "START_TOKENS": "15360", "BASE_TOKENS": "30720", "REF_TOKENS": "30720", "TUNE_TOKENS": "3072", "NOISY": "40000",
