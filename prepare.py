@@ -40,7 +40,7 @@ class Config:
     out: str = "data/demo"                  # the corpus folder to write
     seed: int = 0                           # of the built-in corpus
     noisy_tokens: int = 4_000_000           # built-in: size of the noisy side
-    form_tokens: int = 2_000_000            # built-in: size of the side that all models start from
+    form_tokens: int = 0                    # built-in: size of the side `form` (0: half of the noisy side's)
     curated_documents: int = 1_000          # built-in: size of the curated side
     held_out_documents: int = 500           # built-in: size of val, of test, and of the evaluation's problems
     curated_repeats: int = 10               # built-in: how often noisy+curated repeats the curated side
@@ -75,7 +75,7 @@ class Config:
         if self.mix and (self.curated or min(self.mix) < 1):
             yield ("mix takes a corpus that is there, and numbers of 1 and more: make it first, without this "
                    "option")
-        for name in ("curated_repeats", "max_tokens"):
+        for name in ("curated_repeats", "max_tokens", "form_tokens"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
         for name in ("p_chatter", "p_slip"):
@@ -91,7 +91,7 @@ class Config:
             yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
         for name in set(self.check_overlap) - set(TASKS):
             yield f"there is no task {name!r}; there are {', '.join(TASKS)}"
-        for name in ("noisy_tokens", "form_tokens", "curated_documents", "held_out_documents"):
+        for name in ("noisy_tokens", "curated_documents", "held_out_documents"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
 
@@ -129,7 +129,7 @@ def make_demo(cfg, folder):
     shares = zip(builtin.LABELS, label_counts / label_counts.sum())
     print("noisy side, share by true label: " + "  ".join(f"{name} {share:.1%}" for name, share in shares))
     form = (segments for segments, _ in builtin.documents(cfg.seed, "form", reserved, cfg.largest))
-    write_documents(folder, "form", form, enc, cfg.form_tokens)
+    write_documents(folder, "form", form, enc, cfg.form_tokens or max(1, cfg.noisy_tokens // 2))
     join(folder, ["noisy"] + ["curated"] * cfg.curated_repeats, "noisy+curated", enc)
 
 
