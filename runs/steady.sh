@@ -2,7 +2,7 @@
 # How steady are the figures, and which learning rate does each arm want? runs/demo.sh at three learning rates: those of
 # seed 5 choose, by val, what runs/demo.sh uses for the other seeds.
 #
-#   bash runs/steady.sh                          # an hour and a half on two cores
+#   bash runs/steady.sh                          # forty minutes on two cores
 #   SEEDS="0 1" LRS=5e-3 ARMS="clm slm" bash runs/steady.sh
 #
 # `python -m extras.steady --runs out/steady` prints arm against learning rate. Restartable.
