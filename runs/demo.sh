@@ -27,6 +27,7 @@ export BASE_TOKENS=${BASE_TOKENS:-3993600} REF_TOKENS=${REF_TOKENS:-600000}  # o
 export TUNE_TOKENS=${TUNE_TOKENS:-307200}  # of the fine-tuning on curated text after each arm: 200 steps; 0: none
 export SNAPSHOT=${SNAPSHOT:-975}          # steps between the weights of an arm that are kept and evaluated
 export PROBLEMS=${PROBLEMS:-0}            # evaluate on the first so many problems; 0: all 500
+export ROWS=${ROWS:-512}                  # measure the losses without noise on so many rows; 0: not at all
 export JOBS=${JOBS:-2}                    # cores: so many processes at a time, or threads of a single one
 export DEVICE=${DEVICE:-cpu}
 
@@ -85,8 +86,9 @@ evaluate() {  # step 4: accuracy, and losses without noise: of the last weights 
   along=$(ls "$at"/step_*.pt 2>/dev/null || true)
   $PYTHON eval_math.py $about --n "$PROBLEMS" --ckpt "$end"  # two shots
   $PYTHON eval_math.py $about --n "$PROBLEMS" --shots 0 --ckpt ${along:-"$end"} --out "$at/eval0"
-  if [ -n "$along" ]; then $PYTHON -m extras.measures $about --no-calibrate --ckpt $along; fi
-  $PYTHON -m extras.measures $about --ckpt "$end"
+  if [ "$ROWS" = 0 ]; then return; fi
+  if [ -n "$along" ]; then $PYTHON -m extras.measures $about --max_rows "$ROWS" --no-calibrate --ckpt $along; fi
+  $PYTHON -m extras.measures $about --max_rows "$ROWS" --ckpt "$end"
 }
 export -f corpus base ref score start arm evaluate
 

@@ -17,7 +17,7 @@ PARTS=${PARTS:-environment tests training scoring generation demo}
 if [ "$SIZE" = tiny ]; then
   SHAPE="--part demo --rows 1 --rounds 1 --seconds 0" STEPS="clm_nanogpt slm_0.3" COMPILE=""
   QUESTIONS="--questions 4 --n_layer 1 --n_head 2 --n_embd 32 --prefix 20 --question 6 --new_tokens 5"
-  DEMO="TOKENS=15360 START_TOKENS=15360 BASE_TOKENS=15360 REF_TOKENS=15360 TUNE_TOKENS=0 NOISY=40000 PROBLEMS=4"
+  DEMO="TOKENS=15360 START_TOKENS=15360 BASE_TOKENS=15360 REF_TOKENS=15360 TUNE_TOKENS=0 NOISY=40000 PROBLEMS=4 ROWS=16"
 else
   SHAPE="--part gpt2 --rounds 10 --seconds 60" STEPS="clm_nanogpt clm slm_0.6 slm_0.3" COMPILE="--compile"
   QUESTIONS="--questions 1024 --naive_questions 16"

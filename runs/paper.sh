@@ -64,7 +64,7 @@ arms() {  # train the arms on standard input, a name and options each, from ever
 for part in $PARTS; do
   echo "--- $part"
   case $part in
-    main)      ARMS="clm slm random" START=base MODEL="" LR=1e-3 TUNE_TOKENS=0 bash runs/demo.sh
+    main)      ARMS="clm slm random" START=base MODEL="" LR=1e-3 TUNE_TOKENS=0 ROWS=0 bash runs/demo.sh
                for a in clm slm random; do echo "$a"; done | all_seeds along ;;
     ratios)    for k in 0.1 0.2 0.4 0.6 0.8; do echo "keep_$k --keep $k"; done | arms ;;     # figure 9
     ranking)   # fewer rows to a forward pass, whose tokens are ranked together (`slm`: all 8 of a step)

@@ -13,7 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def test_demo_from_start_to_figure_and_again(tmp_path):
     environment = os.environ | {
         "TOKENS": "30720", "START_TOKENS": "15360", "BASE_TOKENS": "30720", "REF_TOKENS": "30720", "TUNE_TOKENS": "3072", "NOISY": "40000",
-        "PROBLEMS": "10", "SNAPSHOT": "10", "PYTHON": sys.executable, "ARMS": "clm slm distill",
+        "PROBLEMS": "10", "ROWS": "16", "SNAPSHOT": "10", "PYTHON": sys.executable, "ARMS": "clm slm distill",
         "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
     script = ["bash", os.path.join(ROOT, "runs", "demo.sh")]
     assert subprocess.run(script, env=environment).returncode == 0

@@ -58,7 +58,7 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 def test_the_script_from_start_to_table_and_again(tmp_path):
     environment = os.environ | {
         "SEEDS": "3", "LRS": "5e-3 1e-2", "ARMS": "clm slm", "TOKENS": "15360", "TUNE_TOKENS": "15360",
-        "BASE_TOKENS": "15360", "START_TOKENS": "15360", "REF_TOKENS": "15360", "NOISY": "40000", "PROBLEMS": "4",
+        "BASE_TOKENS": "15360", "START_TOKENS": "15360", "REF_TOKENS": "15360", "NOISY": "40000", "PROBLEMS": "4", "ROWS": "16",
         "OUT": str(tmp_path / "out"), "DATA": str(tmp_path / "data"), "PYTHON": sys.executable}
     script = ["bash", os.path.join(ROOT, "runs", "steady.sh")]
     assert subprocess.run(script, env=environment).returncode == 0
