@@ -199,11 +199,6 @@ def seeds_text(n):
     return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
-def mean_text(n):
-    """Over a table of means over n seeds: 'mean over 5 seeds (95% interval):'."""
-    return f"mean over {seeds_text(n)}" + (" (95% interval):" if n > 1 else ":")
-
-
 # -------------------------------------------------------------------------------------------------- figures
 
 def pyplot():

@@ -37,15 +37,11 @@ def token_saving(slm, control, measure):
     curves = [r["curves"].get(measure, ((), ())) for r in (slm, control)]
     if goal is None or any(len(values) < 2 for _, values in curves):
         return None
-    at = []
-    for tokens, values in curves:
-        first = next(t for t in tokens if t > 0)
-        reached = tokens_to_reach(tokens, values, goal, MEASURES[measure].better > 0)
-        at.append(None if reached is None else max(reached, first))
-    if at[0] is None:
+    firsts = [next(t for t in tokens if t > 0) for tokens, _ in curves]
+    slm_at, control_at = (tokens_to_reach(*curve, goal, MEASURES[measure].better > 0) for curve in curves)
+    if slm_at is None:
         return {"times": None, "censored": False}
-    first = next(t for t in curves[0][0] if t > 0)
-    return {"times": at[1] / at[0], "censored": at[0] <= first}
+    return {"times": max(control_at, firsts[1]) / max(slm_at, firsts[0]), "censored": slm_at <= firsts[0]}
 
 
 def saving_text(savings):

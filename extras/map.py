@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from engine.cli import BadInput, run
 from engine.files import read_json
 from engine.report import (MEASURES, cell, paired_interval, pyplot, save_figure, seeds_text, table_lines,
-                           write_report)
+                           verdict, write_report)
 
 ALONE = ("clm", "random", "low_ref", "documents", "distill", "ref")
 TUNED = tuple(f"{name}_tuned" for name in ("clm", "random", "low_ref", "documents", "distill", "clm_mixed"))
@@ -28,6 +28,7 @@ HANDS = {  # what is at hand: (SLM's run, the controls' runs)
     "the curated text too": ("slm_tuned", (*ALONE, "clm_mixed", "clm_curated", *TUNED)),
 }
 SHOWN = ("accuracy_0", "masked", "masked_result")
+VERDICTS = {"agrees": "wins", "disagrees": "loses", "cannot tell": "cannot tell", "not measured": "one seed"}
 COLOURS = {"wins": "tab:blue", "cannot tell": "tab:gray", "loses": "tab:red", "one seed": "black"}
 
 
@@ -60,13 +61,7 @@ def compare(results, hand, measure):
     better = MEASURES[measure].better
     best = max(controls, key=lambda name: better * sum(controls[name][seed] for seed in ours))
     difference = paired_interval([(ours[seed], controls[best][seed]) for seed in ours])
-    if difference["n"] == 1:
-        verdict = "one seed"
-    elif difference["low"] <= 0 <= difference["high"]:
-        verdict = "cannot tell"
-    else:
-        verdict = "wins" if difference["mean"] * better > 0 else "loses"
-    return {"control": best, "difference": difference, "verdict": verdict}
+    return {"control": best, "difference": difference, "verdict": VERDICTS[verdict(difference, better)]}
 
 
 def collect(cells, names):

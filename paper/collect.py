@@ -6,9 +6,9 @@ import os
 
 import numpy as np
 
+from engine import report
 from engine.cli import BadInput
 from engine.files import read_json
-from engine import report
 from engine.report import Arm, interval, mean_curve, paired_interval, read_run, selection_curves
 from extras.dynamics import CATEGORIES
 

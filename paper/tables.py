@@ -1,7 +1,7 @@
 """
 The tables of all arms, of what they selected, and of the losses of single tokens.
 """
-from engine.report import LABELS, cell, mean_text, table_lines
+from engine.report import LABELS, cell, seeds_text, table_lines
 from extras.dynamics import CATEGORIES
 from paper.collect import ARMS, KINDS, MEASURES, REFERENCES
 
@@ -12,6 +12,11 @@ KIND_NAMES = {"selected": "selected before the first step", "unselected": "the o
 def cells(by_measure, sign=False):
     """A cell for each of MEASURES of {measure: interval}."""
     return [cell(by_measure[measure], measure, sign) for measure in MEASURES]
+
+
+def mean_text(n):
+    """Over a table of means over n seeds: 'mean over 5 seeds (95% interval):'."""
+    return f"mean over {seeds_text(n)}" + (" (95% interval):" if n > 1 else ":")
 
 
 def table(results):
