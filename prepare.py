@@ -45,6 +45,7 @@ class Config:
     held_out_documents: int = 500           # built-in: size of val, of test, and of the evaluation's problems
     curated_repeats: int = 10               # built-in: how often noisy+curated repeats the curated side
     largest: int = builtin.LARGEST          # built-in: numbers are 0 to this; more of them are more facts
+    skills: list[str] = option(default_factory=lambda: list(builtin.SKILLS))  # built-in: of its problems
     curated_steps: int = 3                  # built-in: most steps of a curated problem (all others: 3)
     p_chatter: float = 0.35                 # built-in: share of the noisy documents that are chatter alone
     chatter_words: int = 25                 # built-in: most words of chatter before and after a problem
@@ -83,6 +84,8 @@ class Config:
                 yield f"{name} must lie in [0, 1), not {getattr(self, name)}"
         if not 10 <= self.largest <= 99:
             yield f"largest must lie between 10 and 99, not {self.largest}"
+        if not self.skills or set(self.skills) - set(builtin.SKILLS):
+            yield f"skills must be of {' and '.join(builtin.SKILLS)}, not {' '.join(self.skills) or 'none'}"
         if not 1 <= self.curated_steps <= 3:
             yield f"curated_steps must be 1, 2 or 3, not {self.curated_steps}"
         if self.chatter_words < 5:
@@ -107,7 +110,8 @@ def make_demo(cfg, folder):
 
     # Held out first: three disjoint sets of problems. What is trained on must not hold any of them.
     n, reserved, held_out = cfg.held_out_documents, set(), []
-    for segments, question in builtin.documents(cfg.seed, "held out", largest=cfg.largest):
+    drawn = {"largest": cfg.largest, "skills": cfg.skills}
+    for segments, question in builtin.documents(cfg.seed, "held out", **drawn):
         if question not in reserved:
             reserved.add(question)
             held_out.append(segments)
@@ -117,18 +121,18 @@ def make_demo(cfg, folder):
     write_documents(folder, "test", held_out[n:2 * n], enc)
     write_problems(os.path.join(folder, "eval.jsonl"), held_out[2 * n:])
 
-    clean = builtin.documents(cfg.seed, "curated", reserved, cfg.largest, cfg.curated_steps)
+    clean = builtin.documents(cfg.seed, "curated", reserved, most_steps=cfg.curated_steps, **drawn)
     curated = [segments for segments, _ in itertools.islice(clean, cfg.curated_documents)]
     write_documents(folder, "curated", curated, enc)
     write_problems(os.path.join(folder, "curated.jsonl"), curated)
 
-    documents = builtin.documents(cfg.seed, "noisy", reserved, cfg.largest, p_chatter=cfg.p_chatter,
-                                  p_slip=cfg.p_slip, most_words=cfg.chatter_words)
+    documents = builtin.documents(cfg.seed, "noisy", reserved, p_chatter=cfg.p_chatter, p_slip=cfg.p_slip,
+                                  most_words=cfg.chatter_words, **drawn)
     noisy = (segments for segments, _ in documents)
     label_counts = write_documents(folder, "noisy", noisy, enc, cfg.noisy_tokens)
     shares = zip(builtin.LABELS, label_counts / label_counts.sum())
     print("noisy side, share by true label: " + "  ".join(f"{name} {share:.1%}" for name, share in shares))
-    form = (segments for segments, _ in builtin.documents(cfg.seed, "form", reserved, cfg.largest))
+    form = (segments for segments, _ in builtin.documents(cfg.seed, "form", reserved, **drawn))
     write_documents(folder, "form", form, enc, cfg.form_tokens or max(1, cfg.noisy_tokens // 2))
     join(folder, ["noisy"] + ["curated"] * cfg.curated_repeats, "noisy+curated", enc)
 

@@ -25,6 +25,7 @@ NAMES = "Ava Ben Cleo Dan Emma Finn Gwen Hugo Iris Jack Kate Liam Mona Noah Olga
 OBJECTS = "hens pigs eggs pens maps hats cups keys toys nuts figs pies coins books cards boats".split()
 GAIN = "finds buys gets picks wins makes".split()         # "Ava finds 5 more."
 LOSE = "sells loses eats drops breaks hides".split()      # "Ava sells 3 of them."
+SKILLS = ["add", "double"]                                # adding and subtracting; doubling and halving
 LARGEST = 20                                              # numbers are 0 .. 20, one token each, unless told
 
 # The chatter is a second-order Markov chain: which words may follow depends on the two words before. Like
@@ -46,10 +47,10 @@ def words(largest=LARGEST):
     return list(dict.fromkeys(["Question", "Answer"] + spaced))
 
 
-def problem(rng, largest=LARGEST, most_steps=3):
+def problem(rng, largest=LARGEST, most_steps=3, skills=SKILLS):
     """A problem of one to most_steps steps, as (question, steps).
 
-    rng: random.Random. question: a list of sentences. steps: a list of (phrase, expression, result), as in
+    rng: random.Random. skills: which of SKILLS it may take. question: a list of sentences. steps: a list of (phrase, expression, result), as in
     ("finds 5", "7 + 5", 12). Numbers stay within 0 .. largest, so that the facts are few enough for a small
     model: some 300 for the usual 20, four times as many for 40.
     """
@@ -59,22 +60,25 @@ def problem(rng, largest=LARGEST, most_steps=3):
     for _ in range(rng.randint(1, most_steps)):
         # The (verb, phrase, sentence, expression, result) that keep the number in range. A verb comes once.
         options, most = [], round(9 * scale)
-        if have < largest:
+        if "add" in skills and have < largest:
             b = rng.randint(1, min(most, largest - have))
             options += [(v, f"{v} {b}", f"{v} {b} more", f"{have} + {b}", have + b) for v in GAIN]
-        if have > 0:
+        if "add" in skills and have > 0:
             b = rng.randint(1, min(most, have))
             options += [(v, f"{v} {b}", f"{v} {b} of them", f"{have} - {b}", have - b) for v in LOSE]
-        if 0 < have <= largest // 2:
+        if "double" in skills and 0 < have <= largest // 2:
             options += [("doubles", "doubles", "doubles them", f"{have} * 2", have * 2)] * 3
-        if have > 0 and have % 2 == 0:
+        if "double" in skills and have > 0 and have % 2 == 0:
             options += [("halves", "halves", "halves them", f"{have} / 2", have // 2)] * 3
-        verb, phrase, sentence, expression, have = rng.choice([o for o in options if o[0] not in used])
+        options = [option for option in options if option[0] not in used]
+        if not options:  # doubling and halving alone: an odd number that is too large for both
+            break
+        verb, phrase, sentence, expression, have = rng.choice(options)
         used.add(verb)
         question.append(f"{name} {sentence}.")
         steps.append((phrase, expression, have))
     question.append(f"How many {thing} does {name} have now?")
-    return question, steps
+    return (question, steps) if steps else problem(rng, largest, most_steps, skills)
 
 
 def with_slip(rng, steps, largest=LARGEST):
@@ -188,21 +192,21 @@ def form_document(rng, question, steps, largest=LARGEST):
 
 
 def documents(seed, side, reserved=frozenset(), largest=LARGEST, most_steps=3, p_chatter=0.35, p_slip=0.3,
-              most_words=25):
+              most_words=25, skills=SKILLS):
     """Endless documents of one side: (segments, text of the question or None for chatter alone).
 
     side: 'noisy', 'form', or any other name for clean documents; the name seeds the stream, so that each has
     its own.
     reserved: texts of questions that must not occur: for a side to train on, those of the held-out problems.
     p_chatter: the share of noisy documents that are chatter alone. p_slip: of the other noisy documents, the
-    share with a slip; most_words: of chatter before and after them. largest and most_steps: see `problem`.
+    share with a slip; most_words: of chatter before and after them. largest, most_steps and skills: see `problem`.
     """
     rng, chatter = random.Random(f"{side}-{seed}"), Chatter()
     while True:
         if side == "noisy" and rng.random() < p_chatter:
             yield [(chatter(rng, rng.randint(30, 90)), IRRELEVANT)], None
             continue
-        question, steps = problem(rng, largest, most_steps)
+        question, steps = problem(rng, largest, most_steps, skills)
         key = " ".join(question)
         if key in reserved:
             continue

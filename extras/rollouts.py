@@ -1,0 +1,101 @@
+"""
+What extras/distill.py does with problems: draws them, lets models answer them, and grades the answers.
+
+Shapes: r answers, T tokens of problem and answer (all padded to the longest that may come), V vocabulary.
+`mask` (r, T) is true at the targets ids[:, 1:] that were generated, the end-of-text token among them.
+"""
+import numpy as np
+import torch
+
+from engine.cli import BadInput
+from engine.files import json_rows
+from engine.generation import generate
+from grading.grade import extract_answer, is_equal
+from grading.tasks import load_problems
+
+
+class Problems:
+    """A .jsonl file of problems: `prompts` (token ids of each), `answers` (texts), `teacher_of` (the number
+    of each one's teacher among `names`). Raises BadInput."""
+
+    def __init__(self, path, enc, names=("",)):
+        problems = load_problems("demo", path)
+        self.prompts = [enc.encode(p["question"], disallowed_special=()) for p in problems]
+        self.answers = [p["answer"] for p in problems]
+        self.longest = max(map(len, self.prompts))
+        self.teacher_of = np.zeros(len(problems), dtype=int)
+        if len(names) > 1:
+            wanted = [row.get("teacher") for _, row in json_rows(path)]
+            if unknown := [name for name in wanted if name not in names]:
+                raise BadInput(f"{path}: the field `teacher` of a problem is {unknown[0]!r}, but --teacher "
+                               f"names {', '.join(names)}: give every problem one of these")
+            self.teacher_of = np.array([names.index(name) for name in wanted])
+
+
+def seed_of(*numbers):
+    """A seed that is a function of these numbers, so that there is no random state to resume."""
+    return int(np.random.default_rng(numbers).integers(2**63))
+
+
+def draw(n_problems, cfg, step):
+    """The problem of each answer of a step, (R,) numbers: none twice where there are enough, and --samples
+    answers to one stand side by side. The same for all processes."""
+    rng = np.random.default_rng([cfg.seed, step])
+    n = cfg.rollouts // cfg.samples
+    drawn = rng.permutation(n_problems)[:n] if n <= n_problems else rng.integers(n_problems, size=n)
+    return np.repeat(drawn, cfg.samples)
+
+
+def roll_out(authors, author_of, prompts, cfg, T, eot, seed):
+    """Answers drawn at temperature 1, so that they are samples of the authors' own probabilities: (ids
+    (r, T + 1), mask (r, T)). author_of: (r,), the number of each answer's author."""
+    device = authors[0].output_weight.device
+    generator = torch.Generator(device).manual_seed(seed)
+    ids = torch.full((len(prompts), T + 1), eot, device=device)             # what pads is never looked at
+    mask = torch.zeros(len(prompts), T, dtype=torch.bool, device=device)
+    for number in set(author_of.tolist()):
+        rows = np.flatnonzero(author_of == number)
+        answers = generate(authors[number], [prompts[i] for i in rows], cfg.max_new_tokens,
+                           lambda new: new[-1] == eot, 1.0, generator)
+        for i, answer in zip(rows, answers):
+            start, end = len(prompts[i]), len(prompts[i]) + len(answer)
+            ids[i, :end] = torch.tensor(prompts[i] + answer, device=device)
+            mask[i, start - 1:end - 1] = True                               # the targets are ids[:, 1:]
+    return ids, mask
+
+
+def log_probs_of(model, ids, weight_of):
+    """Log-probabilities, over the vocabulary, of what follows each token, (r, T + 1) ids -> (r, T, V).
+    weight_of: the GPT itself, where `model` is its parallel form."""
+    return weight_of.logits(model(ids[:, :-1])).float().log_softmax(dim=-1)
+
+
+def teachers_log_probs(teachers, teacher_of, ids):
+    """The same by each answer's own teacher. teacher_of: (r,) numbers."""
+    rows_of = [np.flatnonzero(teacher_of == number) for number in range(len(teachers))]
+    parts = [log_probs_of(t, ids[rows], t) for t, rows in zip(teachers, rows_of) if len(rows)]
+    order = np.concatenate(rows_of).argsort()                               # where each answer now stands
+    return torch.cat(parts)[torch.from_numpy(order).to(ids.device)]         # (r, T, V)
+
+
+def at_targets(log_probs, ids):
+    """The log-probability of each target, (r, T, V) and (r, T + 1) -> (r, T)."""
+    return log_probs.gather(2, ids[:, 1:].unsqueeze(2)).squeeze(2)
+
+
+def is_right(enc, tokens, answer):
+    """Whether the text of these tokens, a list or a tensor, ends with the right answer."""
+    text = enc.decode([int(t) for t in tokens if t != enc.eot_token])
+    return is_equal(extract_answer(text, "demo"), answer)
+
+
+def accuracy(model, enc, problems, cfg, ranks):
+    """The share of the first --eval_problems problems that the model answers rightly, greedily and with no
+    worked problem before it. Each process answers a part."""
+    numbers = range(len(problems.prompts))[:cfg.eval_problems or None]
+    mine, right = numbers[ranks.rank::ranks.world], 0
+    for at in range(0, len(mine), 256):
+        prompts = [problems.prompts[i] for i in mine[at:at + 256]]
+        answers = generate(model, prompts, cfg.max_new_tokens, lambda new: new[-1] == enc.eot_token)
+        right += sum(is_right(enc, tokens, problems.answers[i]) for tokens, i in zip(answers, mine[at:]))
+    return ranks.sum(torch.tensor(float(right), device=ranks.device)) / len(numbers)
