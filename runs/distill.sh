@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# On-policy distillation (extras/distill.py) on the built-in corpus, all losses and their controls: from a strong
+# teacher to a weak student, and from two teachers of one skill each to a student that is to learn both.
+#
+#   bash runs/distill.sh                                  # five seeds: within an hour on two cores
+#   SEEDS=5 LOSSES="fire opd" OUT=out/try bash runs/distill.sh
+#
+# The teachers have three layers, the students two. All begin with a model that has learned the form of a worked problem,
+# and no arithmetic. The students see the teachers' problems, never their solutions. Restartable; ends with
+# OUT/results.json, OUT/table.md and OUT/accuracy.png.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SEEDS=${SEEDS:-0 1 2 3 4} OUT=${OUT:-out/distill} DATA=${DATA:-data/distill} PYTHON=${PYTHON:-python}
+export LOSSES=${LOSSES:-fire opd filter reweight exact_kl sft entropy_half first_k random_drop permuted_weights}
+export REWARDS=${REWARDS-answer reference}            # the other rewards, for the strong teacher (empty: none)
+export PAIR=${PAIR-fire opd sft}                      # the losses for the two teachers (empty: none)
+export STEPS=${STEPS:-150} ROLLOUTS=${ROLLOUTS:-100}  # of each run; answers in a step
+export LR=${LR:-2e-3}
+export DOCUMENTS=${DOCUMENTS:-20000}                  # worked problems of a teacher
+export FORM_TOKENS=${FORM_TOKENS:-1996800} TEACHER_TOKENS=${TEACHER_TOKENS:-1996800}
+export PROBLEMS=${PROBLEMS:-0}                        # evaluate on the first so many problems; 0: all 500
+export JOBS=${JOBS:-2}                                # cores: so many processes at a time
+export DEVICE=${DEVICE:-cpu} OMP_NUM_THREADS=1
+
+corpora() {  # problems of both skills, and of one skill each; the pair's file says whose each problem is
+  data="$DATA/seed$1"
+  if [ -f "$data/pair.jsonl" ]; then return; fi
+  for skills in "both add double" "add add" "double double"; do
+    set -- "$1" $skills
+    $PYTHON prepare.py --out "$data/$2" --seed "$1" --skills "${@:3}" --curated_documents "$DOCUMENTS" \
+      --noisy_tokens 1000 --form_tokens "$FORM_TOKENS"
+  done
+  for skill in add double; do sed "s/^{/{\"teacher\": \"$skill\", /" "$data/$skill/curated.jsonl"; done > "$data/pair.new"
+  cat "$data"/add/eval.jsonl "$data"/double/eval.jsonl > "$data/pair_eval.jsonl"
+  mv "$data/pair.new" "$data/pair.jsonl"
+}
+form() {  # what teachers (3 layers) and students (2) begin with
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1/both" --train form --out "$OUT/seed$1/form$2" --device "$DEVICE" \
+    --n_layer "$2" --train_tokens "$FORM_TOKENS" --lr 5e-3 --seed "$1" --eval_every 325
+}
+teacher() {
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1/$2" --train curated --out "$OUT/seed$1/teacher_$2" \
+    --device "$DEVICE" --init_from "$OUT/seed$1/form3/ckpt.pt" --train_tokens "$TEACHER_TOKENS" --lr 5e-3 --seed "$1" \
+    --eval_every 325
+}
+arm() {  # SEED SETTING ARM
+  how="--loss $3" problems=""
+  case $2 in
+    strong) how="$how --teacher $OUT/seed$1/teacher_both/ckpt.pt" ;;
+    pair)   how="$how --teacher add=$OUT/seed$1/teacher_add/ckpt.pt double=$OUT/seed$1/teacher_double/ckpt.pt"
+            problems="--problems $DATA/seed$1/pair.jsonl --test_problems $DATA/seed$1/pair_eval.jsonl" ;;
+  esac
+  case $3 in
+    reward_answer)    how="--loss opd --reward answer --samples 4" ;;
+    reward_reference) how="--loss opd --reward reference --samples 4 --teacher $OUT/seed$1/teacher_both/ckpt.pt" ;;
+  esac
+  $PYTHON -m extras.distill --resume --student "$OUT/seed$1/form2/ckpt.pt" --data "$DATA/seed$1/both" $problems $how \
+    --out "$OUT/$2/seed$1/$3" --device "$DEVICE" --steps "$STEPS" --rollouts "$ROLLOUTS" --lr "$LR" --seed "$1" \
+    --eval_problems "$PROBLEMS"
+}
+evaluate() {  # SEED TEACHER: of the teachers
+  about="--device $DEVICE --shots 0 --n $PROBLEMS --ckpt $OUT/seed$1/teacher_$2/ckpt.pt"
+  $PYTHON eval_math.py $about --data "$DATA/seed$1/both"
+  if [ -n "$PAIR" ]; then
+    $PYTHON eval_math.py $about --data "$DATA/seed$1/both" --problems "$DATA/seed$1/pair_eval.jsonl" \
+      --out "$OUT/seed$1/teacher_$2/pair"
+  fi
+}
+export -f corpora form teacher arm evaluate
+
+each() { grep . | xargs -P "$JOBS" -I{} bash -euo pipefail -c "$* {}"; }  # for every line of standard input
+
+teachers="both ${PAIR:+add double}"
+for s in $SEEDS; do echo "$s"; done | each corpora
+for s in $SEEDS; do echo "$s 3"; echo "$s 2"; done | each form
+for s in $SEEDS; do for t in $teachers; do echo "$s $t"; done; done | each teacher
+for s in $SEEDS; do for t in $teachers; do echo "$s $t"; done; done | each evaluate
+for s in $SEEDS; do
+  for loss in $LOSSES; do echo "$s strong $loss"; done
+  for reward in $REWARDS; do echo "$s strong reward_$reward"; done
+  for loss in $PAIR; do echo "$s pair $loss"; done
+done | each arm
+$PYTHON -m extras.distill_table --runs "$OUT"
