@@ -13,6 +13,7 @@ follows the teacher where that counts (FiRe-OPD, arXiv 2606.02684: filter the an
     filter, reweight   one half of the method each
     fire               both: the method
     exact_kl           the reverse KL divergence over the whole vocabulary, not only at the drawn token
+    fire_exact         the same, filtered and reweighted
     sft                the teacher answers, and the student learns its answers: not on-policy
     entropy_half       only the tokens where the student's entropy is above the median of the step
     first_k            only the first --first_k tokens of an answer
@@ -44,7 +45,8 @@ from engine.ranks import Ranks, load_optimizer
 from extras.rollouts import (Problems, accuracy, at_targets, draw, is_right, log_probs_of, roll_out, seed_of,
                              teachers_log_probs)
 
-LOSSES = ("fire", "opd", "filter", "reweight", "exact_kl", "sft", "entropy_half", "first_k", "random_drop",
+EXACT = ("exact_kl", "fire_exact")
+LOSSES = ("fire", "opd", "filter", "reweight", *EXACT, "sft", "entropy_half", "first_k", "random_drop",
           "permuted_weights")
 
 
@@ -160,18 +162,18 @@ def token_weights(teacher_entropy, student_entropy, mask, alpha=1.0, beta=1.0):
     return weights / weights.sum() * mask.sum()
 
 
-def policy_loss(logp, advantage, mask):
-    """The policy gradient's loss, -sum_t A_t log p_S(y_t), summed over the mask. logp: the student's, (R, T),
-    with gradient. advantage: A_t, (R, T), without.
+def policy_loss(logp, advantage):
+    """The policy gradient's loss, -sum_t A_t log p_S(y_t). logp: log p_S(y_t) of n tokens, (n,), with
+    gradient. advantage: A_t, (n,), without.
 
     On-policy distillation has A_t = -w_t (log p_S(y_t) - log p_T(y_t)). With w = 1 the expectation of the
     gradient over y_t is the gradient of KL(p_S || p_T) at this position, see `reverse_kl`.
     """
-    return -(advantage * logp * mask).sum()
+    return -(advantage * logp).sum()
 
 
 def reverse_kl(student_log_probs, teacher_log_probs):
-    """KL(p_S || p_T) = sum_v p_S(v) (log p_S(v) - log p_T(v)) of each position, (R, T, V) -> (R, T)."""
+    """KL(p_S || p_T) = sum_v p_S(v) (log p_S(v) - log p_T(v)) of each token, (n, V) -> (n,)."""
     return (student_log_probs.exp() * (student_log_probs - teacher_log_probs)).sum(dim=-1)
 
 
@@ -179,7 +181,7 @@ def what_counts(loss, teacher_logp, teacher_entropy, student_entropy, mask, cfg,
     """(the tokens that count, (R, T) bool; their weights, (R, T), of mean 1 over them), by --loss. All
     tensors are of the whole step; generator: of the controls' random numbers."""
     weights = mask.float()                                                               # (R, T)
-    if loss in ("fire", "filter", "permuted_weights"):
+    if loss in ("fire", "fire_exact", "filter", "permuted_weights"):
         mask = mask & keep_likely(teacher_logp, mask, cfg.drop).unsqueeze(1)             # (R, T)
     elif loss == "random_drop":
         draws = torch.rand(len(mask), generator=generator).to(mask.device)               # (R,)
@@ -188,7 +190,7 @@ def what_counts(loss, teacher_logp, teacher_entropy, student_entropy, mask, cfg,
         mask = mask & (student_entropy >= student_entropy[mask].median())                # (R, T)
     elif loss == "first_k":
         mask = mask & (mask.cumsum(dim=1) <= cfg.first_k)                                # (R, T)
-    if loss in ("fire", "reweight", "permuted_weights"):
+    if loss in ("fire", "fire_exact", "reweight", "permuted_weights"):
         weights = token_weights(teacher_entropy, student_entropy, mask, cfg.alpha, cfg.beta)
     if loss == "permuted_weights":
         order = torch.randperm(int(mask.sum()), generator=generator).to(mask.device)
@@ -204,22 +206,22 @@ def against_own_mean(reward, samples):
 
 
 def entropy(log_probs):
-    """In nats, (r, T, V) -> (r, T)."""
+    """In nats, (n, V) -> (n,)."""
     return -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
 @torch.no_grad()
-def judge(student, teachers, teacher_of, ids):
-    """Everything that a step wants to know of answers: log p_S and log p_T of the targets, H_S, H_T and the
-    reverse KL divergence, stacked, (r, 5, T). Without a teacher what is his is 0."""
-    by_student = log_probs_of(student, ids, student)                                     # (r, T, V)
-    logp_S, H_S = at_targets(by_student, ids), entropy(by_student)                       # (r, T) each
-    if not teachers:
-        nothing = torch.zeros_like(logp_S)                                               # (r, T)
-        return torch.stack([logp_S, nothing, H_S, nothing, nothing], dim=1)
-    by_teacher = teachers_log_probs(teachers, teacher_of, ids)                           # (r, T, V)
-    logp_T, H_T = at_targets(by_teacher, ids), entropy(by_teacher)                       # (r, T) each
-    return torch.stack([logp_S, logp_T, H_S, H_T, reverse_kl(by_student, by_teacher)], dim=1)
+def judge(student, teachers, teacher_of, ids, mask):
+    """What a step wants to know of the tokens of answers: log p_S, log p_T, H_S, H_T and the reverse
+    KL divergence, (r, 5, T), 0 outside the mask; and 0 for what is a teacher's where there is none."""
+    by_student = log_probs_of(student, ids, mask, student)                               # (n, V)
+    judged = ids.new_zeros(5, *mask.shape, dtype=torch.float32)                          # (5, r, T)
+    judged[0, mask], judged[2, mask] = at_targets(by_student, ids, mask), entropy(by_student)
+    if teachers:
+        by_teacher = teachers_log_probs(teachers, teacher_of, ids, mask)                 # (n, V)
+        judged[1, mask], judged[3, mask] = at_targets(by_teacher, ids, mask), entropy(by_teacher)
+        judged[4, mask] = reverse_kl(by_student, by_teacher)
+    return judged.transpose(0, 1)
 
 
 # ------------------------------------------------------------------------------------------------- the loop
@@ -318,7 +320,7 @@ def main(cfg):
             seed = seed_of(cfg.seed, step, ranks.rank * len(parts) + number)
             with ranks.autocast():
                 answers.append(roll_out(authors, author_of[part], prompts, cfg, T, eot, seed))
-                judged.append(judge(student, teachers, teacher_of[part], answers[-1][0]))
+                judged.append(judge(student, teachers, teacher_of[part], *answers[-1]))
         ids, mask = map(torch.cat, zip(*answers))                            # (R, T + 1), (R, T)
         right = [is_right(enc, row[m], problems.answers[i]) for row, m, i in zip(ids[:, 1:], mask, drawn)]
 
@@ -340,16 +342,16 @@ def main(cfg):
         loss, n_counting = torch.zeros((), device=ranks.device), counts.sum()
         for part in parts:
             rows = slice(mine.start + part.start, mine.start + part.stop)    # of this part among all answers
+            tokens = ids[part], counts[rows]                                 # (micro_rows, T + 1), (.., T)
             with ranks.sync_gradients(model, now=part is parts[-1]):
                 with ranks.autocast():
-                    log_probs = log_probs_of(model, ids[part], student)      # (micro_rows, T, V)
-                    if cfg.loss == "exact_kl":
+                    log_probs = log_probs_of(model, *tokens, student)        # (n, V), with gradient
+                    if cfg.loss in EXACT:
                         with torch.no_grad():
-                            by_teacher = teachers_log_probs(teachers, teacher_of[part], ids[part])
-                        loss_sum = (reverse_kl(log_probs, by_teacher) * counts[rows]).sum()
+                            by_teacher = teachers_log_probs(teachers, teacher_of[part], *tokens)
+                        loss_sum = (weights[rows][counts[rows]] * reverse_kl(log_probs, by_teacher)).sum()
                     else:
-                        logp = at_targets(log_probs, ids[part])              # (micro_rows, T)
-                        loss_sum = policy_loss(logp, advantage[rows], counts[rows])
+                        loss_sum = policy_loss(at_targets(log_probs, *tokens), advantage[rows][counts[rows]])
                 (loss_sum / n_counting * ranks.world).backward()  # the processes average gradients
             loss += (loss_sum / n_counting).detach()
         grad_norm = torch.nn.utils.clip_grad_norm_(student.parameters(), cfg.grad_clip or float("inf"))

@@ -2,7 +2,7 @@
 What extras/distill.py does with problems: draws them, lets models answer them, and grades the answers.
 
 Shapes: r answers, T tokens of problem and answer (all padded to the longest that may come), V vocabulary.
-`mask` (r, T) is true at the targets ids[:, 1:] that were generated, the end-of-text token among them.
+`mask` (r, T) is true at the n targets of ids[:, 1:] that were generated, the end-of-text tokens among them.
 """
 import numpy as np
 import torch
@@ -64,23 +64,27 @@ def roll_out(authors, author_of, prompts, cfg, T, eot, seed):
     return ids, mask
 
 
-def log_probs_of(model, ids, weight_of):
-    """Log-probabilities, over the vocabulary, of what follows each token, (r, T + 1) ids -> (r, T, V).
-    weight_of: the GPT itself, where `model` is its parallel form."""
-    return weight_of.logits(model(ids[:, :-1])).float().log_softmax(dim=-1)
+def log_probs_of(model, ids, mask, gpt):
+    """Log-probabilities over the vocabulary at the n tokens of the mask, (r, T + 1) ids -> (n, V). model: the
+    GPT `gpt`, or its parallel form."""
+    hidden = model(ids[:, :-1])[mask]                                       # (n, C): logits of these alone
+    return gpt.logits(hidden).float().log_softmax(dim=-1)
 
 
-def teachers_log_probs(teachers, teacher_of, ids):
+def teachers_log_probs(teachers, teacher_of, ids, mask):
     """The same by each answer's own teacher. teacher_of: (r,) numbers."""
-    rows_of = [np.flatnonzero(teacher_of == number) for number in range(len(teachers))]
-    parts = [log_probs_of(t, ids[rows], t) for t, rows in zip(teachers, rows_of) if len(rows)]
-    order = np.concatenate(rows_of).argsort()                               # where each answer now stands
-    return torch.cat(parts)[torch.from_numpy(order).to(ids.device)]         # (r, T, V)
+    teacher_of = torch.from_numpy(teacher_of).to(ids.device)
+    of_token = teacher_of.unsqueeze(1).expand(mask.shape)[mask]             # (n,)
+    log_probs = torch.empty(len(of_token), teachers[0].config.vocab_size, device=ids.device)
+    for number in teacher_of.unique().tolist():
+        rows, teacher = teacher_of == number, teachers[number]
+        log_probs[of_token == number] = log_probs_of(teacher, ids[rows], mask[rows], teacher)
+    return log_probs                                                        # (n, V)
 
 
-def at_targets(log_probs, ids):
-    """The log-probability of each target, (r, T, V) and (r, T + 1) -> (r, T)."""
-    return log_probs.gather(2, ids[:, 1:].unsqueeze(2)).squeeze(2)
+def at_targets(log_probs, ids, mask):
+    """The log-probability of each target, (n, V) -> (n,)."""
+    return log_probs.gather(1, ids[:, 1:][mask].unsqueeze(1)).squeeze(1)
 
 
 def is_right(enc, tokens, answer):

@@ -15,10 +15,12 @@ cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0} ARMS=${ARMS:-slm distill clm} OUT=${OUT:-out/demo} PYTHON=${PYTHON:-python}
 export DATA=${DATA:-data/demo} NOISY=${NOISY:-4000000}   # corpus folder, tokens of its noisy side
 export CORPUS=${CORPUS:-}                 # more options of prepare.py
+export REF_DATA=${REF_DATA:-$DATA} REF_CORPUS=${REF_CORPUS:-}   # the reference may learn from another corpus
 export REFS=${REFS:-$OUT}                 # folder of the base, the reference model, its scores and the start
 export MODEL=${MODEL---n_layer 3}         # sizes of what the arms start from
 export START=${START-start}               # the run whose weights the arms start from (empty: fresh models)
 export LR=${LR:-}                         # one learning rate for all arms (default: each arm's own)
+export CONTROL_LR=${CONTROL_LR:-1e-2}     # that of CLM and of distillation, which want a higher one
 export MIX=${MIX:-}                       # 30: the mixture repeats the curated side so often (the corpus's own: 10 times)
 export KEEP=${KEEP:-0.3}                  # of the arms that select tokens
 export TOKENS=${TOKENS:-5990400}          # tokens of each arm: 3,900 steps
@@ -31,23 +33,28 @@ export ROWS=${ROWS:-512}                  # measure the losses without noise on 
 export JOBS=${JOBS:-2}                    # cores: so many processes at a time, or threads of a single one
 export DEVICE=${DEVICE:-cpu}
 
-corpus() {  # the built-in corpus of this seed
-  data="$DATA/seed$1" made="noisy_tokens $NOISY $CORPUS"
-  if [ ! -f "$data/val.json" ]; then
-    $PYTHON prepare.py --out "$data" --seed "$1" --noisy_tokens "$NOISY" $CORPUS
-    echo "$made" > "$data/options.txt"
-  elif [ "$(cat "$data/options.txt")" != "$made" ]; then
-    echo "demo.sh: $data was made with other options ($(cat "$data/options.txt")): name another DATA" >&2
+corpus() {  # SEED FOLDER TOKENS OPTIONS: a built-in corpus of this seed
+  folder="$2/seed$1" made="noisy_tokens ${*:3}"
+  if [ ! -f "$folder/val.json" ]; then
+    $PYTHON prepare.py --out "$folder" --seed "$1" --noisy_tokens "${@:3}"
+    echo "$made" > "$folder/options.txt"
+  elif [ "$(cat "$folder/options.txt")" != "$made" ]; then
+    echo "demo.sh: $folder was made with other options ($(cat "$folder/options.txt")): name another folder" >&2
     return 2
   fi
-  if [ -n "$MIX" ] && [ ! -f "$data/noisy+${MIX}xcurated.json" ]; then $PYTHON prepare.py --out "$data" --mix "$MIX"; fi
+}
+corpora() {  # that of the arms, that of the reference model where it is another one, and the mixture
+  corpus "$1" "$DATA" "$NOISY" $CORPUS
+  if [ "$REF_DATA" != "$DATA" ]; then corpus "$1" "$REF_DATA" "$NOISY" $REF_CORPUS; fi
+  mixed="$DATA/seed$1/noisy+${MIX}xcurated.json"
+  if [ -n "$MIX" ] && [ ! -f "$mixed" ]; then $PYTHON prepare.py --out "$DATA/seed$1" --mix "$MIX"; fi
 }
 base() {  # a small model that has seen the noisy corpus
-  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train noisy --out "$REFS/seed$1/base" --device "$DEVICE" \
+  $PYTHON train_ref.py --resume --data "$REF_DATA/seed$1" --train noisy --out "$REFS/seed$1/base" --device "$DEVICE" \
     --train_tokens "$BASE_TOKENS" --lr 5e-3 --seed $((1000 + $1)) --eval_every 650
 }
 ref() {  # step 1: the reference model, from the base; it stops where the loss on held-out `val` is lowest
-  $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$REFS/seed$1/ref" --device "$DEVICE" \
+  $PYTHON train_ref.py --resume --data "$REF_DATA/seed$1" --train curated --out "$REFS/seed$1/ref" --device "$DEVICE" \
     --init_from "$REFS/seed$1/base/ckpt.pt" --train_tokens "$REF_TOKENS" --lr 2e-3 --seed "$1" --eval_every 20 --patience 8
 }
 score() {  # step 2: the reference loss of every token of the noisy corpus
@@ -61,11 +68,11 @@ arm() {  # step 3: same first weights, order and tokens; the loss differs, and t
   lr=5e-3
   case $2 in
     slm)       how="--keep $KEEP" ;;
-    clm)       how="--keep 1.0" lr=1e-2 ;;
+    clm)       how="--keep 1.0" lr=$CONTROL_LR ;;
     clm_mixed) how="--keep 1.0 --train noisy+${MIX:+${MIX}x}curated" ;;         # a control: all the text there is
     documents) how="--keep 0.6 --select documents" ;;                           # the same reference chooses documents
     documents_*) how="--keep ${2#documents_} --select documents" ;;             # another share of them
-    distill)   how="--keep 1.0 --distill $REFS/seed$1/ref/best.pt" lr=1e-2 ;;   # its probabilities are the targets
+    distill)   how="--keep 1.0 --distill $REFS/seed$1/ref/best.pt" lr=$CONTROL_LR ;;  # its probabilities as targets
     labels)    how="--keep 1.0 --labels question solution result" ;;            # the best that a selection can do
     slm_filtered) how="--keep $KEEP --filter_backward" ;;
     *)         how="--keep $KEEP --select $2" ;;                                # random, high_loss, low_ref
@@ -90,16 +97,17 @@ evaluate() {  # step 4: accuracy, and losses without noise: of the last weights 
   if [ -n "$along" ]; then $PYTHON -m extras.measures $about --max_rows "$ROWS" --no-calibrate --ckpt $along; fi
   $PYTHON -m extras.measures $about --max_rows "$ROWS" --ckpt "$end"
 }
-export -f corpus base ref score start arm evaluate
+export -f corpus corpora base ref score start arm evaluate
 
 each() {  # each FUNCTION ARGUMENTS: for every line of standard input, JOBS at a time; they share JOBS cores
   lines=$(grep . || true)
   count=$(wc -l <<< "$lines")
   OMP_NUM_THREADS=$((count < JOBS ? JOBS / count : 1)) xargs -P "$JOBS" -I{} bash -euo pipefail -c "$*" <<< "$lines"
 }
-for step in corpus base ref score $([ "$START" != start ] || echo start); do
-  for s in $SEEDS; do echo "$s"; done | each "$step {}"
-done
+for s in $SEEDS; do echo "$s"; done | each corpora {}
+for s in $SEEDS; do echo "base $s"; if [ "$START" = start ]; then echo "start $s"; fi; done | each {}
+for s in $SEEDS; do echo "$s"; done | each ref {}
+for s in $SEEDS; do echo "$s"; done | each score {}
 for s in $SEEDS; do for a in $ARMS; do echo "$s $a"; done; done | each arm {}
 for s in $SEEDS; do
   for a in ref $ARMS; do echo "$s $a"; done

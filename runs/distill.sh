@@ -5,19 +5,21 @@
 #   bash runs/distill.sh                                  # five seeds: within an hour on two cores
 #   SEEDS=5 LOSSES="fire opd" OUT=out/try bash runs/distill.sh
 #
-# The teachers have three layers, the students two. All begin with a model that has learned the form of a worked problem,
-# and no arithmetic. The students see the teachers' problems, never their solutions. Restartable; ends with
+# The teachers have three layers, the student two. All begin with a model that has learned the form of a worked problem,
+# and no arithmetic; the student then reads half as many worked problems as the teachers, at a lower learning rate, and
+# gets less than half of the answers right. From there on it sees problems, and no solutions. Restartable; ends with
 # OUT/results.json, OUT/table.md and OUT/accuracy.png.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2 3 4} OUT=${OUT:-out/distill} DATA=${DATA:-data/distill} PYTHON=${PYTHON:-python}
-export LOSSES=${LOSSES:-fire opd filter reweight exact_kl sft entropy_half first_k random_drop permuted_weights}
+export LOSSES=${LOSSES:-opd fire filter reweight exact_kl fire_exact sft random_drop permuted_weights entropy_half first_k}
 export REWARDS=${REWARDS-answer reference}            # the other rewards, for the strong teacher (empty: none)
-export PAIR=${PAIR-fire opd sft}                      # the losses for the two teachers (empty: none)
-export STEPS=${STEPS:-150} ROLLOUTS=${ROLLOUTS:-100}  # of each run; answers in a step
-export LR=${LR:-2e-3}
+export PAIR=${PAIR-fire exact_kl sft}                 # the losses for the two teachers (empty: none)
+export STEPS=${STEPS:-200} ROLLOUTS=${ROLLOUTS:-100}  # of each run; answers in a step
+export LR=${LR:-5e-4} EXACT_LR=${EXACT_LR:-1e-3}      # of what learns from the drawn tokens; of the exact losses and sft
 export DOCUMENTS=${DOCUMENTS:-20000}                  # worked problems of a teacher
 export FORM_TOKENS=${FORM_TOKENS:-1996800} TEACHER_TOKENS=${TEACHER_TOKENS:-1996800}
+export STUDENT_TOKENS=${STUDENT_TOKENS:-998400}
 export PROBLEMS=${PROBLEMS:-0}                        # evaluate on the first so many problems; 0: all 500
 export JOBS=${JOBS:-2}                                # cores: so many processes at a time
 export DEVICE=${DEVICE:-cpu} OMP_NUM_THREADS=1
@@ -43,8 +45,14 @@ teacher() {
     --device "$DEVICE" --init_from "$OUT/seed$1/form3/ckpt.pt" --train_tokens "$TEACHER_TOKENS" --lr 5e-3 --seed "$1" \
     --eval_every 325
 }
+student() {
+  $PYTHON train_ref.py --resume --data "$DATA/seed$1/both" --train curated --out "$OUT/seed$1/student" \
+    --device "$DEVICE" --init_from "$OUT/seed$1/form2/ckpt.pt" --train_tokens "$STUDENT_TOKENS" --lr 2e-3 --seed "$1" \
+    --eval_every 325
+}
 arm() {  # SEED SETTING ARM
-  how="--loss $3" problems=""
+  how="--loss $3" problems="" lr=$LR
+  case $3 in exact_kl|fire_exact|sft) lr=$EXACT_LR ;; esac
   case $2 in
     strong) how="$how --teacher $OUT/seed$1/teacher_both/ckpt.pt" ;;
     pair)   how="$how --teacher add=$OUT/seed$1/teacher_add/ckpt.pt double=$OUT/seed$1/teacher_double/ckpt.pt"
@@ -54,9 +62,9 @@ arm() {  # SEED SETTING ARM
     reward_answer)    how="--loss opd --reward answer --samples 4" ;;
     reward_reference) how="--loss opd --reward reference --samples 4 --teacher $OUT/seed$1/teacher_both/ckpt.pt" ;;
   esac
-  $PYTHON -m extras.distill --resume --student "$OUT/seed$1/form2/ckpt.pt" --data "$DATA/seed$1/both" $problems $how \
-    --out "$OUT/$2/seed$1/$3" --device "$DEVICE" --steps "$STEPS" --rollouts "$ROLLOUTS" --lr "$LR" --seed "$1" \
-    --eval_problems "$PROBLEMS"
+  $PYTHON -m extras.distill --resume --student "$OUT/seed$1/student/ckpt.pt" --data "$DATA/seed$1/both" $problems $how \
+    --out "$OUT/$2/seed$1/$3" --device "$DEVICE" --steps "$STEPS" --rollouts "$ROLLOUTS" --lr "$lr" --seed "$1" \
+    --eval_every 40 --eval_problems "$PROBLEMS"
 }
 evaluate() {  # SEED TEACHER: of the teachers
   about="--device $DEVICE --shots 0 --n $PROBLEMS --ckpt $OUT/seed$1/teacher_$2/ckpt.pt"
@@ -66,7 +74,7 @@ evaluate() {  # SEED TEACHER: of the teachers
       --out "$OUT/seed$1/teacher_$2/pair"
   fi
 }
-export -f corpora form teacher arm evaluate
+export -f corpora form teacher student arm evaluate
 
 each() { grep . | xargs -P "$JOBS" -I{} bash -euo pipefail -c "$* {}"; }  # for every line of standard input
 
@@ -74,6 +82,7 @@ teachers="both ${PAIR:+add double}"
 for s in $SEEDS; do echo "$s"; done | each corpora
 for s in $SEEDS; do echo "$s 3"; echo "$s 2"; done | each form
 for s in $SEEDS; do for t in $teachers; do echo "$s $t"; done; done | each teacher
+for s in $SEEDS; do echo "$s"; done | each student
 for s in $SEEDS; do for t in $teachers; do echo "$s $t"; done; done | each evaluate
 for s in $SEEDS; do
   for loss in $LOSSES; do echo "$s strong $loss"; done

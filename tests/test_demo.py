@@ -43,3 +43,22 @@ def test_demo_from_start_to_figure_and_again(tmp_path):
     again = subprocess.run(script, env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout.count("finished before") == 9
     assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+@pytest.mark.slow
+def test_the_reference_may_come_from_another_corpus(tmp_path):
+    environment = os.environ | {
+        "TOKENS": "15360", "START_TOKENS": "3072", "BASE_TOKENS": "15360", "REF_TOKENS": "15360", "TUNE_TOKENS": "0",
+        "NOISY": "20000", "PROBLEMS": "5", "ROWS": "0", "SNAPSHOT": "10", "PYTHON": sys.executable, "SEEDS": "3",
+        "ARMS": "slm distill", "DATA": str(tmp_path / "crawl"), "REF_DATA": str(tmp_path / "better"),
+        "OUT": str(tmp_path / "out")}
+    script = ["bash", os.path.join(ROOT, "runs", "crawl.sh")]
+    assert subprocess.run(script, env=environment).returncode == 0
+    assert "chatter_words 200" in (tmp_path / "crawl" / "seed3" / "options.txt").read_text()
+    corpora = {name: json.loads((tmp_path / name / "seed3" / "noisy.json").read_text())["sha256"]
+               for name in ("crawl", "better")}
+    made_from = {name: json.loads((tmp_path / "out" / "seed3" / name / "config.json").read_text())
+                 for name in ("base", "slm", "distill")}
+    assert made_from["base"]["corpus_sha256"] == corpora["better"] != corpora["crawl"]
+    assert made_from["slm"]["corpus_sha256"] == made_from["distill"]["corpus_sha256"] == corpora["crawl"]
+    assert made_from["slm"]["config"]["keep"] == 0.2 and made_from["distill"]["config"]["lr"] == 2e-2

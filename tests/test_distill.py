@@ -1,6 +1,7 @@
 """On-policy distillation: its pure functions against brute force and enumeration, a step's parts, whole tiny runs."""
 import json
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ import train_ref
 from corpora.tokenizers import load_tokenizer
 from engine.cli import BadInput
 from extras import distill, rollouts
-from helpers import records, same_weights, start_ranks, train
+from helpers import ROOT, records, same_weights, start_ranks, train
 
 SIZES = dict(block_size=96, batch_tokens=384, train_tokens=384 * 12)
 
@@ -57,7 +58,7 @@ def test_the_sampled_gradient_is_the_exact_one_in_expectation():
     for v in range(5):
         logp, advantage = log_probs[..., v], (by_teacher - log_probs)[..., v].detach()
         at_v = log_probs[..., v].exp().detach()  # as a weight it stands where a sample's frequency would
-        loss = distill.policy_loss(logp, advantage * at_v, torch.ones(1, 3, dtype=torch.bool))
+        loss = distill.policy_loss(logp, advantage * at_v)
         expected += torch.autograd.grad(loss, logits, retain_graph=True)[0]
     assert torch.allclose(expected, exact, atol=1e-12) and exact.abs().max() > 0.1
     kl = torch.distributions.kl_divergence(torch.distributions.Categorical(logits=logits),
@@ -103,18 +104,19 @@ def test_what_counts(loss):
     count, weights = distill.what_counts(loss, logp, H_T, H_S, mask, cfg, torch.Generator().manual_seed(1))
     assert not (count & ~mask).any() and not weights[~count].any()
     answers = count.any(dim=1).float().mean()
-    assert answers == pytest.approx(0.8 if loss in ("fire", "filter", "random_drop", "permuted_weights") else
+    assert answers == pytest.approx(0.8 if loss in ("fire", "fire_exact", "filter", "random_drop",
+                                                      "permuted_weights") else
                                     answers)
     expected = {"opd": mask, "reweight": mask, "exact_kl": mask, "sft": mask,
                 "filter": mask & distill.keep_likely(logp, mask, 0.2)[:, None],
                 "first_k": mask & (torch.arange(9) < 3), "entropy_half": mask & (H_S >= H_S[mask].median())}
-    expected["fire"] = expected["permuted_weights"] = expected["filter"]
+    expected["fire"] = expected["fire_exact"] = expected["permuted_weights"] = expected["filter"]
     if loss == "random_drop":
         assert not torch.equal(count, expected["filter"]) and torch.equal(count, mask & count.any(dim=1)[:, None])
     else:
         assert torch.equal(count, expected[loss])
     of_method = distill.token_weights(H_T, H_S, count)
-    if loss in ("fire", "reweight"):
+    if loss in ("fire", "fire_exact", "reweight"):
         assert torch.equal(weights, of_method)
     elif loss == "permuted_weights":
         assert not torch.equal(weights, of_method)
@@ -127,7 +129,7 @@ def test_dropped_answers_change_nothing_in_the_gradient():
     logp, H_T, H_S, mask = random_step(R=20)
     count, weights = distill.what_counts("fire", logp, H_T, H_S, mask, distill.Config(), None)
     student = logp.clone().requires_grad_()
-    distill.policy_loss(student, weights * (logp + 1), count).backward()
+    distill.policy_loss(student[count], (weights * (logp + 1))[count]).backward()
     dropped = ~count.any(dim=1)
     assert dropped.sum() == 4 and not student.grad[dropped].any() and student.grad[count].all()
     other = H_S.clone()
@@ -164,10 +166,11 @@ def test_each_problem_has_its_own_teacher(demo, runs):
     ids = torch.randint(300, (5, 20))
     which = np.array([1, 0, 0, 1, 1])
     with torch.no_grad():
-        both = distill.teachers_log_probs(teachers, which, ids)
+        mask = torch.rand(5, 19) < 0.5
+        both = distill.teachers_log_probs(teachers, which, ids, mask).split(mask.sum(dim=1).tolist())
         for i, number in enumerate(which):
-            alone = distill.log_probs_of(teachers[number], ids[i:i + 1], teachers[number])
-            assert torch.allclose(both[i], alone[0], atol=1e-5)
+            alone = distill.log_probs_of(teachers[number], ids[i:i + 1], mask[i:i + 1], teachers[number])
+            assert torch.allclose(both[i], alone, atol=1e-5)
     assert not torch.allclose(teachers[0].output_weight, teachers[1].output_weight, atol=1e-2)
 
 
@@ -176,16 +179,17 @@ def test_judgements_equal_one_token_at_a_time(demo, runs):
     student, teacher = (distill.load_model(str(runs / name / "ckpt.pt"), distill.tokenizer_hash(enc), demo, "cpu")[0]
                         for name in ("student", "add"))
     ids = torch.randint(300, (2, 6), generator=torch.Generator().manual_seed(0))
-    judged = distill.judge(student, [teacher], np.zeros(2, dtype=int), ids)
-    for i in range(2):
-        for t in range(5):
-            with torch.no_grad():
-                p_S, p_T = (torch.softmax(m.logits(m(ids[i:i + 1, :t + 1]))[0, -1].double(), -1).numpy()
-                            for m in (student, teacher))
-            y = ids[i, t + 1]
-            expected = [np.log(p_S[y]), np.log(p_T[y]), -(p_S * np.log(p_S)).sum(), -(p_T * np.log(p_T)).sum(),
-                        (p_S * np.log(p_S / p_T)).sum()]
-            assert judged[i, :, t].tolist() == pytest.approx(expected, abs=1e-4)
+    mask = torch.tensor([[False, True, True, True, True], [True, True, False, True, False]])
+    judged = distill.judge(student, [teacher], np.zeros(2, dtype=int), ids, mask)
+    assert not judged.transpose(0, 1)[:, ~mask].any()
+    for i, t in mask.nonzero().tolist():
+        with torch.no_grad():
+            p_S, p_T = (torch.softmax(m.logits(m(ids[i:i + 1, :t + 1]))[0, -1].double(), -1).numpy()
+                        for m in (student, teacher))
+        y = ids[i, t + 1]
+        expected = [np.log(p_S[y]), np.log(p_T[y]), -(p_S * np.log(p_S)).sum(), -(p_T * np.log(p_T)).sum(),
+                    (p_S * np.log(p_S / p_T)).sum()]
+        assert judged[i, :, t].tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_problems_are_drawn_without_repetition_and_samples_stand_side_by_side():
@@ -204,7 +208,7 @@ def test_every_loss_runs_and_says_what_it_kept(demo, runs, tmp_path, loss):
     trace = records(tmp_path / "a")
     assert len(trace) == 4 and trace[-1]["tokens"] == pytest.approx(sum(20 * r["length"] for r in trace))
     for r in trace:
-        dropping = loss in ("fire", "filter", "random_drop", "permuted_weights")
+        dropping = loss in ("fire", "fire_exact", "filter", "random_drop", "permuted_weights")
         assert r["kept"] == pytest.approx(0.8) if dropping else loss == "entropy_half" or r["kept"] == 1
         assert 0 <= r["ended"] <= 1 and r["reverse_kl"] > 0 and r["student_entropy"] > 0
     assert not same_weights(tmp_path / "a", runs / "student")
@@ -307,6 +311,29 @@ def test_another_tokenizer_is_refused(demo, runs, tmp_path):
 
 def test_losses_that_are_not_finite_end_the_run_and_keep_what_was_saved(demo, runs, tmp_path, monkeypatch):
     distilled(runs, demo, tmp_path / "a", steps=2)
-    monkeypatch.setattr(distill, "policy_loss", lambda logp, advantage, mask: logp.sum() * float("nan"))
+    monkeypatch.setattr(distill, "policy_loss", lambda logp, advantage: logp.sum() * float("nan"))
     with pytest.raises(BadInput, match="not finite"):
         distilled(runs, demo, tmp_path / "b")
+
+
+# --------------------------------------------------------------------------------------------------- the script
+
+@pytest.mark.slow
+def test_the_script_from_corpora_to_figure_and_again(tmp_path):
+    environment = os.environ | {
+        "SEEDS": "0 1", "LOSSES": "opd fire", "REWARDS": "answer", "PAIR": "exact_kl", "STEPS": "2", "ROLLOUTS": "8",
+        "DOCUMENTS": "200", "FORM_TOKENS": "15360", "TEACHER_TOKENS": "15360", "STUDENT_TOKENS": "3072", "PROBLEMS": "10",
+        "PYTHON": sys.executable, "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
+    script = ["bash", os.path.join(ROOT, "runs", "distill.sh")]
+    assert subprocess.run(script, env=environment).returncode == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results) == ["strong", "pair"]
+    assert list(results["strong"]["arms"]) == ["fire", "opd", "reward_answer"]
+    assert set(results["strong"]["teachers"]) == {"both"} and set(results["pair"]["teachers"]) == {"both", "add", "double"}
+    run = results["pair"]["arms"]["exact_kl"]["seed1"]
+    log = records(tmp_path / "out" / "pair" / "seed1" / "exact_kl", "eval")
+    assert run["accuracies"] == [r["accuracy"] for r in log] and run["final"]["tokens"] == log[-1]["tokens"]
+    assert "less plain" in (tmp_path / "out" / "table.md").read_text()
+    assert (tmp_path / "out" / "accuracy.png").stat().st_size > 10_000
+    again = subprocess.run(script, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stdout.count("finished before") == 2 * (2 + 3 + 1 + 4)
