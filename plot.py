@@ -145,7 +145,7 @@ def public_tasks(folder, name):
 
 def taken(results):
     """The measures that were taken of any arm."""
-    return [m for m in MEASURES if any(arm["final"][m] for arm in results["arms"].values())]
+    return [m for m in MEASURES if any(arm["final"].get(m) for arm in results["arms"].values())]
 
 
 # -------------------------------------------------------------------------------------------------- figures

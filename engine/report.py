@@ -36,6 +36,8 @@ MEASURES = {  # extras/measures.py says what masked and calibrated are; what was
     "likeliest_result": Measure("results likeliest", "likeliest results", "results that are likeliest", 1),
     "masked": Measure("test loss, masked", "masked test loss", "test loss, noise ids masked", -1),
     "masked_result": Measure("on results, masked", "masked loss of results", "... on its results", -1),
+    "masked_solution": Measure("on solution tokens, masked", "masked loss of solution tokens",
+                               "... on its solution tokens", -1),
     "calibrated": Measure("calibrated", "calibrated test loss", "test loss, calibrated", -1),
     "test_loss": Measure("test loss", "test loss", "loss on held-out curated text", -1),
     "solution_loss": Measure("on solution tokens", "solution loss", "... on its solution tokens", -1),
