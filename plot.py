@@ -31,6 +31,7 @@ ARMS = {  # by run folder
     "low_ref": Arm("lowest reference loss", "tab:purple"),
     "high_loss": Arm("highest loss (no reference)", "tab:red"),
     "labels": Arm("the true labels as selection", "tab:green"),
+    "slm_share": Arm("SLM, a tenth of its tokens at random", "teal"),
     "slm_filtered": Arm("SLM, filtered backward", "navy"),
 }
 NAMES = {"start": "the weights all began with", "ref": "the reference model alone",

@@ -15,7 +15,7 @@ export SEEDS=${SEEDS:-0 1 2 3 4} OUT=${OUT:-out/distill} DATA=${DATA:-data/disti
 export LOSSES=${LOSSES:-opd fire filter reweight exact_kl fire_exact sft random_drop permuted_weights entropy_half first_k}
 export REWARDS=${REWARDS-answer reference}            # the other rewards, for the strong teacher (empty: none)
 export PAIR=${PAIR-fire exact_kl sft}                 # the losses for the two teachers (empty: none)
-export STEPS=${STEPS:-200} ROLLOUTS=${ROLLOUTS:-100}  # of each run; answers in a step
+export STEPS=${STEPS:-300} ROLLOUTS=${ROLLOUTS:-100}  # of each run; answers in a step
 export LR=${LR:-5e-4} EXACT_LR=${EXACT_LR:-1e-3}      # of what learns from the drawn tokens; of the exact losses and sft
 export DOCUMENTS=${DOCUMENTS:-20000}                  # worked problems of a teacher
 export FORM_TOKENS=${FORM_TOKENS:-1996800} TEACHER_TOKENS=${TEACHER_TOKENS:-1996800}
@@ -30,7 +30,7 @@ corpora() {  # problems of both skills, and of one skill each; the pair's file s
   for skills in "both add double" "add add" "double double"; do
     set -- "$1" $skills
     $PYTHON prepare.py --out "$data/$2" --seed "$1" --skills "${@:3}" --curated_documents "$DOCUMENTS" \
-      --noisy_tokens 1000 --form_tokens "$FORM_TOKENS"
+      --noisy_tokens 1000 --curated_repeats 1 --form_tokens "$FORM_TOKENS"
   done
   for skill in add double; do sed "s/^{/{\"teacher\": \"$skill\", /" "$data/$skill/curated.jsonl"; done > "$data/pair.new"
   cat "$data"/add/eval.jsonl "$data"/double/eval.jsonl > "$data/pair_eval.jsonl"
@@ -64,7 +64,7 @@ arm() {  # SEED SETTING ARM
   esac
   $PYTHON -m extras.distill --resume --student "$OUT/seed$1/student/ckpt.pt" --data "$DATA/seed$1/both" $problems $how \
     --out "$OUT/$2/seed$1/$3" --device "$DEVICE" --steps "$STEPS" --rollouts "$ROLLOUTS" --lr "$lr" --seed "$1" \
-    --eval_every 40 --eval_problems "$PROBLEMS"
+    --eval_every 50 --eval_problems "$PROBLEMS"
 }
 evaluate() {  # SEED TEACHER: of the teachers
   about="--device $DEVICE --shots 0 --n $PROBLEMS --ckpt $OUT/seed$1/teacher_$2/ckpt.pt"
