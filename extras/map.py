@@ -9,9 +9,9 @@ have the same at hand:
     the reference alone       CLM, random tokens, whole documents, distillation, the reference model itself
     the curated text too      these, the mixture, and all of them after the same fine-tuning, as SLM is
 
-Best is the control of the best mean over the seeds that are reported, by each measure. Whatever luck there is
-in that choice is the control's: "wins" is cautious, and "loses" is by chance more often than 5% says. Writes
-OUT/map.png, OUT/table.md and OUT/results.json.
+Best is the control against which SLM's mean lead, paired by seed, is smallest, by each measure. Whatever luck
+there is in that choice is the control's: "wins" is cautious, and "loses" is by chance more often than 5%
+says. A control must have half of SLM's seeds at least. Writes OUT/map.png, OUT/table.md and OUT/results.json.
 """
 import os
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ HANDS = {  # what is at hand: (SLM's run, the controls' runs)
     "the reference alone": ("slm", ALONE),
     "the curated text too": ("slm_tuned", (*ALONE, "clm_mixed", "clm_curated", *TUNED)),
 }
-SHOWN = ("accuracy_0", "masked", "masked_result")
+SHOWN = ("accuracy_0", "masked", "masked_solution", "masked_result")
 VERDICTS = {"agrees": "wins", "disagrees": "loses", "cannot tell": "cannot tell", "not measured": "one seed"}
 COLOURS = {"wins": "tab:blue", "cannot tell": "tab:gray", "loses": "tab:red", "one seed": "black"}
 
@@ -47,21 +47,24 @@ class Config:
 
 def compare(results, hand, measure):
     """SLM less the best control, paired by seed: {"control", "difference", "verdict"}; None where SLM or all
-    controls are missing. Only a control that has all of SLM's seeds is one."""
+    controls are missing."""
     slm, names = HANDS[hand]
-    arms = results["arms"]
 
     def values(name):
-        return {seed: r["final"][measure] for seed, r in arms.get(name, {"seeds": {}})["seeds"].items()
-                if r["final"].get(measure) is not None}
-    ours, controls = values(slm), {name: values(name) for name in names}
-    controls = {name: theirs for name, theirs in controls.items() if ours and ours.keys() <= theirs.keys()}
-    if not controls:
+        found = {seed: r["final"].get(measure)
+                 for seed, r in results["arms"].get(name, {"seeds": {}})["seeds"].items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+    ours, better, differences = values(slm), MEASURES[measure].better, {}
+    for name in names:
+        theirs = values(name)
+        common = ours.keys() & theirs.keys()
+        if common and len(common) >= len(ours) / 2:
+            differences[name] = paired_interval([(ours[seed], theirs[seed]) for seed in sorted(common)])
+    if not differences:
         return None
-    better = MEASURES[measure].better
-    best = max(controls, key=lambda name: better * sum(controls[name][seed] for seed in ours))
-    difference = paired_interval([(ours[seed], controls[best][seed]) for seed in ours])
-    return {"control": best, "difference": difference, "verdict": VERDICTS[verdict(difference, better)]}
+    best = min(differences, key=lambda name: better * differences[name]["mean"])
+    return {"control": best, "difference": differences[best],
+            "verdict": VERDICTS[verdict(differences[best], better)]}
 
 
 def collect(cells, names):

@@ -34,6 +34,10 @@ def test_slm_is_compared_with_the_best_of_those_who_have_the_same(tmp_path):
     assert slm_map.compare(results, "the curated text too", "masked_result")["verdict"] == "cannot tell"
     results["arms"]["clm_mixed"] = {"seeds": {"seed0": {"final": {"masked_result": 0.0}}}}  # of one seed: no control
     assert slm_map.compare(results, "the curated text too", "masked_result")["control"] == "clm_tuned"
+    half = {seed: r for seed, r in results["arms"]["clm_tuned"]["seeds"].items() if seed != "seed1"}
+    results["arms"]["clm_tuned"]["seeds"] = half  # two of three seeds are enough, and paired with those of SLM
+    assert slm_map.compare(results, "the curated text too", "accuracy_0")["difference"] == pytest.approx(
+        slm_map.paired_interval([(0.9, 0.9), (0.9, 0.7)]))
     results["arms"]["slm_tuned"]["seeds"] = {}
     assert slm_map.compare(results, "the curated text too", "masked") is None
     write_json(tmp_path / "results.json", results)
