@@ -243,9 +243,10 @@ class RunFolder:
         if not self.cfg.resume:
             raise BadInput(f"{folder} already holds a run: add --resume to continue it, or choose another "
                            f"--out")
-        if any(held.get(k) != v for k, v in made_from.items()):
-            raise BadInput(f"{folder} holds a run on another corpus or with other scores: choose another "
-                           f"--out, or delete the folder")
+        other = [k.removesuffix("_sha256") for k, v in made_from.items() if held.get(k) != v]
+        if other:
+            raise BadInput(f"{folder} holds a run on another corpus, or made from other files "
+                           f"({', '.join(other)}): choose another --out, or delete the folder")
         defaults = asdict(type(self.cfg)())  # for an option that is newer than the run
         old = defaults | held["config"]
         changed = [f"{k}: {old[k]!r} -> {v!r}" for k, v in asdict(self.cfg).items()

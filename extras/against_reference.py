@@ -46,13 +46,18 @@ class Config:
             yield f"--ckpt takes a checkpoint of each arm for each of the {len(self.ref)} seeds"
 
 
-def result_losses(path, data, ranks):
+def result_losses(path, data, contexts, ranks):
     """The losses (n,) of the test text's results under a checkpoint, and which are its likeliest tokens (n,).
-    Raises BadInput where the corpus does not label results."""
+    The model's context is added to the set `contexts`: there may be one only, or the rows are not the same.
+    Raises BadInput."""
     test = Tokens(data, "test", 1)
     if "result" not in (test.label_names or []):
         raise BadInput(f"{data}/test has no tokens labelled `result`: give a built-in corpus")
     model, _ = load_model(path, test.tokenizer_sha256, data, ranks.device)
+    contexts.add(model.config.block_size)
+    if len(contexts) > 1:
+        raise BadInput(f"{path} has another context than the models before it, {sorted(contexts)} tokens, so "
+                       f"that the rows of the test text are not the same: give models of one block_size")
     test = Tokens(data, "test", model.config.block_size)
     logits, targets = logits_of(model, test, test.n_rows, ranks)                         # (n, V), (n,)
     labels = test.row_labels(np.arange(test.n_rows)).flatten()                           # (n,)
@@ -69,10 +74,12 @@ def collect(cfg, ranks):
         arms.setdefault(os.path.basename(os.path.dirname(path)), []).append(path)
     if any(len(paths) != len(cfg.ref) for paths in arms.values()):
         raise BadInput(f"--ckpt has not {len(cfg.ref)} checkpoints of each of {', '.join(arms)}")
-    reference = np.concatenate([result_losses(path, data, ranks)[0] for path, data in zip(cfg.ref, cfg.data)])
+    contexts = set()
+    reference = np.concatenate([result_losses(path, data, contexts, ranks)[0]
+                                for path, data in zip(cfg.ref, cfg.data)])
     of_arm = {}
     for arm, paths in arms.items():
-        parts = [result_losses(path, data, ranks) for path, data in zip(paths, cfg.data)]
+        parts = [result_losses(path, data, contexts, ranks) for path, data in zip(paths, cfg.data)]
         of_arm[arm] = [np.concatenate(part) for part in zip(*parts)]
     bands = []
     for low, high in zip((0.0, *BANDS), (*BANDS, np.inf)):

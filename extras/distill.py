@@ -3,7 +3,7 @@ On-policy distillation: the student answers, a teacher judges each token of its 
 follows the teacher where that counts (FiRe-OPD, arXiv 2606.02684: filter the answers, reweight the tokens).
 
     python -m extras.distill --student out/student/ckpt.pt --teacher out/teacher/best.pt --out out/fire
-    python -m extras.distill --student out/student/ckpt.pt --teacher add=out/add/best.pt dbl=out/dbl/best.pt \
+    python -m extras.distill --student out/student/ckpt.pt --teacher add=out/add/best.pt dbl=out/dbl/best.pt\\
         --problems both.jsonl --out out/two                      # each row of the file names its `teacher`
     python -m extras.distill --student out/student/ckpt.pt --reward answer --samples 4 --out out/reward
 
@@ -15,17 +15,18 @@ follows the teacher where that counts (FiRe-OPD, arXiv 2606.02684: filter the an
     exact_kl           the reverse KL divergence over the whole vocabulary, not only at the drawn token
     fire_exact         the same, filtered and reweighted
     sft                the teacher answers, and the student learns its answers: not on-policy
-    entropy_half       only the tokens where the student's entropy is above the median of the step
+    entropy_half       only the tokens where the student's entropy is at or above the median of the step
     first_k            only the first --first_k tokens of an answer
     random_drop        control of the filter: as many answers dropped, any
-    permuted_weights   control of the weights: the same ones, each on another token
+    permuted_weights   control of the weights: the same ones, dealt out anew at random
 
 Other rewards than a teacher's judgement of each token: `answer`, 1 for a right final answer, and
 `reference`, the mean log-probability that --teacher gives to the answer. Of either the mean over the
 problem's own answers is taken off, so --samples must be 2 or more.
 
-Shapes: R answers of a step, T tokens of problem and answer (all padded to the longest that may come), V
-vocabulary. `mask` (R, T) is true at targets that the student wrote, the end-of-text token among them.
+Shapes: R answers of a step over all processes, r of this process or of one micro-batch, T targets of problem
+and answer (all padded to the longest that may come), n of them that count, V vocabulary. `mask` (R, T) is
+true at targets that were generated, the end-of-text token among them, and not at the problem's.
 """
 import os
 import time
@@ -42,6 +43,7 @@ from data import Tokens
 from engine.cli import BadInput, Progress, StopSignal, run
 from engine.files import file_hash
 from engine.ranks import Ranks, load_optimizer
+from extras.gpt2 import weights_file
 from extras.rollouts import (Problems, accuracy, at_targets, draw, is_right, log_probs_of, roll_out, seed_of,
                              teachers_log_probs)
 
@@ -67,7 +69,7 @@ class Config:
     max_new_tokens: int = 40        # longest answer
     drop: float = 0.2               # filter: the share of the answers to drop
     alpha: float = 1.0              # weights: how much more a token counts where the teacher is sure
-    beta: float = 1.0               # weights: how much more where the student is not
+    beta: float = 1.0               # weights (not AdamW's): how much more where the student is not
     first_k: int = 10               # of --loss first_k
     # optimisation
     steps: int = 200                # length of the run
@@ -88,7 +90,7 @@ class Config:
 
     @property
     def batch_tokens(self):
-        """The most tokens that a step generates."""
+        """The most tokens that a step generates: RunFolder asks for it. Checkpoints have the true number."""
         return self.rollouts * self.max_new_tokens
 
     def validate(self):
@@ -132,6 +134,11 @@ class Config:
 
 # ----------------------------------------------------------------------------------------------- the method
 
+def mean_over(values, mask):
+    """The mean of each answer's values over its tokens, (R, T) -> (R,)."""
+    return (values * mask).sum(dim=1) / mask.sum(dim=1)
+
+
 def keep_likely(teacher_logp, mask, drop):
     """Filter: which answers count, (R,) bool: those whose mean log-probability by the teacher is at or above
     the quantile `drop` of all answers of the step.
@@ -141,11 +148,6 @@ def keep_likely(teacher_logp, mask, drop):
     """
     mean_logp = mean_over(teacher_logp, mask)                                            # (R,)
     return mean_logp >= torch.quantile(mean_logp, drop)
-
-
-def mean_over(values, mask):
-    """The mean of each answer's values over its tokens, (R, T) -> (R,)."""
-    return (values * mask).sum(dim=1) / mask.sum(dim=1)
 
 
 def token_weights(teacher_entropy, student_entropy, mask, alpha=1.0, beta=1.0):
@@ -212,15 +214,16 @@ def entropy(log_probs):
 
 @torch.no_grad()
 def judge(student, teachers, teacher_of, ids, mask):
-    """What a step wants to know of the tokens of answers: log p_S, log p_T, H_S, H_T and the reverse
-    KL divergence, (r, 5, T), 0 outside the mask; and 0 for what is a teacher's where there is none."""
+    """What a step wants to know of the tokens of answers: log p_S, log p_T, H_S, H_T and the reverse KL
+    divergence, stacked, (r, 5, T). 0 outside the mask, and for what is a teacher's where there is none."""
     by_student = log_probs_of(student, ids, mask, student)                               # (n, V)
     judged = ids.new_zeros(5, *mask.shape, dtype=torch.float32)                          # (5, r, T)
-    judged[0, mask], judged[2, mask] = at_targets(by_student, ids, mask), entropy(by_student)
+    logp_S, logp_T, H_S, H_T, kl = judged                                                # views, (r, T) each
+    logp_S[mask], H_S[mask] = at_targets(by_student, ids, mask), entropy(by_student)
     if teachers:
         by_teacher = teachers_log_probs(teachers, teacher_of, ids, mask)                 # (n, V)
-        judged[1, mask], judged[3, mask] = at_targets(by_teacher, ids, mask), entropy(by_teacher)
-        judged[4, mask] = reverse_kl(by_student, by_teacher)
+        logp_T[mask], H_T[mask] = at_targets(by_teacher, ids, mask), entropy(by_teacher)
+        kl[mask] = reverse_kl(by_student, by_teacher)
     return judged.transpose(0, 1)
 
 
@@ -270,7 +273,10 @@ def main(cfg):
         must_fit(teacher, path, problems.longest, cfg)
     val, test = (Tokens(cfg.data, name, student.config.block_size) for name in ("val", "test"))
 
-    made_from = {"tokenizer_sha256": sha256, "teachers_sha256": [file_hash(path) for path in paths]}
+    cfg.micro_rows = cfg.micro_rows or cfg.rollouts // ranks.world           # answers run together
+    made_from = {"tokenizer_sha256": sha256, "student_sha256": file_hash(weights_file(cfg.student)),
+                 "teachers_sha256": [file_hash(weights_file(path)) for path in paths],
+                 "problems_sha256": [problems.sha256, tests.sha256]}
     folder = RunFolder(cfg, made_from, ranks)
     if folder.finished:
         return
@@ -281,10 +287,9 @@ def main(cfg):
         step, seconds, generated = (checkpoint[name] for name in ("step", "seconds", "tokens"))
     model = DistributedDataParallel(student) if ranks.world > 1 else student
     T = problems.longest + cfg.max_new_tokens - 1                            # targets of an answer at most
-    R = cfg.rollouts // ranks.world                                          # answers of this process
-    micro_rows = cfg.micro_rows or R                                         # answers run together
-    parts = [slice(at, at + micro_rows) for at in range(0, R, micro_rows)]   # of this process's answers
-    mine = slice(ranks.rank * R, (ranks.rank + 1) * R)                       # of all answers
+    r = cfg.rollouts // ranks.world                                          # answers of this process
+    mine = slice(ranks.rank * r, (ranks.rank + 1) * r)                       # which of all answers they are
+    parts = [slice(at, at + cfg.micro_rows) for at in range(0, r, cfg.micro_rows)]  # micro-batches of them
 
     folder.open_log(step)
     progress, stop, record = Progress(os.path.basename(cfg.out), cfg.steps, "steps", step), StopSignal(), None
@@ -298,6 +303,7 @@ def main(cfg):
             raise KeyboardInterrupt
         if last or step % cfg.eval_every == 0:
             val_loss, _ = held_out_loss(student, val, ranks, cfg.eval_rows)
+            folder.must_be_finite(val_loss, "val loss", step)
             test_loss, solution_loss = held_out_loss(student, test, ranks, cfg.eval_rows)
             record = {"kind": "eval", "step": step, "tokens": generated, "seconds": round(seconds, 2),
                       "val_loss": val_loss, "test_loss": test_loss, "solution_loss": solution_loss,
@@ -309,75 +315,82 @@ def main(cfg):
 
         # 1. The student answers, or with --loss sft the teachers do; both judge the answers.
         start = time.time()
-        drawn = draw(len(problems.prompts), cfg, step)[mine]                 # (R,) problem numbers
-        teacher_of = problems.teacher_of[drawn]                              # (R,)
-        authors, author_of = [student], np.zeros(R, dtype=int)
+        drawn = draw(len(problems.prompts), cfg, step)[mine]                 # (r,) problem numbers
+        teacher_of = problems.teacher_of[drawn]                              # (r,)
+        authors, author_of = [student], np.zeros(r, dtype=int)
         if cfg.loss == "sft":
             authors, author_of = teachers, teacher_of
         answers, judged = [], []
         for number, part in enumerate(parts):
             prompts = [problems.prompts[i] for i in drawn[part]]
-            seed = seed_of(cfg.seed, step, ranks.rank * len(parts) + number)
+            seed = seed_of(cfg.seed, step, 1 + ranks.rank * len(parts) + number)
             with ranks.autocast():
                 answers.append(roll_out(authors, author_of[part], prompts, cfg, T, eot, seed))
                 judged.append(judge(student, teachers, teacher_of[part], *answers[-1]))
-        ids, mask = map(torch.cat, zip(*answers))                            # (R, T + 1), (R, T)
-        right = [is_right(enc, row[m], problems.answers[i]) for row, m, i in zip(ids[:, 1:], mask, drawn)]
+        ids, mask = map(torch.cat, zip(*answers))                            # (r, T + 1), (r, T)
+        right = [is_right(enc, row[m].tolist(), problems.answers[i])
+                 for row, m, i in zip(ids[:, 1:], mask, drawn)]
 
         # 2. Over the answers of all processes: filter, reweight, and what each token is worth.
-        right = ranks.gather(torch.tensor(right, dtype=torch.float32, device=ranks.device))   # (all answers,)
-        all_mask = ranks.gather(mask.float()).bool()                         # (all answers, T)
-        logp_S, logp_T, H_S, H_T, kl = ranks.gather(torch.cat(judged)).unbind(dim=1)   # (all answers, T) each
-        random = torch.Generator().manual_seed(seed_of(cfg.seed, step))
-        counts, weights = what_counts(cfg.loss, logp_T, H_T, H_S, all_mask, cfg, random)
+        right = ranks.gather(torch.tensor(right, dtype=torch.float32, device=ranks.device))   # (R,)
+        all_mask = ranks.gather(mask.float()).bool()                                          # (R, T)
+        logp_S, logp_T, H_S, H_T, kl = ranks.gather(torch.cat(judged)).unbind(dim=1)          # (R, T) each
+        control = torch.Generator().manual_seed(seed_of(cfg.seed, step, 0, 1))
+        kept, weights = what_counts(cfg.loss, logp_T, H_T, H_S, all_mask, cfg, control)       # (R, T) each
         if cfg.loss == "sft":
-            advantage = weights
+            advantage = weights  # maximum likelihood is a policy gradient with A = 1
         elif cfg.reward == "teacher":
-            advantage = -weights * (logp_S - logp_T)
+            advantage = -weights * (logp_S - logp_T)                                          # (R, T)
         else:
-            reward = right if cfg.reward == "answer" else mean_over(logp_T, all_mask)
-            advantage = weights * against_own_mean(reward, cfg.samples).unsqueeze(1)
+            reward = right if cfg.reward == "answer" else mean_over(logp_T, all_mask)         # (R,)
+            advantage = weights * against_own_mean(reward, cfg.samples).unsqueeze(1)          # (R, T)
 
-        # 3. Backward pass of each micro-batch, then the optimizer.
-        loss, n_counting = torch.zeros((), device=ranks.device), counts.sum()
+        # 3. Backward pass of each micro-batch, then the optimizer. Of a policy gradient only the gradient
+        # means something: to see progress, watch reverse_kl in the log, and not the loss.
+        loss, n_kept = torch.zeros((), device=ranks.device), kept.sum()
         for part in parts:
-            rows = slice(mine.start + part.start, mine.start + part.stop)    # of this part among all answers
-            tokens = ids[part], counts[rows]                                 # (micro_rows, T + 1), (.., T)
+            rows = slice(mine.start + part.start, mine.start + part.stop)    # the same answers among all
+            chosen = ids[part], kept[rows]                                   # (r, T + 1), (r, T)
             with ranks.sync_gradients(model, now=part is parts[-1]):
                 with ranks.autocast():
-                    log_probs = log_probs_of(model, *tokens, student)        # (n, V), with gradient
+                    log_probs = log_probs_of(model, *chosen, student)        # (n, V), with gradient
                     if cfg.loss in EXACT:
-                        with torch.no_grad():
-                            by_teacher = teachers_log_probs(teachers, teacher_of[part], *tokens)
-                        loss_sum = (weights[rows][counts[rows]] * reverse_kl(log_probs, by_teacher)).sum()
+                        with torch.no_grad():  # once more, rather than keep (n, V) of every micro-batch
+                            by_teacher = teachers_log_probs(teachers, teacher_of[part], *chosen)
+                        loss_sum = (weights[rows][kept[rows]] * reverse_kl(log_probs, by_teacher)).sum()
                     else:
-                        loss_sum = policy_loss(at_targets(log_probs, *tokens), advantage[rows][counts[rows]])
-                (loss_sum / n_counting * ranks.world).backward()  # the processes average gradients
-            loss += (loss_sum / n_counting).detach()
+                        loss_sum = policy_loss(at_targets(log_probs, *chosen), advantage[rows][kept[rows]])
+                (loss_sum / n_kept * ranks.world).backward()  # the processes average gradients
+            loss += (loss_sum / n_kept).detach()
         grad_norm = torch.nn.utils.clip_grad_norm_(student.parameters(), cfg.grad_clip or float("inf"))
+        loss = ranks.sum(loss)
+        folder.must_be_finite(loss, "loss", step)
+        folder.must_be_finite(grad_norm.item(), "gradient norm", step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, cfg)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds += time.time() - start
 
-        loss = ranks.sum(loss)
-        folder.must_be_finite(loss, "loss", step)
         generated += int(all_mask.sum())
-        ended = ((ids[:, 1:] == eot) & mask).any(dim=1).float()              # (R,)
-        folder.log({"kind": "train", "step": step, "tokens": generated, "lr": learning_rate(step, cfg),
-                    "loss": loss, "grad_norm": grad_norm.item(),
-                    "kept": counts.any(dim=1).float().mean().item(),         # share of the answers
-                    "counting": (n_counting / all_mask.sum()).item(),        # share of their tokens
-                    "ended": ranks.gather(ended).mean().item(),              # by end-of-text
-                    "right": right.mean().item(), "length": all_mask.sum(dim=1).float().mean().item(),
-                    "reverse_kl": kl[all_mask].mean().item(), "student_entropy": H_S[all_mask].mean().item(),
-                    "teacher_entropy": H_T[all_mask].mean().item()})
+        ended = ((ids[:, 1:] == eot) & mask).any(dim=1).float()              # (r,)
+        line = {"kind": "train", "step": step, "tokens": generated, "lr": learning_rate(step, cfg),
+                "loss": loss, "grad_norm": grad_norm.item(),
+                "kept": kept.any(dim=1).float().mean().item(),               # share of the answers
+                "counting": (n_kept / all_mask.sum()).item(),                # share of their tokens
+                "ended": ranks.gather(ended).mean().item(),                  # by end-of-text
+                "right": right.mean().item(), "length": all_mask.sum(dim=1).float().mean().item(),
+                "student_entropy": H_S[all_mask].mean().item()}
+        if cfg.reward == "reference":
+            line["reward"] = reward.mean().item()  # that of `answer` is right
+        if teachers:
+            line |= {"reverse_kl": kl[all_mask].mean().item(), "teacher_entropy": H_T[all_mask].mean().item()}
+        folder.log(line)
         step += 1
         progress.show(step, f"accuracy {record['accuracy']:.1%}" if record else "")
 
     progress.close()
-    folder.finish(student, record, val_loss, step, seconds)
+    folder.finish(student, record, record["val_loss"], step, seconds)
     if ranks.main:
         print(f"  {record['accuracy']:.1%} of the test problems right, {generated:,} tokens generated")
 

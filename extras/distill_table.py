@@ -53,16 +53,21 @@ def read(folder):
     records = read_jsonl(os.path.join(folder, "metrics.jsonl"))
     evals = [r for r in records if r["kind"] == "eval"]
     last = [r for r in records if r["kind"] == "train"][-LAST:]
-    final = {name: float(np.mean([r[name] for r in last])) for name in ("kept", "ended", "length", "reverse_kl")}
+    final = {name: float(np.mean([r[name] for r in last])) for name in ("kept", "ended", "length")}
+    if "reverse_kl" in last[0] and os.path.basename(folder) != "sft":  # there it is of the teacher's answers
+        final["reverse_kl"] = float(np.mean([r["reverse_kl"] for r in last]))
     final |= {name: evals[-1][name] for name in ("accuracy", "test_loss", "tokens", "seconds")}
     accuracies = [r["accuracy"] for r in evals]
+    final |= {"start": accuracies[0], "mean_accuracy": float(np.mean(accuracies[1:]))}
     # By steps: the tokens at an evaluation differ a little from seed to seed, and from loss to loss.
-    return {"steps": [r["step"] for r in evals], "tokens": [r["tokens"] for r in evals], "accuracies": accuracies,
-            "final": final | {"start": accuracies[0], "mean_accuracy": float(np.mean(accuracies[1:]))}}
+    return {"steps": [r["step"] for r in evals], "tokens": [r["tokens"] for r in evals],
+            "accuracies": accuracies, "final": final}
 
 
 def teacher_accuracy(folder):
-    found = read_jsonl(os.path.join(folder, "summary.jsonl"))
+    """Without shots, as the students are asked; None where it was not measured."""
+    found = [r for r in read_jsonl(os.path.join(folder, "summary.jsonl"))
+             if r["shots"] == 0 and r["task"] == "demo"]
     return found[-1]["accuracy"] if found else None
 
 
@@ -97,14 +102,15 @@ def table(results):
     for setting, found in results.items():
         arms, plain = found["arms"], found["arms"].get("opd", {})
         lines += [f"On-policy distillation {SETTINGS[setting]}; mean over seeds (95% interval):", ""]
-        start = interval([r["final"]["start"] for r in next(iter(arms.values())).values()])
+        of_seeds = {seed: r["final"]["start"] for of_seed in arms.values() for seed, r in of_seed.items()}
+        start = interval(list(of_seeds.values()))
         rows = [["the student before", str(start["n"]), cell(start, "accuracy")] + [""] * 6]
         for name, of_seed in found["teachers"].items():
             v = interval(list(of_seed.values()))
             rows.append([f"the teacher ({name})", str(v["n"]), cell(v, "accuracy")] + [""] * 6)
         for arm, of_seed in arms.items():
             def over_seeds(measure):
-                return interval([r["final"][measure] for r in of_seed.values()])
+                return interval([r["final"].get(measure) for r in of_seed.values()])
             less = paired_interval([(r["final"]["accuracy"], plain[seed]["final"]["accuracy"])
                                     for seed, r in of_seed.items() if seed in plain and arm != "opd"])
             rows.append([ARMS[arm][0], str(len(of_seed)), cell(over_seeds("accuracy"), "accuracy"),
@@ -131,7 +137,8 @@ def draw(results, path):
         for name, of_seed in found["teachers"].items():
             ax.axhline(100 * np.mean(list(of_seed.values())), color="black", linestyle=":", linewidth=1)
             ax.annotate(f"teacher ({name})", (0, 100 * np.mean(list(of_seed.values())) + 0.5), fontsize=8)
-        ax.set(title=SETTINGS[setting], xlabel="thousand tokens generated", ylabel="accuracy without shots (%)")
+        ax.set(title=SETTINGS[setting], xlabel="thousand tokens generated",
+               ylabel="accuracy without shots (%)")
         ax.legend(fontsize=8)
     save_figure(fig, path)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from engine.cli import BadInput
-from engine.files import json_rows
+from engine.files import file_hash, json_rows
 from engine.generation import generate
 from grading.grade import extract_answer, is_equal
 from grading.tasks import load_problems
@@ -23,6 +23,7 @@ class Problems:
         self.prompts = [enc.encode(p["question"], disallowed_special=()) for p in problems]
         self.answers = [p["answer"] for p in problems]
         self.longest = max(map(len, self.prompts))
+        self.sha256 = file_hash(path)
         self.teacher_of = np.zeros(len(problems), dtype=int)
         if len(names) > 1:
             wanted = [row.get("teacher") for _, row in json_rows(path)]
@@ -55,8 +56,13 @@ def roll_out(authors, author_of, prompts, cfg, T, eot, seed):
     mask = torch.zeros(len(prompts), T, dtype=torch.bool, device=device)
     for number in set(author_of.tolist()):
         rows = np.flatnonzero(author_of == number)
-        answers = generate(authors[number], [prompts[i] for i in rows], cfg.max_new_tokens,
-                           lambda new: new[-1] == eot, 1.0, generator)
+        try:
+            answers = generate(authors[number], [prompts[i] for i in rows], cfg.max_new_tokens,
+                               lambda new: new[-1] == eot, 1.0, generator)
+        except RuntimeError as e:
+            if "probability tensor" not in str(e):
+                raise
+            raise BadInput("a model's probabilities are no numbers any more: lower --lr, and start again")
         for i, answer in zip(rows, answers):
             start, end = len(prompts[i]), len(prompts[i]) + len(answer)
             ids[i, :end] = torch.tensor(prompts[i] + answer, device=device)
@@ -66,7 +72,7 @@ def roll_out(authors, author_of, prompts, cfg, T, eot, seed):
 
 def log_probs_of(model, ids, mask, gpt):
     """Log-probabilities over the vocabulary at the n tokens of the mask, (r, T + 1) ids -> (n, V). model: the
-    GPT `gpt`, or its parallel form."""
+    GPT `gpt`, or its parallel form, which knows the forward pass and not the output layer."""
     hidden = model(ids[:, :-1])[mask]                                       # (n, C): logits of these alone
     return gpt.logits(hidden).float().log_softmax(dim=-1)
 
@@ -88,8 +94,8 @@ def at_targets(log_probs, ids, mask):
 
 
 def is_right(enc, tokens, answer):
-    """Whether the text of these tokens, a list or a tensor, ends with the right answer."""
-    text = enc.decode([int(t) for t in tokens if t != enc.eot_token])
+    """Whether the text of these tokens ends with the right answer."""
+    text = enc.decode([t for t in tokens if t != enc.eot_token])
     return is_equal(extract_answer(text, "demo"), answer)
 
 

@@ -5,36 +5,44 @@
 #   bash runs/distill.sh                                  # five seeds: within an hour on two cores
 #   SEEDS=5 LOSSES="fire opd" OUT=out/try bash runs/distill.sh
 #
+# (No spaces in OUT, DATA and PYTHON. With other options, name another OUT, and for other corpora another DATA.)
+#
 # The teachers have three layers, the student two. All begin with a model that has learned the form of a worked problem,
 # and no arithmetic; the student then reads half as many worked problems as the teachers, at a lower learning rate, and
-# gets less than half of the answers right. From there on it sees problems, and no solutions. Restartable; ends with
+# gets less than half of the answers right. From there on it sees the problems alone. Restartable; ends with
 # OUT/results.json, OUT/table.md and OUT/accuracy.png.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2 3 4} OUT=${OUT:-out/distill} DATA=${DATA:-data/distill} PYTHON=${PYTHON:-python}
 export LOSSES=${LOSSES:-opd fire filter reweight exact_kl fire_exact sft random_drop permuted_weights entropy_half first_k}
 export REWARDS=${REWARDS-answer reference}            # the other rewards, for the strong teacher (empty: none)
-export PAIR=${PAIR-fire exact_kl sft}                 # the losses for the two teachers (empty: none)
+export PAIR=${PAIR-opd fire exact_kl sft}               # the losses for the two teachers (empty: none)
 export STEPS=${STEPS:-300} ROLLOUTS=${ROLLOUTS:-100}  # of each run; answers in a step
 export LR=${LR:-5e-4} EXACT_LR=${EXACT_LR:-1e-3}      # of what learns from the drawn tokens; of the exact losses and sft
 export DOCUMENTS=${DOCUMENTS:-20000}                  # worked problems of a teacher
 export FORM_TOKENS=${FORM_TOKENS:-1996800} TEACHER_TOKENS=${TEACHER_TOKENS:-1996800}
 export STUDENT_TOKENS=${STUDENT_TOKENS:-998400}
-export PROBLEMS=${PROBLEMS:-0}                        # evaluate on the first so many problems; 0: all 500
+export PROBLEMS=${PROBLEMS:-0}                        # evaluate on the first so many problems; 0: all
 export JOBS=${JOBS:-2}                                # cores: so many processes at a time
 export DEVICE=${DEVICE:-cpu} OMP_NUM_THREADS=1
 
 corpora() {  # problems of both skills, and of one skill each; the pair's file says whose each problem is
-  data="$DATA/seed$1"
-  if [ -f "$data/pair.jsonl" ]; then return; fi
+  data="$DATA/seed$1" made="$DOCUMENTS $FORM_TOKENS"
+  if [ -f "$data/options.txt" ]; then
+    if [ "$(cat "$data/options.txt")" = "$made" ]; then return; fi
+    echo "distill.sh: $data was made with other DOCUMENTS or FORM_TOKENS: name another DATA" >&2
+    return 2
+  fi
   for skills in "both add double" "add add" "double double"; do
     set -- "$1" $skills
     $PYTHON prepare.py --out "$data/$2" --seed "$1" --skills "${@:3}" --curated_documents "$DOCUMENTS" \
       --noisy_tokens 1000 --curated_repeats 1 --form_tokens "$FORM_TOKENS"
   done
-  for skill in add double; do sed "s/^{/{\"teacher\": \"$skill\", /" "$data/$skill/curated.jsonl"; done > "$data/pair.new"
-  cat "$data"/add/eval.jsonl "$data"/double/eval.jsonl > "$data/pair_eval.jsonl"
-  mv "$data/pair.new" "$data/pair.jsonl"
+  for skill in add double; do sed "s/^{/{\"teacher\": \"$skill\", /" "$data/$skill/curated.jsonl"; done > "$data/pair.jsonl"
+  # Evaluated on both skills in turn, without what the student may have read before.
+  paste -d '\n' "$data/add/eval.jsonl" "$data/double/eval.jsonl" | grep -vxFf "$data/both/curated.jsonl" \
+    > "$data/pair_eval.jsonl"
+  echo "$made" > "$data/options.txt"
 }
 form() {  # what teachers (3 layers) and students (2) begin with
   $PYTHON train_ref.py --resume --data "$DATA/seed$1/both" --train form --out "$OUT/seed$1/form$2" --device "$DEVICE" \

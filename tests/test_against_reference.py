@@ -65,3 +65,11 @@ def test_seeds_and_arms_have_to_fit(demo, runs):
     cfg = against_reference.Config(ref=[ref, ref], data=[demo, demo], ckpt=[ckpt, ref], device="cpu")
     with pytest.raises(BadInput, match="has not 2 checkpoints of each of slm, ref"):
         against_reference.main(cfg)
+
+
+def test_contexts_of_other_lengths_are_refused(demo, runs, tmp_path):
+    train(train_ref, tmp_path / "long", demo, block_size=64)
+    cfg = against_reference.Config(ref=[str(runs / "ref" / "ckpt.pt")], ckpt=[str(tmp_path / "long" / "ckpt.pt")],
+                                   data=[demo], device="cpu")
+    with pytest.raises(BadInput, match="another context"):
+        against_reference.main(cfg)

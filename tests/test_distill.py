@@ -81,8 +81,6 @@ def test_the_filter_drops_a_fifth_of_the_step():
     assert kept.float().mean() == pytest.approx(0.8)
     assert set(np.flatnonzero(kept.numpy())) == set(np.argsort(means)[20:])
     assert distill.keep_likely(logp, mask, 0.0).all()
-    # The quantile of one answer at a time, as the published code has it, would keep all.
-    assert all(distill.keep_likely(logp[i:i + 1], mask[i:i + 1], 0.2) for i in range(100))
 
 
 def test_the_weights_equal_brute_force_and_have_mean_1():
@@ -100,13 +98,11 @@ def test_the_weights_equal_brute_force_and_have_mean_1():
 @pytest.mark.parametrize("loss", distill.LOSSES)
 def test_what_counts(loss):
     logp, H_T, H_S, mask = random_step()
-    cfg = distill.Config(first_k=3)
+    cfg = distill.Config(first_k=3, alpha=0.5, beta=2.0)
     count, weights = distill.what_counts(loss, logp, H_T, H_S, mask, cfg, torch.Generator().manual_seed(1))
     assert not (count & ~mask).any() and not weights[~count].any()
-    answers = count.any(dim=1).float().mean()
-    assert answers == pytest.approx(0.8 if loss in ("fire", "fire_exact", "filter", "random_drop",
-                                                      "permuted_weights") else
-                                    answers)
+    if loss in ("fire", "fire_exact", "filter", "random_drop", "permuted_weights"):
+        assert count.any(dim=1).float().mean() == pytest.approx(0.8)
     expected = {"opd": mask, "reweight": mask, "exact_kl": mask, "sft": mask,
                 "filter": mask & distill.keep_likely(logp, mask, 0.2)[:, None],
                 "first_k": mask & (torch.arange(9) < 3), "entropy_half": mask & (H_S >= H_S[mask].median())}
@@ -115,7 +111,7 @@ def test_what_counts(loss):
         assert not torch.equal(count, expected["filter"]) and torch.equal(count, mask & count.any(dim=1)[:, None])
     else:
         assert torch.equal(count, expected[loss])
-    of_method = distill.token_weights(H_T, H_S, count)
+    of_method = distill.token_weights(H_T, H_S, count, 0.5, 2.0)
     if loss in ("fire", "fire_exact", "reweight"):
         assert torch.equal(weights, of_method)
     elif loss == "permuted_weights":
@@ -210,7 +206,7 @@ def test_every_loss_runs_and_says_what_it_kept(demo, runs, tmp_path, loss):
     for r in trace:
         dropping = loss in ("fire", "fire_exact", "filter", "random_drop", "permuted_weights")
         assert r["kept"] == pytest.approx(0.8) if dropping else loss == "entropy_half" or r["kept"] == 1
-        assert 0 <= r["ended"] <= 1 and r["reverse_kl"] > 0 and r["student_entropy"] > 0
+        assert r["reverse_kl"] > 0 and r["student_entropy"] > 0
     assert not same_weights(tmp_path / "a", runs / "student")
     assert [r["step"] for r in records(tmp_path / "a", "eval")] == [0, 2, 4]
 
@@ -223,12 +219,45 @@ def test_distillation_brings_the_student_nearer_to_the_teacher(demo, runs, tmp_p
 
 
 @pytest.mark.parametrize("reward", ["answer", "reference"])
-def test_other_rewards(demo, runs, tmp_path, reward, monkeypatch):
-    monkeypatch.setattr(distill, "is_right", lambda enc, tokens, answer: int(sum(tokens)) % 2 == 0)
+def test_other_rewards_are_raised(demo, runs, tmp_path, reward, monkeypatch):
+    """A reward that a tiny model can earn, answers that begin with a low id; and the teacher's probability."""
+    monkeypatch.setattr(distill, "is_right", lambda enc, tokens, answer: tokens[0] < 200)
     teacher = [str(runs / "add" / "ckpt.pt")] if reward == "reference" else []
-    distilled(runs, demo, tmp_path / "a", loss="opd", reward=reward, samples=4, teacher=teacher)
-    assert all((r["reverse_kl"] > 0) == (reward == "reference") for r in records(tmp_path / "a"))
-    assert not same_weights(tmp_path / "a", runs / "student")
+    distilled(runs, demo, tmp_path / "a", loss="opd", reward=reward, samples=4, teacher=teacher, steps=60, lr=1e-2,
+              eval_every=60, rollouts=40)
+    trace = records(tmp_path / "a")
+    assert all(("reverse_kl" in r) == (reward == "reference") for r in trace)
+    earned = [r["right" if reward == "answer" else "reward"] for r in trace]
+    assert np.mean(earned[-10:]) > np.mean(earned[:10]) + 0.05
+
+
+@pytest.mark.parametrize("loss", ["sft", "exact_kl"])
+def test_who_answers_and_who_judges_in_the_loop(demo, runs, tmp_path, monkeypatch, loss):
+    """With two teachers and micro-batches: each answer's author and teacher are the problem's own."""
+    calls, judged = [], []
+    roll_out, teachers_log_probs = distill.roll_out, distill.teachers_log_probs
+
+    def recorded_roll_out(authors, author_of, prompts, *rest):
+        calls.append((len(authors), author_of.tolist(), prompts))
+        return roll_out(authors, author_of, prompts, *rest)
+
+    def recorded_judge(teachers, teacher_of, ids, mask):
+        judged.append((teacher_of.tolist(), ids))
+        return teachers_log_probs(teachers, teacher_of, ids, mask)
+    monkeypatch.setattr(distill, "roll_out", recorded_roll_out)
+    monkeypatch.setattr(distill, "teachers_log_probs", recorded_judge)
+    both = [f"{name}={runs / name / 'ckpt.pt'}" for name in ("add", "double")]
+    distilled(runs, demo, tmp_path / "a", loss=loss, teacher=both, problems=str(runs / "both.jsonl"), micro_rows=5)
+    problems = distill.Problems(str(runs / "both.jsonl"), load_tokenizer(demo), ("add", "double"))
+    own = {tuple(prompt): teacher for prompt, teacher in zip(problems.prompts, problems.teacher_of)}
+    assert len(calls) == 4 * 4
+    for n_authors, author_of, prompts in calls:
+        assert n_authors == (2 if loss == "sft" else 1)
+        assert author_of == ([own[tuple(p)] for p in prompts] if loss == "sft" else [0] * 5)
+    for teacher_of, ids in judged:
+        for number, row in zip(teacher_of, ids.tolist()):
+            assert number == next(own[p] for p in map(tuple, problems.prompts) if tuple(row[:len(p)]) == p)
+    assert len(judged) == (16 if loss == "sft" else 32)  # the exact loss asks once more, for the gradient
 
 
 def nearly_same_log(a, b):
@@ -246,19 +275,22 @@ def test_the_step_does_not_depend_on_its_micro_batches(demo, runs, tmp_path, mon
     assert same_weights(tmp_path / "0", tmp_path / "5", tolerance=1e-4)
 
 
-def test_two_processes_equal_one(demo, runs, tmp_path):
-    distilled(runs, demo, tmp_path / "one", micro_rows=10)
-    flags = options(runs, demo, tmp_path / "two", micro_rows=10)
+@pytest.mark.parametrize("how", [{"loss": "permuted_weights"},
+                                 {"loss": "opd", "reward": "reference", "samples": 4}], ids=str)
+def test_two_processes_equal_one(demo, runs, tmp_path, how):
+    distilled(runs, demo, tmp_path / "one", micro_rows=5, **how)
+    flags = options(runs, demo, tmp_path / "two", micro_rows=5, **how)
     flags = [f"--{k}={v[0] if isinstance(v, list) else v}" for k, v in flags.items()]
     command = [sys.executable, "-m", "extras.distill", *flags]
     for process in start_ranks(2, command):
         assert process.wait(timeout=100) == 0, process.stderr.read()
     nearly_same_log(tmp_path / "one", tmp_path / "two")
-    assert same_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
+    assert same_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-4)
 
 
 def test_resuming_is_exact(demo, runs, tmp_path, monkeypatch):
-    distilled(runs, demo, tmp_path / "whole", steps=5)
+    how = dict(steps=5, loss="random_drop")
+    distilled(runs, demo, tmp_path / "whole", **how)
     evaluate = distill.accuracy
     with monkeypatch.context() as m:
         def fail_at_the_second(*args):
@@ -267,14 +299,19 @@ def test_resuming_is_exact(demo, runs, tmp_path, monkeypatch):
             return evaluate(*args)
         m.setattr(distill, "accuracy", fail_at_the_second)
         with pytest.raises(KeyboardInterrupt):
-            distilled(runs, demo, tmp_path / "cut", steps=5)
+            distilled(runs, demo, tmp_path / "cut", **how)
     with pytest.raises(BadInput, match="--resume"):
-        distilled(runs, demo, tmp_path / "cut", steps=5)
-    distilled(runs, demo, tmp_path / "cut", steps=5, resume=True)
+        distilled(runs, demo, tmp_path / "cut", **how)
+    for changed, what in ((dict(student=str(runs / "add" / "ckpt.pt")), "student"),
+                          (dict(problems=str(runs / "both.jsonl")), "problems")):
+        with pytest.raises(BadInput, match=f"made from other files .{what}"):
+            distilled(runs, demo, tmp_path / "cut", resume=True, **how | changed)
+    distilled(runs, demo, tmp_path / "cut", resume=True, **how)
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
-    assert records(tmp_path / "whole") == records(tmp_path / "cut")
+    for kind in ("train", "eval"):
+        assert records(tmp_path / "whole", kind) == records(tmp_path / "cut", kind)
     with pytest.raises(BadInput, match="another configuration"):
-        distilled(runs, demo, tmp_path / "cut", steps=5, resume=True, loss="opd")
+        distilled(runs, demo, tmp_path / "cut", resume=True, **how | dict(loss="opd"))
 
 
 # --------------------------------------------------------------------------------------------------- bad input
@@ -310,10 +347,24 @@ def test_another_tokenizer_is_refused(demo, runs, tmp_path):
 
 
 def test_losses_that_are_not_finite_end_the_run_and_keep_what_was_saved(demo, runs, tmp_path, monkeypatch):
-    distilled(runs, demo, tmp_path / "a", steps=2)
-    monkeypatch.setattr(distill, "policy_loss", lambda logp, advantage: logp.sum() * float("nan"))
+    policy_loss = distill.policy_loss
+
+    def no_number_after_the_first_save(logp, advantage):
+        saved = (tmp_path / "a" / "ckpt.pt").exists()
+        return policy_loss(logp, advantage) * (float("nan") if saved else 1.0)
+    monkeypatch.setattr(distill, "policy_loss", no_number_after_the_first_save)
     with pytest.raises(BadInput, match="not finite"):
-        distilled(runs, demo, tmp_path / "b")
+        distilled(runs, demo, tmp_path / "a")
+    checkpoint = torch.load(tmp_path / "a" / "ckpt.pt", weights_only=True)
+    assert checkpoint["step"] == 2 and all(t.isfinite().all() for t in checkpoint["model"].values())
+
+
+def test_probabilities_that_are_no_numbers_are_one_line(demo, runs, tmp_path):
+    checkpoint = torch.load(runs / "add" / "ckpt.pt", weights_only=True)
+    checkpoint["model"]["ln_f.weight"][:] = float("nan")
+    torch.save(checkpoint, tmp_path / "nan.pt")
+    with pytest.raises(BadInput, match="no numbers any more|not finite"):
+        distilled(runs, demo, tmp_path / "a", student=str(tmp_path / "nan.pt"))
 
 
 # --------------------------------------------------------------------------------------------------- the script
@@ -338,3 +389,5 @@ def test_the_script_from_corpora_to_figure_and_again(tmp_path):
     assert (tmp_path / "out" / "accuracy.png").stat().st_size > 10_000
     again = subprocess.run(script, env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout.count("finished before") == 2 * (2 + 3 + 1 + 4)
+    other = subprocess.run(script, env=environment | {"DOCUMENTS": "100"}, capture_output=True, text=True)
+    assert other.returncode != 0 and "name another DATA" in other.stderr
