@@ -219,7 +219,7 @@ def test_distillation_trains_towards_its_reference_and_resumes(demo, scores, tmp
     assert losses[-1] < losses[0]
     assert not same_weights(tmp_path / "a", train(train_slm, tmp_path / "clm", demo, keep=1.0, train_tokens=256 * 8))
     other = train(train_slm, tmp_path / "other", demo, keep=1.0, train_tokens=256 * 4)
-    with pytest.raises(BadInput, match="with other scores"):
+    with pytest.raises(BadInput, match="made from other files"):
         train(train_slm, tmp_path / "a", demo, **how | {"distill": str(other / "ckpt.pt")}, resume=True)
 
 
