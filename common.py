@@ -15,7 +15,7 @@ from engine import fast_loss
 from engine.cli import BadInput
 from engine.files import read_json, read_jsonl, replacing, source_revision, write_json, write_jsonl
 from engine.ranks import full_state_dict
-from extras import gpt2
+from extras import pretrained
 from model import GPT, GPTConfig
 
 
@@ -35,6 +35,9 @@ class TrainConfig:
     block_size: int = 192           # row length T, in tokens
     dropout: float = 0.0            # dropout rate, also with init_from
     bias: bool = True               # biases in Linear and LayerNorm modules
+    arch: str = "gpt2"              # or llama: RMSNorm, rotary positions, SwiGLU, no biases
+    n_kv_head: int = 0              # heads of keys and values (0: n_head)
+    n_inner: int = 0                # channels inside the MLP (0: 4 * n_embd)
     # optimisation
     train_tokens: int = 3_993_600   # length of the run, in tokens seen
     batch_tokens: int = 1536        # tokens per step, over all processes and micro-batches
@@ -73,6 +76,11 @@ class TrainConfig:
                 return
         if self.n_embd % self.n_head:
             yield f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})"
+        if self.arch not in ("gpt2", "llama"):
+            yield f"arch must be gpt2 or llama, not {self.arch!r}"
+        if self.n_kv_head < 0 or self.n_inner < 0 or self.n_head % (self.n_kv_head or 1):
+            yield (f"n_kv_head ({self.n_kv_head}) must divide n_head ({self.n_head}), and neither it nor "
+                   f"n_inner ({self.n_inner}) may be negative")
         if not 0 <= self.dropout < 1:
             yield f"dropout must lie in [0, 1), not {self.dropout}"
         if not 0 < self.decay <= 1:
@@ -140,10 +148,11 @@ def save_checkpoint(path, checkpoint):
 
 
 def load_checkpoint(path):
-    """What `save_checkpoint` saved, tensors and plain values only; or GPT-2's weights (extras/gpt2.py).
+    """What `save_checkpoint` saved, tensors and plain values only; or weights in Hugging Face's format
+    (extras/pretrained.py).
     Raises BadInput."""
-    if gpt2.is_gpt2(path):
-        return gpt2.load(path)
+    if pretrained.is_pretrained(path):
+        return pretrained.load(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"model", "model_config", "tokenizer_sha256"} - checkpoint.keys()
@@ -190,8 +199,8 @@ def initial_model(cfg, train):
     resuming = cfg.resume and os.path.exists(last)
     path = last if resuming else cfg.init_from
     if not path:
-        sizes = cfg.block_size, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd
-        return GPT(GPTConfig(*sizes, dropout=cfg.dropout, bias=cfg.bias)), None
+        sizes = cfg.block_size, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias
+        return GPT(GPTConfig(*sizes, cfg.arch, cfg.n_kv_head, cfg.n_inner)), None
     checkpoint = load_checkpoint(path)
     state, config = checkpoint["model"], checkpoint["model_config"]
     if cfg.block_size > config["block_size"]:
@@ -199,7 +208,8 @@ def initial_model(cfg, train):
                        f"{path}")
     if cfg.crop:
         config["block_size"] = cfg.block_size
-        state["wpe.weight"] = state["wpe.weight"][:cfg.block_size].clone()  # (T, C)
+        if "wpe.weight" in state:  # rotary positions have no weights
+            state["wpe.weight"] = state["wpe.weight"][:cfg.block_size].clone()  # (T, C)
     model = model_of(checkpoint, path, train.tokenizer_sha256, cfg.data, dropout=cfg.dropout)
     return model, checkpoint if resuming else None
 

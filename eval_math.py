@@ -33,7 +33,7 @@ from engine.cli import BadInput, Progress, run
 from engine.files import file_hash
 from engine.generation import common_prefix, generate, new_caches
 from engine.ranks import Ranks
-from extras.gpt2 import weights_file
+from extras.pretrained import weights_file
 from grading.likelihood import add_likelihoods
 from grading.report import (AnswerFile, add_to_summary, grade_file, grade_row, results_folder, rows_file,
                             settings, summarize)

@@ -1,5 +1,5 @@
 """
-The GPT of this repository: GPT-2's architecture in plain PyTorch.
+The GPT of this repository, in plain PyTorch: GPT-2's architecture, or with arch="llama" that of Llama.
 
     hidden = model(idx)              # (B, T) token ids -> (B, T, C) hidden states
     logits = model.logits(hidden)    # (B, T, C) -> (B, T, V)
@@ -9,7 +9,7 @@ Hidden states and logits are two calls because logits are large, and training se
 tokens at once.
 
 Module names are those of GPT-2 (wte, wpe, h.0.attn.c_attn, ...). Shapes: B rows, T positions, C channels, V
-vocabulary, H heads, D = C / H channels of a head.
+vocabulary, H heads, G of them that have keys and values (all of GPT-2's), D = C / H channels of a head.
 """
 import math
 from dataclasses import dataclass
@@ -27,7 +27,17 @@ class GPTConfig:
     n_head: int = 12
     n_embd: int = 768
     dropout: float = 0.0
-    bias: bool = True        # biases in the Linear and LayerNorm modules, as in GPT-2
+    bias: bool = True        # biases in the Linear and LayerNorm modules, as in GPT-2; Llama has none
+    arch: str = "gpt2"       # or llama: RMSNorm, rotary positions, SwiGLU
+    n_kv_head: int = 0       # heads of keys and values, each for n_head / n_kv_head queries (0: n_head)
+    n_inner: int = 0         # channels inside the MLP (0: 4 * n_embd)
+    tied: bool = True        # the output layer is the token embedding
+    rope_base: float = 10000.0  # llama: of the rotary positions
+    norm_eps: float = 1e-5   # what the norms add to the variance
+
+    def __post_init__(self):
+        self.n_kv_head, self.n_inner = self.n_kv_head or self.n_head, self.n_inner or 4 * self.n_embd
+        self.bias = self.bias and self.arch == "gpt2"
 
 
 def token_loss(logits, targets):
@@ -41,23 +51,45 @@ def token_loss(logits, targets):
     return F.cross_entropy(flat_logits, flat_targets, reduction="none").view(targets.shape)
 
 
+def new_norm(config):
+    if config.arch == "llama":
+        return nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+    return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
+
+
+def rotate(x, positions, base):
+    """Rotary positions (Su et al. 2021): channels i and i + D/2 of a head, as a plane, turned by position *
+    base^(-2i/D). x: (B, H, T, D). positions: (T,) or (B, T)."""
+    D, wide = x.size(-1), torch.promote_types(x.dtype, torch.float32)
+    speed = base ** (-torch.arange(0, D, 2, device=x.device, dtype=wide) / D)            # (D/2,)
+    angle = positions[..., None, :, None] * speed                                        # (1 or B, 1, T, D/2)
+    a, b = x.to(wide).chunk(2, dim=-1)                                                   # (B, H, T, D/2) each
+    turned = torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=-1)
+    return turned.to(x.dtype)
+
+
 class CausalSelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.n_head, self.dropout = config.n_head, config.dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # query, key and value
+        self.n_head, self.n_kv_head, self.dropout = config.n_head, config.n_kv_head, config.dropout
+        self.rope_base = config.rope_base if config.arch == "llama" else None
+        self.kv_channels = config.n_embd // config.n_head * config.n_kv_head
+        channels = config.n_embd + 2 * self.kv_channels                            # query, key and value
+        self.c_attn = nn.Linear(config.n_embd, channels, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, cache=None):
+    def forward(self, x, positions, cache=None):
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).split(C, dim=2)                               # (B, T, C) each
+        q, k, v = self.c_attn(x).split([C, self.kv_channels, self.kv_channels], dim=2)   # (B, T, C or G*D)
         q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)        # (B, H, T, D)
-        k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)        # (B, H, T, D)
-        v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)        # (B, H, T, D)
+        k = k.view(B, T, self.n_kv_head, C // self.n_head).transpose(1, 2)     # (B, G, T, D)
+        v = v.view(B, T, self.n_kv_head, C // self.n_head).transpose(1, 2)     # (B, G, T, D)
+        if self.rope_base:
+            q, k = rotate(q, positions, self.rope_base), rotate(k, positions, self.rope_base)
         if cache is None:
-            dropout = self.dropout if self.training else 0.0
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+            dropout, grouped = self.dropout if self.training else 0.0, self.n_kv_head < self.n_head
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
         else:
             y = cache.attend(q, k, v)  # also to the keys and values of earlier calls (engine/generation.py)
         y = y.transpose(1, 2).reshape(B, T, C)                                 # heads side by side again
@@ -67,40 +99,47 @@ class CausalSelfAttention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.gated = config.arch == "llama"                                    # SwiGLU: a gate beside each
+        self.c_fc = nn.Linear(config.n_embd, (1 + self.gated) * config.n_inner, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_inner, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x):
+        if self.gated:
+            gate, x = self.c_fc(x).chunk(2, dim=-1)                            # (B, T, n_inner) each
+            return self.dropout(self.c_proj(F.silu(gate) * x))
         return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
 
 
 class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_1 = new_norm(config)
         self.attn = CausalSelfAttention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_2 = new_norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x, cache=None):
-        x = x + self.attn(self.ln_1(x), cache)
+    def forward(self, x, positions, cache=None):
+        x = x + self.attn(self.ln_1(x), positions, cache)
         return x + self.mlp(self.ln_2(x))
 
 
 class GPT(nn.Module):
-    """Raises ValueError where n_head does not divide n_embd."""
+    """Raises ValueError where n_head does not divide n_embd, or n_kv_head n_head."""
 
     def __init__(self, config):
         super().__init__()
         if config.n_embd % config.n_head:
             raise ValueError(f"n_embd ({config.n_embd}) must be divisible by n_head ({config.n_head})")
+        if config.n_head % config.n_kv_head:
+            raise ValueError(f"n_head ({config.n_head}) must be divisible by n_kv_head ({config.n_kv_head})")
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.arch == "gpt2" else None
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_f = new_norm(config)
+        self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         # GPT-2's initialisation, N(0, 0.02) at its width of 768; narrower models learn faster from larger
         # weights. Layers that write to the residual stream start smaller, so that its variance does not
         # grow with depth.
@@ -116,7 +155,7 @@ class GPT(nn.Module):
     @property
     def output_weight(self):
         """The matrix of the output layer, (V, C): GPT-2 ties it to the token embedding."""
-        return self.wte.weight
+        return self.wte.weight if self.lm_head is None else self.lm_head.weight
 
     def forward(self, idx, positions=None, caches=None):
         """Hidden states after the final LayerNorm.
@@ -130,9 +169,12 @@ class GPT(nn.Module):
             raise ValueError(f"{T} tokens do not fit the model's block_size of {self.config.block_size}")
         if positions is None:
             positions = torch.arange(T, device=idx.device)                     # (T,), the same for all rows
-        x = self.drop(self.wte(idx) + self.wpe(positions))                     # (B, T, C)
+        x = self.wte(idx)                                                      # (B, T, C)
+        if self.wpe is not None:
+            x = x + self.wpe(positions)                                        # (B, T, C)
+        x = self.drop(x)
         for i, block in enumerate(self.h):
-            x = block(x, None if caches is None else caches[i])
+            x = block(x, positions, None if caches is None else caches[i])
         return self.ln_f(x)
 
     def logits(self, hidden):

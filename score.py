@@ -35,7 +35,7 @@ from engine.cli import BadInput, Progress, run
 from engine.files import file_hash, read_json, write_json
 from engine.ranks import Ranks
 from extras import logprobs
-from extras.gpt2 import weights_file
+from extras.pretrained import weights_file
 
 
 @dataclass

@@ -50,9 +50,9 @@ def words(largest=LARGEST):
 def problem(rng, largest=LARGEST, most_steps=3, skills=SKILLS):
     """A problem of one to most_steps steps, as (question, steps).
 
-    rng: random.Random. skills: which of SKILLS it may take. question: a list of sentences. steps: a list of (phrase, expression, result), as in
-    ("finds 5", "7 + 5", 12). Numbers stay within 0 .. largest, so that the facts are few enough for a small
-    model: some 300 for the usual 20, four times as many for 40.
+    rng: random.Random. skills: which of SKILLS it may take. question: a list of sentences. steps: a list of
+    (phrase, expression, result), as in ("finds 5", "7 + 5", 12). Numbers stay within 0 .. largest, so that
+    the facts are few enough for a small model: some 300 for the usual 20, four times as many for 40.
     """
     scale = largest / LARGEST
     name, thing, have = rng.choice(NAMES), rng.choice(OBJECTS), rng.randint(2, round(12 * scale))
@@ -199,7 +199,8 @@ def documents(seed, side, reserved=frozenset(), largest=LARGEST, most_steps=3, p
     its own.
     reserved: texts of questions that must not occur: for a side to train on, those of the held-out problems.
     p_chatter: the share of noisy documents that are chatter alone. p_slip: of the other noisy documents, the
-    share with a slip; most_words: of chatter before and after them. largest, most_steps and skills: see `problem`.
+    share with a slip; most_words: of chatter before and after them. largest, most_steps and skills: see
+    `problem`.
     """
     rng, chatter = random.Random(f"{side}-{seed}"), Chatter()
     while True:

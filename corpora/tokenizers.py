@@ -1,10 +1,11 @@
 """
-Tokenizers: how text becomes token ids. All of them are byte-pair encodings that tiktoken runs.
+Tokenizers: how text becomes token ids. tiktoken runs those that are byte-pair encodings with bytes as their
+smallest parts; any other tokenizer.json takes the package `tokenizers` (corpora/hf_tokenizer.py).
 
-    enc = load_tokenizer("data/demo")      # or "gpt2", my.tiktoken, merges.txt
+    enc = load_tokenizer("data/demo")      # or "gpt2", my.tiktoken, merges.txt, a folder with tokenizer.json
     enc.encode_ordinary("7 + 5 = 12")      # text -> token ids
     enc.decode(ids)                        # token ids -> text
-    enc.eot_token                          # the id of <|endoftext|>, which ends every document, the last one
+    enc.eot_token                          # the id that ends every document
 
 A tokenizer is its tokens in the order of their ids, each a byte string, and a pattern that cuts text into
 words before the words are cut into tokens.
@@ -17,14 +18,14 @@ import os
 import tiktoken
 
 from corpora import builtin
+from corpora.hf_tokenizer import END_OF_TEXT, HFTokenizer, characters, from_folder
 from engine.cli import BadInput
 from engine.files import write_json
 
-END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 DEMO_PATTERN = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]|\s"
 SINGLE_BYTES = [bytes([i]) for i in range(256)]
-KINDS = "a corpus folder, a .tiktoken or GPT-2 merges file, or a name of tiktoken's"
+KINDS = "a corpus folder, a model's folder, a .tiktoken or GPT-2 merges file, or a name of tiktoken's"
 
 
 def make_tokenizer(name, pattern, tokens):
@@ -55,11 +56,17 @@ def demo_tokenizer(largest=builtin.LARGEST):
 
 def load_tokenizer(source, vocab_size=None):
     """A tiktoken Encoding from a corpus folder, a .tiktoken file (a token in base64 and its id a line), a
-    file of GPT-2 merges, or a name that tiktoken knows (it is downloaded once).
+    file of GPT-2 merges, or a name that tiktoken knows (it is downloaded once). An HFTokenizer from a
+    tokenizer.json of Hugging Face's, or a folder with one, or a corpus folder made with it.
 
     vocab_size: keep so many ids only, the first ones and <|endoftext|>; the beginning of a byte-pair
     encoding is one too. Raises BadInput.
     """
+    hf = hugging_face(source)
+    if hf and vocab_size:
+        raise BadInput(f"vocab_size is for byte-pair encodings of tiktoken's kind, not for {source}")
+    if hf:
+        return hf
     try:
         name, pattern, tokens = read_tokenizer(source)
         if vocab_size and not 257 <= vocab_size <= len(tokens) + 1:
@@ -73,6 +80,23 @@ def load_tokenizer(source, vocab_size=None):
         raise BadInput(f"{first_line}; give {KINDS}")
     except OSError as e:
         raise BadInput(f"cannot load the tokenizer {source!r}: {e}; give {KINDS} with the network at hand")
+
+
+def hugging_face(source):
+    """The HFTokenizer of a tokenizer.json, of a folder with one, or of a corpus made with one; else None.
+    Raises BadInput."""
+    folder = os.path.dirname(source) or "." if os.path.basename(source) == "tokenizer.json" else source
+    path = os.path.join(folder, "tokenizer.json")
+    try:
+        with open(path, encoding="utf-8") as f:
+            spec = json.load(f)
+    except (OSError, ValueError):
+        return None  # what else it may be, `read_tokenizer` sees
+    if not isinstance(spec, dict) or "ranks" in spec:
+        return None
+    if "hugging_face" in spec:
+        return HFTokenizer(spec["hugging_face"], spec["end_of_text"], path)
+    return from_folder(folder) if "model" in spec else None
 
 
 def read_tokenizer(source):
@@ -100,9 +124,13 @@ def tokens_of(enc):
 
 def save_tokenizer(enc, folder):
     """Write tokenizer.json into a corpus folder."""
+    path = os.path.join(folder, "tokenizer.json")
+    if isinstance(enc, HFTokenizer):
+        about = {"name": enc.name, "sha256": enc.sha256(), "end_of_text": enc.end, "hugging_face": enc.spec}
+        return write_json(path, about)
     tokens = [base64.b64encode(token).decode() for token in tokens_of(enc)]
-    write_json(os.path.join(folder, "tokenizer.json"),
-               {"name": enc.name, "sha256": tokenizer_hash(enc), "pattern": enc._pat_str, "ranks": tokens})
+    about = {"name": enc.name, "sha256": tokenizer_hash(enc), "pattern": enc._pat_str, "ranks": tokens}
+    write_json(path, about)
 
 
 def read_folder(folder):
@@ -141,7 +169,7 @@ def tiktoken_tokens(path):
 def gpt2_tokens(path):
     """Byte strings in the order of their ids from GPT-2's merges file: a '#version' line, then two symbols
     a line."""
-    byte_of = gpt2_characters()
+    byte_of = characters()
     tokens = [bytes([b]) for b in byte_of.values()]
     with open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
@@ -154,17 +182,11 @@ def gpt2_tokens(path):
     return tokens
 
 
-def gpt2_characters():
-    """{character: byte} in the order of GPT-2's ids. Its files write each byte as a printable character:
-    the 188 bytes that are printable stand for themselves and come first."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
 def tokenizer_hash(enc):
     """What tells two tokenizers apart, as a hexadecimal hash: the byte string of every id, and the
     pattern."""
+    if isinstance(enc, HFTokenizer):
+        return enc.sha256()
     h = hashlib.sha256(enc._pat_str.encode())
     for i, token in enumerate(tokens_of(enc)):
         h.update(b"%d:%s" % (i, token))

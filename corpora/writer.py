@@ -84,7 +84,8 @@ class TokenWriter:
         for f in self.files:
             f.close()
         about = {"n_tokens": self.n_tokens, "n_documents": self.n_documents, "dtype": self.dtype.name,
-                 "vocab_size": self.enc.n_vocab, "tokenizer_sha256": tokenizer_hash(self.enc),
+                 "vocab_size": self.enc.n_vocab, "end_of_text": self.enc.eot_token,
+                 "tokenizer_sha256": tokenizer_hash(self.enc),
                  "sha256": self.hash.hexdigest(), "labels": self.label_names}
         if self.label_names:
             about |= {"useful_labels": [builtin.LABELS[i] for i in builtin.USEFUL],

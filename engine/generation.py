@@ -4,8 +4,8 @@ computed once.
 
     new_tokens = generate(model, prompts, max_new_tokens=100, stop=lambda new: new[-1] == end_of_text)
 
-Shapes as in model.py: B rows, T positions, H heads, D channels of a head. P: tokens of the shared prefix. S:
-room for the tokens of a row behind it.
+Shapes as in model.py: B rows, T positions, H heads, G of them with keys and values, D channels of a head. P:
+tokens of the shared prefix. S: room for the tokens of a row behind it.
 """
 import math
 
@@ -18,7 +18,7 @@ class LayerCache:
     """Keys and values of one block for B rows: those of the prefix that all rows share, and those of each
     row.
 
-    k_shared, v_shared: (H, P, D), positions 0 to P - 1. k_own, v_own: (B, H, S, D), positions from P on.
+    k_shared, v_shared: (G, P, D), positions 0 to P - 1. k_own, v_own: (B, G, S, D), positions from P on.
     """
 
     def __init__(self, k_shared, v_shared, k_own, v_own):
@@ -33,26 +33,28 @@ class LayerCache:
     def attend(self, q, k, v):
         """Attention of new tokens to the prefix and to what each row wrote itself; k and v are written there.
 
-        q, k, v: (B, H, T, D) of the new tokens. Returns (B, H, T, D).
+        q: (B, H, T, D), k and v: (B, G, T, D) of the new tokens. Returns (B, H, T, D).
 
-        The shared part is one matrix product per head for all rows: the few-shot prefix is read once a step,
-        not once a row, and that is what a batched decoding step spends its time on. What lies beyond a row's
-        own position (padding of a shorter prompt) is masked until it is overwritten.
+        The H / G queries of a key stand side by side, as if they were so many more tokens. The shared part is
+        one matrix product per head for all rows: the few-shot prefix is read once a step, not once a row, and
+        that is what a batched decoding step spends its time on. What lies beyond a row's own position
+        (padding of a shorter prompt) is masked until it is overwritten.
         """
         B, H, T, D = q.shape
-        P, S = self.k_shared.size(1), self.k_own.size(2)
+        G, P, S = k.size(1), self.k_shared.size(1), self.k_own.size(2)
         row = torch.arange(B, device=q.device).unsqueeze(1)                          # (B, 1)
         slot = self.positions - P                                                    # (B, T)
-        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, H, D): torch puts the indices first
+        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, G, D): torch puts the indices first
         self.k_own[row, :, slot], self.v_own[row, :, slot] = k.to(self.k_own.dtype), v.to(self.v_own.dtype)
-        q = q / math.sqrt(D)
-        shared = torch.einsum("bhtd,hpd->bhtp", q, self.k_shared)                    # (B, H, T, P)
-        own = q @ self.k_own.transpose(2, 3)                                         # (B, H, T, S)
+        q = q.reshape(B, G, H // G * T, D) / math.sqrt(D)                            # (B, G, H/G*T, D)
+        shared = torch.einsum("bhtd,hpd->bhtp", q, self.k_shared)                    # (B, G, H/G*T, P)
+        own = q @ self.k_own.transpose(2, 3)                                         # (B, G, H/G*T, S)
         beyond = torch.arange(S, device=q.device) > slot[:, None, :, None]           # (B, 1, T, S)
-        own = own.masked_fill(beyond, -math.inf)
+        own = own.masked_fill(beyond.repeat(1, 1, H // G, 1), -math.inf)
         weights = torch.softmax(torch.cat([shared, own], dim=-1), dim=-1)            # (B, H, T, P + S)
         weights = weights.to(self.v_own.dtype)
-        return torch.einsum("bhtp,hpd->bhtd", weights[..., :P], self.v_shared) + weights[..., P:] @ self.v_own
+        y = torch.einsum("bhtp,hpd->bhtd", weights[..., :P], self.v_shared) + weights[..., P:] @ self.v_own
+        return y.reshape(B, H, T, D)
 
 
 def run_cached(model, idx, positions, caches):
@@ -67,14 +69,14 @@ def new_caches(model, B, S, shared=None):
     """A LayerCache for each block, with room for S own tokens of B rows after a `shared_prefix`'s keys and
     values."""
     c, weight = model.config, model.output_weight
-    H, D = c.n_head, c.n_embd // c.n_head
+    G, D = c.n_kv_head, c.n_embd // c.n_head
     dtype = compute_dtype(weight)
 
     def zeros(*shape):
         return torch.zeros(shape, dtype=dtype, device=weight.device)
     if shared is None:
-        shared = [(zeros(H, 0, D), zeros(H, 0, D))] * c.n_layer
-    return [LayerCache(k, v, zeros(B, H, S, D), zeros(B, H, S, D)) for k, v in shared]
+        shared = [(zeros(G, 0, D), zeros(G, 0, D))] * c.n_layer
+    return [LayerCache(k, v, zeros(B, G, S, D), zeros(B, G, S, D)) for k, v in shared]
 
 
 def tokens_at_once(model):
@@ -95,7 +97,7 @@ def common_prefix(rows):
 def shared_prefix(model, rows):
     """The tokens that all rows (lists of token ids) begin with, run through the model once.
 
-    Returns P, how many tokens that is, and their keys and values for `new_caches`, two (H, P, D) a block.
+    Returns P, how many tokens that is, and their keys and values for `new_caches`, two (G, P, D) a block.
     """
     P = common_prefix(rows)
     caches = new_caches(model, 1, P)

@@ -43,7 +43,7 @@ from data import Tokens
 from engine.cli import BadInput, Progress, StopSignal, run
 from engine.files import file_hash
 from engine.ranks import Ranks, load_optimizer
-from extras.gpt2 import weights_file
+from extras.pretrained import weights_file
 from extras.rollouts import (Problems, accuracy, at_targets, draw, is_right, log_probs_of, roll_out, seed_of,
                              teachers_log_probs)
 

@@ -1,10 +1,11 @@
 """
-Checkpoints out: a folder that Hugging Face's transformers, and so lm-evaluation-harness, loads as GPT-2.
+Checkpoints out: a folder that Hugging Face's transformers, and so lm-evaluation-harness, loads as GPT-2 or as
+Llama.
 
     python -m extras.export --export out/slm/ckpt.pt out/slm/hf
 
 Then AutoModelForCausalLM.from_pretrained("out/slm/hf") is the model, and AutoTokenizer its tokenizer. Our own
-scripts take the folder in the place of a checkpoint, too (extras/gpt2.py).
+scripts take the folder in the place of a checkpoint, too (extras/pretrained.py).
 """
 import os
 from dataclasses import dataclass, field
@@ -12,10 +13,11 @@ from dataclasses import dataclass, field
 import torch
 
 from common import load_checkpoint, save_checkpoint
-from corpora.tokenizers import END_OF_TEXT, gpt2_characters, load_tokenizer, tokenizer_hash, tokens_of
+from corpora.hf_tokenizer import END_OF_TEXT, HFTokenizer, characters as gpt2_characters
+from corpora.tokenizers import load_tokenizer, tokenizer_hash, tokens_of
 from engine.cli import BadInput, run
 from engine.files import replacing, write_json
-from extras.gpt2 import TRANSPOSED
+from extras.pretrained import LLAMA, TRANSPOSED
 from model import GPT, GPTConfig
 
 CHARACTER_OF = {byte: character for character, byte in gpt2_characters().items()}
@@ -44,7 +46,7 @@ def main(cfg):
     if tokenizer_hash(enc) != checkpoint["tokenizer_sha256"]:
         raise BadInput(f"{path} was trained with another tokenizer than that of {data}: give its own --data")
     os.makedirs(folder, exist_ok=True)
-    export_weights(checkpoint, folder)
+    export_weights(checkpoint | {"end_of_text": enc.eot_token}, folder)
     export_tokenizer(enc, checkpoint["model_config"]["block_size"], folder)
     print(f"{folder}: load it with transformers' AutoModelForCausalLM and AutoTokenizer")
 
@@ -54,7 +56,19 @@ def main(cfg):
 def export_weights(checkpoint, folder):
     """Write config.json, and model.safetensors where that package is installed, else pytorch_model.bin."""
     c = GPTConfig(**checkpoint["model_config"])
-    state = dict(checkpoint["model"])
+    to_theirs = llama_tensors if c.arch == "llama" else gpt2_tensors
+    tensors, their_config = to_theirs(dict(checkpoint["model"]), c, checkpoint["end_of_text"])
+    try:
+        from safetensors.torch import save_file
+        save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    except ImportError:
+        save_checkpoint(os.path.join(folder, "pytorch_model.bin"), tensors)
+    their_config["tokenizer_sha256"] = checkpoint["tokenizer_sha256"]  # extras/pretrained.py reads it
+    write_json(os.path.join(folder, "config.json"), their_config)
+
+
+def gpt2_tensors(state, c, end_of_text):
+    """({name: tensor} as transformers' GPT-2 has them, its config.json)."""
     if not c.bias:  # theirs always has biases
         shapes = GPT(GPTConfig(1, 1, c.n_layer, c.n_head, c.n_embd)).state_dict()
         state |= {name: torch.zeros_like(t) for name, t in shapes.items() if name.endswith("bias")}
@@ -63,24 +77,50 @@ def export_weights(checkpoint, folder):
         if name.endswith(TRANSPOSED):
             t = t.t()                                                    # (out, in) -> (in, out)
         tensors[f"transformer.{name}"] = t.contiguous()
-    try:
-        from safetensors.torch import save_file
-        save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
-    except ImportError:
-        save_checkpoint(os.path.join(folder, "pytorch_model.bin"), tensors)
-    end_of_text = c.vocab_size - 1
-    write_json(os.path.join(folder, "config.json"), {
+    return tensors, {
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
         "vocab_size": c.vocab_size, "n_positions": c.block_size, "n_ctx": c.block_size, "n_embd": c.n_embd,
         "n_layer": c.n_layer, "n_head": c.n_head, "layer_norm_epsilon": 1e-5,
         "attn_pdrop": c.dropout, "embd_pdrop": c.dropout, "resid_pdrop": c.dropout,
-        "bos_token_id": end_of_text, "eos_token_id": end_of_text, "tie_word_embeddings": True,
-        "tokenizer_sha256": checkpoint["tokenizer_sha256"]})  # theirs ignores it; extras/gpt2.py reads it
+        "bos_token_id": end_of_text, "eos_token_id": end_of_text, "tie_word_embeddings": True}
+
+
+def llama_tensors(state, c, end_of_text):
+    """The same as transformers' Llama has them: what is one matrix here is two or three there."""
+    kv_channels = c.n_embd // c.n_head * c.n_kv_head
+    rows = {"attn.c_attn.weight": [c.n_embd, kv_channels, kv_channels],
+            "mlp.c_fc.weight": [c.n_inner, c.n_inner]}
+    tensors = {"model.embed_tokens.weight": state["wte.weight"], "model.norm.weight": state["ln_f.weight"]}
+    if not c.tied:
+        tensors["lm_head.weight"] = state["lm_head.weight"]
+    for i in range(c.n_layer):
+        for ours, theirs in LLAMA.items():
+            whole = state[f"h.{i}.{ours}"]
+            for name, part in zip(theirs, whole.split(rows.get(ours, len(whole)))):
+                tensors[f"model.layers.{i}.{name}.weight"] = part.contiguous()
+    return tensors, {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "vocab_size": c.vocab_size, "max_position_embeddings": c.block_size, "hidden_size": c.n_embd,
+        "intermediate_size": c.n_inner, "num_hidden_layers": c.n_layer, "num_attention_heads": c.n_head,
+        "num_key_value_heads": c.n_kv_head, "rms_norm_eps": c.norm_eps, "rope_theta": c.rope_base,
+        "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": c.tied,
+        "bos_token_id": end_of_text, "eos_token_id": end_of_text}
 
 
 # ---------------------------------------------------------------------------------------------- the tokenizer
 
 def export_tokenizer(enc, block_size, folder):
+    """Write the tokenizer: Hugging Face's own as it came, tiktoken's as `export_byte_pairs` says."""
+    if not isinstance(enc, HFTokenizer):
+        return export_byte_pairs(enc, block_size, folder)
+    with replacing(os.path.join(folder, "tokenizer.json")) as f:
+        f.write(enc.spec)
+    write_json(os.path.join(folder, "tokenizer_config.json"), {
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": enc.end, "eos_token": enc.end,
+        "unk_token": enc.end, "model_max_length": block_size, "clean_up_tokenization_spaces": False})
+
+
+def export_byte_pairs(enc, block_size, folder):
     """Write a tiktoken Encoding as tokenizer.json and tokenizer_config.json, in the form of the package
     `tokenizers`; and as vocab.json and merges.txt, which older programs look for.
 

@@ -209,7 +209,8 @@ class DocumentScores(Scores):
     def __init__(self, folder, tokens):
         super().__init__(folder, tokens)
         n = self.values.size
-        ends = tokens.tokens[:n] == tokens.vocab_size - 1                # (n,): <|endoftext|> before a target
+        end_of_text = tokens.meta.get("end_of_text", tokens.vocab_size - 1)
+        ends = tokens.tokens[:n] == end_of_text                          # (n,): a text ends before a target
         document = np.cumsum(ends)                                         # (n,): the document of each target
         loss = self.rows(slice(None)).flatten().double().numpy()                                # (n,)
         known = np.isfinite(loss)

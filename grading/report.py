@@ -13,7 +13,7 @@ from collections import Counter
 
 from engine.cli import BadInput
 from engine.files import json_rows, read_jsonl, write_jsonl
-from extras.gpt2 import PUBLISHED
+from extras.pretrained import PUBLISHED
 from grading.grade import KIND, boxed, extract_answer, is_equal
 
 
@@ -150,7 +150,7 @@ def summarize_likelihoods(rows, answered):
 def results_folder(path):
     """Where the results of a checkpoint go: beside it, or in one of ours for published weights."""
     if path in PUBLISHED:
-        return os.path.join("out", "gpt2", "eval")
+        return os.path.join("out", path, "eval")
     return os.path.join(path if os.path.isdir(path) else os.path.dirname(path), "eval")
 
 

@@ -3,8 +3,11 @@ import dataclasses
 import json
 import os
 import shutil
+import re
 import sys
 import types
+import urllib.error
+import urllib.request
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from corpora.tokenizers import demo_tokenizer, load_tokenizer, save_tokenizer, t
 from engine import fast_loss
 from engine.cli import BadInput
 from engine.generation import generate
-from extras import export, gpt2
+from extras import export, pretrained
 from helpers import records, train
 from model import GPT, GPTConfig, token_loss
 
@@ -120,52 +123,61 @@ def test_merges_by_brute_force():
     assert export.merges(b"xyz", ranks) == [(b"x", b"yz")]  # a word put in whole, before its parts
 
 
-def test_published_names_are_downloaded_once_each(tmp_path, monkeypatch):
-    path, model, _ = checkpoint(tmp_path / "a")
-    folder, calls = exported(path, tmp_path / "hf"), []
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+def serve(monkeypatch, tmp_path, folders):
+    """Let {repository: folder} be what is published. Returns the list of files that are asked for."""
+    asked = []
 
-    def download(url, map_location, weights_only, file_name):
-        assert weights_only is True
-        calls.append(url)
-        os.makedirs(tmp_path / "hub" / "checkpoints", exist_ok=True)
-        state = {name: t.t() if name.endswith(gpt2.TRANSPOSED) else t
-                 for name, t in model.state_dict().items()}
-        # What theirs hold, too: causal masks, and the output layer under its own name.
-        state |= {"h.0.attn.bias": torch.ones(1, 1, 32, 32).tril(), "lm_head.weight": state["wte.weight"]}
-        torch.save(state, tmp_path / "hub" / "checkpoints" / file_name)
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
-    monkeypatch.setattr(gpt2, "tokenizer_of", lambda *_: "some hash")
-    for name in ("gpt2", "gpt2-medium", "gpt2"):
-        with pytest.raises(BadInput, match="16 channels, not 64 a head"):
-            load_checkpoint(name)
-    assert calls == [gpt2.URL.format("gpt2"), gpt2.URL.format("gpt2-medium")]
-    shutil.copy(folder / "config.json", tmp_path / "hub" / "checkpoints")
-    ckpt = load_checkpoint("gpt2")
+    def urlopen(url, timeout):
+        repository, file = re.fullmatch(r"https://huggingface.co/(.*)/resolve/main/(.*)", url).groups()
+        asked.append(f"{repository}/{file}")
+        path = folders[repository] / file
+        if not path.exists():
+            raise urllib.error.HTTPError(url, 404, "Not Found", {}, None)
+        return open(path, "rb")
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return asked
+
+
+def test_published_names_are_downloaded_once_each(tmp_path, monkeypatch):
+    path, model, enc = checkpoint(tmp_path / "a")
+    folder = exported(path, tmp_path / "hf")
+    state = {name: t.t() if name.endswith(pretrained.TRANSPOSED) else t for name, t in model.state_dict().items()}
+    # What theirs hold, too: causal masks, and the output layer under its own name.
+    state |= {"h.0.attn.bias": torch.ones(1, 1, 32, 32).tril(), "lm_head.weight": state["wte.weight"]}
+    torch.save(state, folder / "pytorch_model.bin")
+    config = json.loads((folder / "config.json").read_text())
+    del config["tokenizer_sha256"]
+    (folder / "config.json").write_text(json.dumps(config))
+    asked = serve(monkeypatch, tmp_path, {"openai-community/gpt2": folder})
+    for _ in range(2):
+        ckpt = load_checkpoint("gpt2")
+    assert asked == [f"openai-community/gpt2/{file}" for file in ("config.json", "merges.txt", "pytorch_model.bin")]
     assert all(t.equal(ckpt["model"][name]) for name, t in model.state_dict().items())
+    assert ckpt["tokenizer_sha256"] == tokenizer_hash(enc)  # of the merges
 
     def no_network(*_, **__):
         raise OSError("no route to host")
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
-    with pytest.raises(BadInput, match="cannot download .*gpt2-large.*no route to host.*fetch it elsewhere"):
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    with pytest.raises(BadInput, match="cannot download .*gpt2-large.*no route to host.*fetch the model elsewhere"):
         load_checkpoint("gpt2-large")
 
 
 def test_the_tokenizer_of_weights_without_one():
     try:
-        assert tokenizer_hash(load_tokenizer("gpt2")) == gpt2.TOKENIZER_SHA256
+        assert tokenizer_hash(load_tokenizer("gpt2")) == pretrained.TOKENIZER_SHA256
     except BadInput:
         pass  # no network: the next line only says that GPT-2's size stands for this constant
-    assert gpt2.tokenizer_of("nowhere", {}, 50257) == gpt2.TOKENIZER_SHA256
+    assert pretrained.tokenizer_of("nowhere", {}, 50257) == pretrained.TOKENIZER_SHA256
     with pytest.raises(BadInput, match="merges.txt"):
-        gpt2.tokenizer_of("nowhere", {}, 50258)
+        pretrained.tokenizer_of("nowhere", {}, 50258)
 
 
 def test_files_that_are_not_gpt2(tmp_path):
     path, model, _ = checkpoint(tmp_path / "a")
     folder = exported(path, tmp_path / "hf")
     config = json.loads((folder / "config.json").read_text())
-    for change, says in (({"model_type": "llama"}, "model_type 'llama'"),
+    for change, says in (({"model_type": "mamba"}, "model_type 'mamba'"), ({"model_type": "llama"}, "hidden_size"),
                          ({"activation_function": "relu"}, "activation_function"),
                          ({"n_layer": 3}, "n_layer 3")):
         (folder / "config.json").write_text(json.dumps(config | change))
@@ -197,11 +209,11 @@ def other_tokenizer(tmp_path):
 def padded(folder, n_rows):
     """The exported weights in `folder` with rows in the embedding that are no id, as some published files
     have them, and with values that would win everywhere if they could."""
-    state = gpt2.read_tensors(gpt2.weights_file(str(folder)))
+    state = pretrained.read_tensors(pretrained.weights_file(str(folder)))
     weight = state["transformer.wte.weight"]                               # (V, C)
     more = torch.full((n_rows - len(weight), weight.shape[1]), 50.0)
     state["transformer.wte.weight"] = torch.cat([weight, more])            # (n_rows, C)
-    for name in gpt2.FILES:
+    for name in pretrained.WEIGHTS:
         (folder / name).unlink(missing_ok=True)
     torch.save(state, folder / "pytorch_model.bin")
     return folder

@@ -1,0 +1,114 @@
+"""
+Any tokenizer.json of Hugging Face's, behind the few calls of tiktoken that this repository makes.
+
+    enc = from_folder("path/to/model")     # tokenizer.json, and what says which token ends a text
+    enc.encode_ordinary("7 + 5 = 12"), enc.decode(ids), enc.eot_token, enc.n_vocab
+
+It needs the package `tokenizers` (pip install tokenizers). Two kinds are known: those that write bytes as
+printable characters, as GPT-2's does (SmolLM2, Llama 3, ...), and those that write a space as a low line and
+unknown bytes as <0x0A> (Llama 2, TinyLlama, Mistral, Rho-1).
+"""
+import hashlib
+import importlib
+import json
+import os
+import re
+
+from engine.cli import BadInput
+from engine.files import read_json
+
+END_OF_TEXT = "<|endoftext|>"
+LOW_LINE = "\u2581"                       # what the second kind writes for a space
+ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>")  # what may end a text, where nothing says which token does
+
+
+def from_folder(folder):
+    """The tokenizer of a model's folder. Raises BadInput."""
+    path = os.path.join(folder, "tokenizer.json")
+    return HFTokenizer(json.dumps(read_json(path), sort_keys=True), end_of_text(folder), path)
+
+
+def end_of_text(folder):
+    """The token that ends a text, as the folder's tokenizer_config.json says, or None."""
+    path = os.path.join(folder, "tokenizer_config.json")
+    token = read_json(path).get("eos_token") if os.path.exists(path) else None
+    return token.get("content") if isinstance(token, dict) else token
+
+
+class HFTokenizer:
+    """A tokenizer with the calls of tiktoken's Encoding. spec: the text of tokenizer.json. end: the token
+    that ends a text, None for the first of ENDS that it has. Raises BadInput."""
+
+    def __init__(self, spec, end, source):
+        try:
+            package = importlib.import_module("tokenizers")  # not our file of that name
+        except ImportError:
+            raise BadInput(f"{source} needs another package: pip install tokenizers")
+        try:
+            self.tokenizer = package.Tokenizer.from_str(spec)
+        except Exception as e:  # the package raises Exception itself
+            raise BadInput(f"{source} is not a tokenizer.json of Hugging Face's, or is damaged: {e}")
+        self.tokenizer.encode_special_tokens = True  # <|endoftext|> in a text is text
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.name, self.spec = os.path.basename(source), spec
+        ids = self.tokenizer.get_vocab(with_added_tokens=True)
+        self.end = end or next((token for token in ENDS if token in ids), None)
+        if self.end not in ids:
+            raise BadInput(f"which token of {source} ends a text is not known: put a tokenizer_config.json "
+                           f"with its eos_token beside it")
+        self.eot_token, self.n_vocab = ids[self.end], max(ids.values()) + 1
+        self.token_of = {i: token for token, i in ids.items()}
+        added = self.tokenizer.get_added_tokens_decoder()
+        self.added = {i: token.content.encode() for i, token in added.items()}
+        self.low_line = not any(token.startswith("\u0120") for token in ids)  # GPT-2's character for a space
+        # The second kind puts a space before every text. A text that begins with one has it already.
+        first = self.tokenizer.encode("a", add_special_tokens=False).tokens[0]
+        self.puts_space = self.low_line and first.startswith(LOW_LINE)
+
+    def sha256(self):
+        """What tells two tokenizers apart."""
+        return hashlib.sha256(f"{self.spec}\n{self.end}".encode()).hexdigest()
+
+    def ordinary(self, text):
+        return text[1:] if self.puts_space and text.startswith(" ") else text
+
+    def encode_ordinary(self, text):
+        return self.tokenizer.encode(self.ordinary(text), add_special_tokens=False).ids if text else []
+
+    def encode_ordinary_batch(self, texts, num_threads=None):
+        found = self.tokenizer.encode_batch([self.ordinary(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def encode(self, text, allowed_special=(), disallowed_special=()):
+        """Token ids; with END_OF_TEXT in allowed_special, it stands for the token that ends a text."""
+        parts = text.split(END_OF_TEXT) if END_OF_TEXT in allowed_special else [text]
+        ids = self.encode_ordinary(parts[0])
+        for part in parts[1:]:
+            ids += [self.eot_token, *self.encode_ordinary(part)]
+        return ids
+
+    def decode_single_token_bytes(self, i):
+        if i in self.added:
+            return self.added[i]
+        token = self.token_of[i]
+        if not self.low_line:
+            return bytes(BYTE_OF[character] for character in token)
+        if re.fullmatch("<0x[0-9A-F]{2}>", token):
+            return bytes([int(token[3:5], 16)])
+        return token.replace(LOW_LINE, " ").encode()
+
+    def decode(self, ids):
+        text = b"".join(self.decode_single_token_bytes(i) for i in ids if i in self.token_of)
+        return text.decode("utf-8", errors="replace")
+
+
+def characters():
+    """{character: byte}: GPT-2's tokenizer writes each byte as a printable character. The 188 bytes that are
+    printable stand for themselves."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+BYTE_OF = characters()
