@@ -78,6 +78,10 @@ class TrainConfig:
             yield f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})"
         if self.arch not in ("gpt2", "llama"):
             yield f"arch must be gpt2 or llama, not {self.arch!r}"
+        if self.arch == "gpt2" and (self.n_kv_head or self.n_inner):
+            yield "n_kv_head and n_inner are for --arch llama"
+        if self.arch == "llama" and self.n_embd // self.n_head % 2:
+            yield f"n_embd / n_head must be even for arch llama, not {self.n_embd // self.n_head}"
         if self.n_kv_head < 0 or self.n_inner < 0 or self.n_head % (self.n_kv_head or 1):
             yield (f"n_kv_head ({self.n_kv_head}) must divide n_head ({self.n_head}), and neither it nor "
                    f"n_inner ({self.n_inner}) may be negative")
@@ -329,6 +333,7 @@ def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
     model.eval()
     losses, done = [], 0
     n_rows = min(tokens.n_rows, max_rows)
+    batch_rows = min(batch_rows, max(1, 2**16 // tokens.T))  # fewer where rows are long
     while done < n_rows:
         x, y = map(ranks.to_device, tokens.rows(ranks.rows(done, n_rows, batch_rows)))        # (B, T) each
         with ranks.autocast():

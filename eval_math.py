@@ -28,12 +28,11 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from common import load_model
-from corpora.tokenizers import END_OF_TEXT, load_tokenizer, tokenizer_hash
+from corpora.tokenizers import END_OF_TEXT, load_tokenizer, start_of, tokenizer_hash
 from engine.cli import BadInput, Progress, run
-from engine.files import file_hash
 from engine.generation import common_prefix, generate, new_caches
 from engine.ranks import Ranks
-from extras.pretrained import weights_file
+from extras.pretrained import weights_file, weights_hash
 from grading.likelihood import add_likelihoods
 from grading.report import (AnswerFile, add_to_summary, grade_file, grade_row, results_folder, rows_file,
                             settings, summarize)
@@ -123,7 +122,7 @@ def fit_prompt(question, shots, separator, enc, room):
     special = {END_OF_TEXT} if separator == END_OF_TEXT else set()  # else it is a question's text
     for n in range(len(shots), -1, -1):
         prompt = "".join(shot + separator for shot in shots[:n]) + question
-        ids = enc.encode(prompt, allowed_special=special, disallowed_special=())
+        ids = [*start_of(enc), *enc.encode(prompt, allowed_special=special, disallowed_special=())]
         if len(ids) <= room:
             return prompt, ids, n
     return "", [], 0
@@ -242,7 +241,7 @@ def main(cfg):
                                f"--max_new_tokens")
         out = cfg.out or results_folder(path)
         os.makedirs(out, exist_ok=True)
-        ckpt_sha256, accuracies = file_hash(weights_file(path)), []
+        ckpt_sha256, accuracies = weights_hash(path), []
         for task_cfg, problems, shots in tasks:
             about = settings(path, ckpt_sha256, task_cfg)
             name = rows_file(about, problems, shots)

@@ -32,10 +32,10 @@ from common import load_checkpoint, model_of
 from data import Tokens
 from engine import fast_loss
 from engine.cli import BadInput, Progress, run
-from engine.files import file_hash, read_json, write_json
+from engine.files import read_json, write_json
 from engine.ranks import Ranks
 from extras import logprobs
-from extras.pretrained import weights_file
+from extras.pretrained import weights_hash
 
 
 @dataclass
@@ -99,7 +99,7 @@ def main(cfg):
     model = model.to(ranks.device).eval()  # dropout is off
 
     names = ["loss", "entropy"] if cfg.entropy else ["loss"]
-    files = ScoreFiles(cfg, tokens, names, file_hash(weights_file(cfg.ckpt)), ranks)
+    files = ScoreFiles(cfg, tokens, names, weights_hash(cfg.ckpt), ranks)
     progress = Progress("scores", tokens.n_rows * T, "tokens", files.rows_done * T)
     while files.rows_done < tokens.n_rows:
         # Each process scores a part of the next rows. The main one writes the scores of all in order, so

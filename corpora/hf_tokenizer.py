@@ -19,6 +19,7 @@ from engine.files import read_json
 
 END_OF_TEXT = "<|endoftext|>"
 LOW_LINE = "\u2581"                       # what the second kind writes for a space
+PROBE = "The cat, 3 + 4 = 7.\n\nna\u00efve"
 ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>")  # what may end a text, where nothing says which token does
 
 
@@ -31,8 +32,11 @@ def from_folder(folder):
 def end_of_text(folder):
     """The token that ends a text, as the folder's tokenizer_config.json says, or None."""
     path = os.path.join(folder, "tokenizer_config.json")
-    token = read_json(path).get("eos_token") if os.path.exists(path) else None
-    return token.get("content") if isinstance(token, dict) else token
+    config = read_json(path) if os.path.exists(path) else {}
+    token = config.get("eos_token") if isinstance(config, dict) else None
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
 
 
 class HFTokenizer:
@@ -58,17 +62,31 @@ class HFTokenizer:
             raise BadInput(f"which token of {source} ends a text is not known: put a tokenizer_config.json "
                            f"with its eos_token beside it")
         self.eot_token, self.n_vocab = ids[self.end], max(ids.values()) + 1
-        self.token_of = {i: token for token, i in ids.items()}
-        added = self.tokenizer.get_added_tokens_decoder()
-        self.added = {i: token.content.encode() for i, token in added.items()}
-        self.low_line = not any(token.startswith("\u0120") for token in ids)  # GPT-2's character for a space
+        self.low_line = "<0x0A>" in ids
+        added = {i: token.content.encode() for i, token in self.tokenizer.get_added_tokens_decoder().items()}
+        self.bytes_of = {i: self.to_bytes(token) for token, i in ids.items()} | added
+        # What the model was trained to see before a text, such as Llama 2's <s>; most have nothing there.
+        self.start = self.tokenizer.encode("").ids
         # The second kind puts a space before every text. A text that begins with one has it already.
         first = self.tokenizer.encode("a", add_special_tokens=False).tokens[0]
         self.puts_space = self.low_line and first.startswith(LOW_LINE)
+        if self.decode(self.encode_ordinary(PROBE)).strip() != PROBE:
+            raise BadInput(f"{source} is of a kind that is not known here: it does not give a text back as "
+                           f"it was; give one that works on bytes, or with <0x0A>")
+
+    def to_bytes(self, token):
+        """The bytes that a token of the vocabulary stands for."""
+        if not self.low_line:
+            return bytes(BYTE_OF.get(character, 32) for character in token)
+        if re.fullmatch("<0x[0-9A-F]{2}>", token):
+            return bytes([int(token[3:5], 16)])
+        return token.replace(LOW_LINE, " ").encode()
 
     def sha256(self):
-        """What tells two tokenizers apart."""
-        return hashlib.sha256(f"{self.spec}\n{self.end}".encode()).hexdigest()
+        """What tells two tokenizers apart: all that the ids of a text depend on, however it is written."""
+        spec = json.loads(self.tokenizer.to_str())
+        kept = {name: part for name, part in spec.items() if name not in ("post_processor", "decoder")}
+        return hashlib.sha256(f"{json.dumps(kept, sort_keys=True)}\n{self.end}".encode()).hexdigest()
 
     def ordinary(self, text):
         return text[1:] if self.puts_space and text.startswith(" ") else text
@@ -89,17 +107,10 @@ class HFTokenizer:
         return ids
 
     def decode_single_token_bytes(self, i):
-        if i in self.added:
-            return self.added[i]
-        token = self.token_of[i]
-        if not self.low_line:
-            return bytes(BYTE_OF[character] for character in token)
-        if re.fullmatch("<0x[0-9A-F]{2}>", token):
-            return bytes([int(token[3:5], 16)])
-        return token.replace(LOW_LINE, " ").encode()
+        return self.bytes_of[i]
 
     def decode(self, ids):
-        text = b"".join(self.decode_single_token_bytes(i) for i in ids if i in self.token_of)
+        text = b"".join(self.bytes_of.get(i, b"") for i in ids)  # a model may have ids that are no token
         return text.decode("utf-8", errors="replace")
 
 

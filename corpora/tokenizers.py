@@ -20,7 +20,7 @@ import tiktoken
 from corpora import builtin
 from corpora.hf_tokenizer import END_OF_TEXT, HFTokenizer, characters, from_folder
 from engine.cli import BadInput
-from engine.files import write_json
+from engine.files import read_json, write_json
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 DEMO_PATTERN = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]|\s"
@@ -95,13 +95,27 @@ def hugging_face(source):
     if not isinstance(spec, dict) or "ranks" in spec:
         return None
     if "hugging_face" in spec:
-        return HFTokenizer(spec["hugging_face"], spec["end_of_text"], path)
-    return from_folder(folder) if "model" in spec else None
+        enc = HFTokenizer(spec["hugging_face"], spec.get("end_of_text"), path)
+        if enc.sha256() != spec.get("sha256"):
+            raise BadInput(f"{path} does not have the hash that it names: make the corpus again")
+        return enc
+    if "model" not in spec or is_gpt2_folder(folder):
+        return None
+    return from_folder(folder)
+
+
+def is_gpt2_folder(folder):
+    """Whether this is a GPT-2 model's folder, with the merges that tiktoken runs."""
+    config = os.path.join(folder, "config.json")
+    return (os.path.exists(os.path.join(folder, "merges.txt")) and os.path.exists(config)
+            and read_json(config).get("model_type") == "gpt2")
 
 
 def read_tokenizer(source):
     """(name, pattern, byte strings in the order of their ids) of what `load_tokenizer` takes. Raises
     ValueError, KeyError, TypeError or OSError where it is not one of these."""
+    if os.path.isdir(source) and is_gpt2_folder(source):
+        return "gpt2", GPT2_PATTERN, gpt2_tokens(os.path.join(source, "merges.txt"))
     if os.path.isdir(source):
         return read_folder(source)
     if source.endswith(".tiktoken"):
@@ -113,6 +127,11 @@ def read_tokenizer(source):
     # another hash.
     pattern = GPT2_PATTERN if source == "gpt2" else enc._pat_str
     return enc.name, pattern, tokens_of(enc)
+
+
+def start_of(enc):
+    """The ids that a model with this tokenizer was trained to see before a text: none with tiktoken's."""
+    return enc.start if isinstance(enc, HFTokenizer) else []
 
 
 def tokens_of(enc):

@@ -35,10 +35,10 @@ class LayerCache:
 
         q: (B, H, T, D), k and v: (B, G, T, D) of the new tokens. Returns (B, H, T, D).
 
-        The H / G queries of a key stand side by side, as if they were so many more tokens. The shared part is
-        one matrix product per head for all rows: the few-shot prefix is read once a step, not once a row, and
-        that is what a batched decoding step spends its time on. What lies beyond a row's own position
-        (padding of a shorter prompt) is masked until it is overwritten.
+        Query head h reads key head h // (H / G), so the H / G query heads of a key head become more rows of
+        one matrix. The shared part is one matrix product per head for all rows: the few-shot prefix is read
+        once a step, not once a row, and that is what a batched decoding step spends its time on. What lies
+        beyond a row's own position (padding of a shorter prompt) is masked until it is overwritten.
         """
         B, H, T, D = q.shape
         G, P, S = k.size(1), self.k_shared.size(1), self.k_own.size(2)
@@ -47,13 +47,13 @@ class LayerCache:
         k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, G, D): torch puts the indices first
         self.k_own[row, :, slot], self.v_own[row, :, slot] = k.to(self.k_own.dtype), v.to(self.v_own.dtype)
         q = q.reshape(B, G, H // G * T, D) / math.sqrt(D)                            # (B, G, H/G*T, D)
-        shared = torch.einsum("bhtd,hpd->bhtp", q, self.k_shared)                    # (B, G, H/G*T, P)
+        shared = torch.einsum("bgtd,gpd->bgtp", q, self.k_shared)                    # (B, G, H/G*T, P)
         own = q @ self.k_own.transpose(2, 3)                                         # (B, G, H/G*T, S)
         beyond = torch.arange(S, device=q.device) > slot[:, None, :, None]           # (B, 1, T, S)
         own = own.masked_fill(beyond.repeat(1, 1, H // G, 1), -math.inf)
-        weights = torch.softmax(torch.cat([shared, own], dim=-1), dim=-1)            # (B, H, T, P + S)
+        weights = torch.softmax(torch.cat([shared, own], dim=-1), dim=-1)            # (B, G, H/G*T, P + S)
         weights = weights.to(self.v_own.dtype)
-        y = torch.einsum("bhtp,hpd->bhtd", weights[..., :P], self.v_shared) + weights[..., P:] @ self.v_own
+        y = torch.einsum("bgtp,gpd->bgtd", weights[..., :P], self.v_shared) + weights[..., P:] @ self.v_own
         return y.reshape(B, H, T, D)
 
 

@@ -41,9 +41,8 @@ from common import RunFolder, adamw, held_out_loss, learning_rate, load_checkpoi
 from corpora.tokenizers import load_tokenizer, tokenizer_hash
 from data import Tokens
 from engine.cli import BadInput, Progress, StopSignal, run
-from engine.files import file_hash
 from engine.ranks import Ranks, load_optimizer
-from extras.pretrained import weights_file
+from extras.pretrained import weights_hash
 from extras.rollouts import (Problems, accuracy, at_targets, draw, is_right, log_probs_of, roll_out, seed_of,
                              teachers_log_probs)
 
@@ -274,8 +273,8 @@ def main(cfg):
     val, test = (Tokens(cfg.data, name, student.config.block_size) for name in ("val", "test"))
 
     cfg.micro_rows = cfg.micro_rows or cfg.rollouts // ranks.world           # answers run together
-    made_from = {"tokenizer_sha256": sha256, "student_sha256": file_hash(weights_file(cfg.student)),
-                 "teachers_sha256": [file_hash(weights_file(path)) for path in paths],
+    made_from = {"tokenizer_sha256": sha256, "student_sha256": weights_hash(cfg.student),
+                 "teachers_sha256": [weights_hash(path) for path in paths],
                  "problems_sha256": [problems.sha256, tests.sha256]}
     folder = RunFolder(cfg, made_from, ranks)
     if folder.finished:

@@ -11,6 +11,7 @@ tensors they hold (`read_tensors`), how these become the parameters of model.py 
 the only ones that know the families), and which tokenizer they go with (`tokenizer_of`). extras/export.py is
 the way out.
 """
+import hashlib
 import os
 import urllib.request
 
@@ -18,13 +19,13 @@ import torch
 
 from corpora.tokenizers import GPT2_PATTERN, gpt2_tokens, load_tokenizer, make_tokenizer, tokenizer_hash
 from engine.cli import BadInput
-from engine.files import locked, read_json, replacing
+from engine.files import file_hash, locked, read_json, replacing
 
 GPT2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 PUBLISHED = {name: f"openai-community/{name}" for name in GPT2} | {
     "smollm2-135m": "HuggingFaceTB/SmolLM2-135M", "smollm2-360m": "HuggingFaceTB/SmolLM2-360M",
     "smollm2-1.7b": "HuggingFaceTB/SmolLM2-1.7B", "rho-math-1b": "microsoft/rho-math-1b-v0.1",
-    "rho-math-7b": "microsoft/rho-math-7b-v0.1", "mistral-7b": "mistralai/Mistral-7B-v0.1",
+    "rho-math-7b": "microsoft/rho-math-7b-v0.1",
     "tinyllama-1.1b": "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"}
 URL = "https://huggingface.co/{}/resolve/main/{}"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")     # the names that weights have in a folder
@@ -90,11 +91,13 @@ def download(name):
             return folder
         fetch(name, folder, "tokenizer.json")
         fetch(name, folder, "tokenizer_config.json")
-        if fetch(name, folder, WEIGHTS[0] + INDEX, needed=False):
-            for part in shards(os.path.join(folder, WEIGHTS[0] + INDEX)):
-                fetch(name, folder, part)
-        elif not fetch(name, folder, WEIGHTS[0], needed=False):
-            fetch(name, folder, WEIGHTS[1])
+        for weights in WEIGHTS:
+            if fetch(name, folder, weights + INDEX, needed=False):
+                for part in shards(os.path.join(folder, weights + INDEX)):
+                    fetch(name, folder, part)
+                return folder
+            if fetch(name, folder, weights, needed=weights == WEIGHTS[-1]):
+                return folder
     return folder
 
 
@@ -113,6 +116,15 @@ def fetch(name, folder, file, needed=True):
         if not needed and getattr(e, "code", None) == 404:
             return False
         raise BadInput(f"cannot download {url} ({e}): fetch the model elsewhere, and give its folder")
+
+
+def weights_hash(path):
+    """What tells the weights of a checkpoint, a published name, a folder or a file apart."""
+    file = str(weights_file(path))
+    if not file.endswith(INDEX):
+        return file_hash(file)
+    parts = [file_hash(os.path.join(os.path.dirname(file), name)) for name in shards(file)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def shards(index):
@@ -204,6 +216,8 @@ def from_llama(tensors, their_config, file):
         F, V, T = c["intermediate_size"], c["vocab_size"], c["max_position_embeddings"]
     except KeyError as e:
         raise BadInput(f"the config.json of {file} lacks {e}: fetch it again")
+    if C % H or C // H % 2:
+        raise BadInput(f"the config.json of {file} says {C} channels in {H} heads: fetch it again")
     check(c, {"hidden_act": ["silu"], "attention_bias": [False], "mlp_bias": [False],
               "head_dim": [None, C // H], "rope_scaling": [None]}, file, "Llama's first form")
     rope = c.get("rope_parameters") or {}  # newer files have it
@@ -212,15 +226,21 @@ def from_llama(tensors, their_config, file):
     try:
         state["wte.weight"] = tensors["model.embed_tokens.weight"]
         state["ln_f.weight"] = tensors["model.norm.weight"]
-        tied = c.get("tie_word_embeddings", False) or "lm_head.weight" not in tensors
+        tied = c.get("tie_word_embeddings", False)
         if not tied:
             state["lm_head.weight"] = tensors["lm_head.weight"]
+        used = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
         for i in range(n_layer):
             for ours, theirs in LLAMA.items():
-                parts = [tensors[f"model.layers.{i}.{name}.weight"] for name in theirs]
+                names = [f"model.layers.{i}.{name}.weight" for name in theirs]
+                parts = [tensors[name] for name in names]
                 state[f"h.{i}.{ours}"] = torch.cat(parts)                # (outputs of all parts, in)
+                used.update(names)
     except KeyError as e:
         raise BadInput(f"{file} lacks the tensor {e} of a Llama model with {n_layer} layers: fetch it again")
+    more = [name for name in tensors if name not in used and not name.endswith("rotary_emb.inv_freq")]
+    if more:
+        raise BadInput(f"{file} holds {more[0]}, of which model.py knows nothing: give other weights")
     return state, {"block_size": min(T, c.get("sliding_window") or T), "vocab_size": V, "n_layer": n_layer,
                    "n_head": H, "n_embd": C, "dropout": 0.0, "bias": False, "arch": "llama",
                    "n_kv_head": c.get("num_key_value_heads") or H, "n_inner": F, "tied": tied,

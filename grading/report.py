@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections import Counter
 
 from engine.cli import BadInput
@@ -156,7 +157,7 @@ def results_folder(path):
 
 def settings(path, ckpt_sha256, cfg):
     """What a result depends on besides the problems and shots: the checkpoint, the task and these options."""
-    name = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
+    name = re.sub(r"\.(pt|bin|safetensors)$", "", os.path.basename(os.path.normpath(path)))
     about = {"ckpt": name, "ckpt_sha256": ckpt_sha256, "task": cfg.task[0]}
     for option in ("shots", "separator", "n", "max_new_tokens", "samples", "temperature", "likelihood",
                    "seed"):

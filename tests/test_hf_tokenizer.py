@@ -12,7 +12,7 @@ from data import Tokens
 from engine.cli import BadInput
 from helpers import train
 
-TEXTS = ["the old man and the sea, 3 + 4 = 7.", "the man in the sea\n\nand the naïve café", "Question: 12 hens? 東京 🙂"]
+TEXTS = ["\u0120gantija is on Gozo", "the old man and the sea, 3 + 4 = 7.", "the man in the sea\n\nand the naïve café", "Question: 12 hens? 東京 🙂"]
 HARD = [*TEXTS, " starts with a space", "", "\n", "two  spaces", "<|endoftext|> and </s> are text", "tab\tand \u2581"]
 
 
@@ -47,7 +47,7 @@ def test_ids_are_the_packages_and_text_comes_back(tmp_path, kind):
     folder, theirs, end = made(tmp_path / "hf", kind)
     enc = load_tokenizer(str(folder))
     assert isinstance(enc, HFTokenizer) and enc.eot_token == theirs.token_to_id(end)
-    assert enc.n_vocab == theirs.get_vocab_size() and enc.puts_space == (kind != "bytes")
+    assert enc.n_vocab == theirs.get_vocab_size() and enc.low_line == (kind != "bytes") and enc.puts_space == (kind != "bytes")
     theirs.encode_special_tokens = True
     for text in HARD:
         ids = enc.encode_ordinary(text)

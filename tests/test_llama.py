@@ -113,8 +113,10 @@ def test_a_cropped_context(demo, tmp_path):
 
 
 def test_sizes_that_do_not_fit():
-    for options, message in ((dict(arch="gpt3"), "arch must be"), (dict(n_head=4, n_kv_head=3), "must divide n_head"),
-                             (dict(n_inner=-1), "may be negative")):
+    llama = dict(arch="llama")
+    for options, message in ((dict(arch="gpt3"), "arch must be"), (dict(n_inner=99), "are for --arch llama"),
+                             (llama | dict(n_head=4, n_kv_head=3), "must divide n_head"),
+                             (llama | dict(n_head=64), "must be even"), (llama | dict(n_inner=-1), "negative")):
         [problem] = train_ref.Config(n_embd=64, **options).validate()
         assert message in problem
     with pytest.raises(ValueError, match="divisible by n_kv_head"):
