@@ -14,7 +14,8 @@ import pytest
 import plot
 from bench import step
 from engine.report import cell
-from extras import steady
+from extras import against_reference, steady
+from extras import map as slm_map
 from paper import plot_paper
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -34,15 +35,26 @@ def words(*path):
 
 # ------------------------------------------------------------------------------ figures are those of results/
 
+def results_of(setting):
+    return json.loads(text("results", setting, "results.json"))
+
+
 def test_the_results_page_shows_the_committed_results():
-    """Its tables are what plot.py makes of results/demo/results.json, and so are the figures of its text."""
-    results = json.loads(text("results", "demo", "results.json"))
-    tables, cost = plot.table(results).split("\n\nCost (mean over seeds):\n\n")
-    page = text("docs", "results.md")
-    assert tables in page and cost.strip() in page
-    for arm, measure in (("clm", "accuracy_0"), ("distill", "accuracy_0"), ("distill_tuned", "accuracy_0"),
-                         ("clm_tuned", "accuracy_0"), ("clm_mixed_tuned", "accuracy_0")):
-        assert points(results["slm_minus"][arm][measure]) in words("docs", "results.md"), arm
+    """Its tables are what plot.py, extras/map.py and extras/against_reference.py make of the files in results/, and so
+    are the differences in its text."""
+    page, page_words = text("docs", "results.md"), words("docs", "results.md")
+    for setting in ("demo", "crawl"):
+        tables, cost = plot.table(results_of(setting)).split("\n\nCost (mean over seeds):\n\n")
+        assert tables in page and (setting != "demo" or cost.strip() in page)
+    rows = results_of("map")
+    assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
+    names = ["demo", "crawl"]
+    assert slm_map.collect([os.path.join(ROOT, "results", name) for name in names], names) == rows
+    assert against_reference.table(results_of("mechanism/demo")).strip() in page
+    for setting, arms in (("demo", ("clm", "distill", "distill_tuned", "clm_tuned", "clm_mixed_tuned")),
+                          ("crawl", ("clm", "distill", "documents", "ref"))):
+        for arm in arms:
+            assert points(results_of(setting)["slm_minus"][arm]["accuracy_0"]) in page_words, arm
 
 
 def points(v):
@@ -295,16 +307,21 @@ def test_the_readme_is_a_door():
 
 
 def test_the_readmes_results_are_the_committed_ones():
-    """Its rows and the paired differences in its text, from results/demo/results.json."""
-    results, readme = json.loads(text("results", "demo", "results.json")), words("README.md")
-    arms = results["arms"]
-    for name in ("slm", "clm", "clm_mixed", "distill", "documents", "ref"):
-        row = [cell(arms[name]["final"]["accuracy_0"], "accuracy_0")]
-        tuned = arms.get(f"{name}_tuned")
-        row.append(cell(tuned["final"]["accuracy_0"], "accuracy_0") if tuned else "")
-        row += [cell(arms[name]["final"][m]) for m in ("masked_result", "masked")]
-        assert f"| {' | '.join(row)} |".replace("|  |", "| |") in readme, name
-    for arm in ("clm", "distill", "distill_tuned", "clm_tuned", "clm_mixed_tuned"):
-        assert points(results["slm_minus"][arm]["accuracy_0"]) in readme, arm
-    for arm in ("slm_tuned", "distill_tuned", "clm_tuned", "clm_mixed_tuned"):
-        assert f"{100 * arms[arm]['final']['accuracy_0']['mean']:.1f}%" in readme, arm
+    """Its table, and the accuracies and differences in its text, from results/demo and results/crawl."""
+    crawl, demo, readme = results_of("crawl"), results_of("demo"), words("README.md")
+    for name in ("slm", "clm", "distill", "documents", "ref", "clm_mixed"):
+        row = [cell(crawl["arms"][name]["final"][m], m) if name in crawl["arms"] else ""
+               for m in ("accuracy_0", "masked_solution")]
+        if name == "documents":  # of two seeds in the demo, which is too few
+            row += [""] * 3
+        else:
+            tuned = demo["arms"].get(f"{name}_tuned")
+            row += [cell(demo["arms"][name]["final"]["accuracy_0"], "accuracy_0"),
+                    cell(tuned["final"]["accuracy_0"], "accuracy_0") if tuned else "",
+                    cell(demo["arms"][name]["final"]["masked_solution"])]
+        assert f"| {' | '.join(row)} |".replace("  ", " ").replace("| |", "| |") in readme, name
+    for results, arms in ((crawl, ("clm", "distill")), (demo, ("clm", "distill", "distill_tuned", "clm_tuned"))):
+        for arm in arms:
+            assert points(results["slm_minus"][arm]["accuracy_0"]) in readme, arm
+    for arm in ("slm", "clm", "distill", "documents"):
+        assert f"{100 * crawl['arms'][arm]['final']['accuracy_0']['mean']:.1f}%" in readme, arm
