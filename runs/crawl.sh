@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Where selecting tokens pays: a crawl of which a quarter is useful, and a reference model that exists already, from
-# better text. Five seeds, against everything else that the reference can be used for. Two hours on two cores.
+# A crawl of which a quarter is useful, and a reference model that exists already, from better text: SLM against CLM,
+# distillation from the reference, and whole documents chosen by it. Five seeds; two hours on two cores.
 #
 #   bash runs/crawl.sh
 #   SEEDS=0 ARMS="slm distill" OUT=out/one bash runs/crawl.sh
