@@ -24,6 +24,7 @@ ARMS = {  # by run folder: name and colour
     "filter": ("filter alone", "tab:cyan"),
     "reweight": ("reweight alone", "tab:green"),
     "exact_kl": ("exact reverse KL", "tab:red"),
+    "exact_kl_twice": ("exact reverse KL, twice as long", "firebrick"),
     "fire_exact": ("exact reverse KL, filtered and reweighted", "magenta"),
     "entropy_half": ("half of the tokens, by entropy", "tab:olive"),
     "first_k": ("first 10 tokens", "tab:brown"),

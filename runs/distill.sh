@@ -2,7 +2,8 @@
 # On-policy distillation (extras/distill.py) on the built-in corpus, all losses and their controls: from a strong
 # teacher to a weak student, and from two teachers of one skill each to a student that is to learn both.
 #
-#   bash runs/distill.sh                                  # five seeds: within an hour on two cores
+#   bash runs/distill.sh                                  # five seeds: a bit over an hour on two cores
+#   MORE="entropy_half first_k reward_reference" bash runs/distill.sh      # what the default leaves out
 #   SEEDS=5 LOSSES="fire opd" OUT=out/try bash runs/distill.sh
 #
 # (No spaces in OUT, DATA and PYTHON. With other options, name another OUT, and for other corpora another DATA.)
@@ -14,9 +15,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2 3 4} OUT=${OUT:-out/distill} DATA=${DATA:-data/distill} PYTHON=${PYTHON:-python}
-export LOSSES=${LOSSES:-opd fire filter reweight exact_kl fire_exact sft random_drop permuted_weights entropy_half first_k}
-export REWARDS=${REWARDS-answer reference}            # the other rewards, for the strong teacher (empty: none)
-export PAIR=${PAIR-opd fire exact_kl sft}               # the losses for the two teachers (empty: none)
+LOSSES=${LOSSES:-opd fire filter reweight exact_kl exact_kl_twice fire_exact sft random_drop permuted_weights reward_answer}
+export LOSSES="$LOSSES ${MORE:-}"
+export PAIR=${PAIR-opd exact_kl sft}                  # the losses for the two teachers (empty: none)
 export STEPS=${STEPS:-300} ROLLOUTS=${ROLLOUTS:-100}  # of each run; answers in a step
 export LR=${LR:-5e-4} EXACT_LR=${EXACT_LR:-1e-3}      # of what learns from the drawn tokens; of the exact losses and sft
 export DOCUMENTS=${DOCUMENTS:-20000}                  # worked problems of a teacher
@@ -59,19 +60,20 @@ student() {
     --eval_every 325
 }
 arm() {  # SEED SETTING ARM
-  how="--loss $3" problems="" lr=$LR
-  case $3 in exact_kl|fire_exact|sft) lr=$EXACT_LR ;; esac
+  how="--loss $3" problems="" lr=$LR steps=$STEPS
+  case $3 in exact_kl*|fire_exact|sft) lr=$EXACT_LR ;; esac
   case $2 in
     strong) how="$how --teacher $OUT/seed$1/teacher_both/ckpt.pt" ;;
     pair)   how="$how --teacher add=$OUT/seed$1/teacher_add/ckpt.pt double=$OUT/seed$1/teacher_double/ckpt.pt"
             problems="--problems $DATA/seed$1/pair.jsonl --test_problems $DATA/seed$1/pair_eval.jsonl" ;;
   esac
   case $3 in
+    exact_kl_twice)   how="--loss exact_kl --teacher $OUT/seed$1/teacher_both/ckpt.pt" steps=$((2 * STEPS)) ;;
     reward_answer)    how="--loss opd --reward answer --samples 4" ;;
     reward_reference) how="--loss opd --reward reference --samples 4 --teacher $OUT/seed$1/teacher_both/ckpt.pt" ;;
   esac
   $PYTHON -m extras.distill --resume --student "$OUT/seed$1/student/ckpt.pt" --data "$DATA/seed$1/both" $problems $how \
-    --out "$OUT/$2/seed$1/$3" --device "$DEVICE" --steps "$STEPS" --rollouts "$ROLLOUTS" --lr "$lr" --seed "$1" \
+    --out "$OUT/$2/seed$1/$3" --device "$DEVICE" --steps "$steps" --rollouts "$ROLLOUTS" --lr "$lr" --seed "$1" \
     --eval_every 50 --eval_problems "$PROBLEMS"
 }
 evaluate() {  # SEED TEACHER: of the teachers
@@ -94,7 +96,6 @@ for s in $SEEDS; do echo "$s"; done | each student
 for s in $SEEDS; do for t in $teachers; do echo "$s $t"; done; done | each evaluate
 for s in $SEEDS; do
   for loss in $LOSSES; do echo "$s strong $loss"; done
-  for reward in $REWARDS; do echo "$s strong reward_$reward"; done
   for loss in $PAIR; do echo "$s pair $loss"; done
 done | each arm
 $PYTHON -m extras.distill_table --runs "$OUT"

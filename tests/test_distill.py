@@ -372,7 +372,7 @@ def test_probabilities_that_are_no_numbers_are_one_line(demo, runs, tmp_path):
 @pytest.mark.slow
 def test_the_script_from_corpora_to_figure_and_again(tmp_path):
     environment = os.environ | {
-        "SEEDS": "0 1", "LOSSES": "opd fire", "REWARDS": "answer", "PAIR": "exact_kl", "STEPS": "2", "ROLLOUTS": "8",
+        "SEEDS": "0 1", "LOSSES": "opd fire", "MORE": "reward_answer", "PAIR": "exact_kl", "STEPS": "2", "ROLLOUTS": "8",
         "DOCUMENTS": "200", "FORM_TOKENS": "15360", "TEACHER_TOKENS": "15360", "STUDENT_TOKENS": "3072",
         "PROBLEMS": "10", "PYTHON": sys.executable, "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
     script = ["bash", os.path.join(ROOT, "runs", "distill.sh")]
