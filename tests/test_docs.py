@@ -14,7 +14,7 @@ import pytest
 import plot
 from bench import step
 from engine.report import cell
-from extras import against_reference, steady
+from extras import against_reference, distill_table, steady
 from extras import map as slm_map
 from paper import plot_paper
 
@@ -325,3 +325,9 @@ def test_the_readmes_results_are_the_committed_ones():
             assert points(results["slm_minus"][arm]["accuracy_0"]) in readme, arm
     for arm in ("slm", "clm", "distill", "documents"):
         assert f"{100 * crawl['arms'][arm]['final']['accuracy_0']['mean']:.1f}%" in readme, arm
+
+
+def test_the_distillation_page_shows_the_committed_results():
+    results = results_of("distill")
+    assert distill_table.table(results).strip() in text("docs", "distillation.md")
+    assert text("results", "distill", "table.md") == distill_table.table(results)
