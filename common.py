@@ -20,7 +20,38 @@ from model import GPT, GPTConfig
 
 
 @dataclass
-class TrainConfig:
+class Optimisation:
+    """How weights are trained, whatever the loss: what `adamw` and `learning_rate` read. A config has `steps`
+    besides."""
+    lr: float = 6e-3                # highest learning rate
+    min_lr: float = 0.0             # learning rate at the end
+    warmup_steps: int = 50          # linear warm-up
+    decay: float = 1.0              # share of the steps after the warm-up over which the learning rate decays
+    weight_decay: float = 0.1       # AdamW's, on matrices only
+    beta2: float = 0.95             # AdamW's second-moment decay
+    grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
+    seed: int = 0                   # of all that is drawn at random
+
+    def validate(self):
+        """Every problem of the options, each a sentence."""
+        if not 0 < self.decay <= 1:
+            yield f"decay must lie in (0, 1], not {self.decay}"
+        if not 0 <= self.beta2 < 1:
+            yield f"beta2 must lie in [0, 1), not {self.beta2}"
+        yield from not_negative(self, "min_lr", "warmup_steps", "weight_decay", "grad_clip", "seed")
+        if self.lr <= 0:
+            yield f"lr must be above 0, not {self.lr}"
+
+
+def not_negative(cfg, *names):
+    """A sentence for each of these options that is negative."""
+    for name in names:
+        if getattr(cfg, name) < 0:
+            yield f"{name} must not be negative, but is {getattr(cfg, name)}"
+
+
+@dataclass
+class TrainConfig(Optimisation):
     """What both training scripts can be told."""
     data: str = "data/demo"         # corpus folder, made by prepare.py
     train: str = "noisy"            # which of its token files to train on
@@ -38,17 +69,10 @@ class TrainConfig:
     arch: str = "gpt2"              # or llama: RMSNorm, rotary positions, SwiGLU, no biases
     n_kv_head: int = 0              # heads of keys and values (0: n_head)
     n_inner: int = 0                # channels inside the MLP (0: 4 * n_embd)
-    # optimisation
+    # optimisation, besides what Optimisation has
     train_tokens: int = 3_993_600   # length of the run, in tokens seen
     batch_tokens: int = 1536        # tokens per step, over all processes and micro-batches
     micro_rows: int = 0             # rows per forward pass (0: all rows of the step that a process has)
-    lr: float = 6e-3                # highest learning rate
-    min_lr: float = 0.0             # learning rate at the end
-    warmup_steps: int = 50          # linear warm-up
-    decay: float = 1.0              # share of the steps after the warm-up over which the learning rate decays
-    weight_decay: float = 0.1       # AdamW's, on matrices only
-    beta2: float = 0.95             # AdamW's second-moment decay
-    grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
     seed: int = 0                   # of the initialisation, the order of the rows, and dropout
     # evaluating and saving: none of these changes the weights, but for patience
     eval_every: int = 100           # steps between evaluations on val and test
@@ -87,16 +111,8 @@ class TrainConfig:
                    f"n_inner ({self.n_inner}) may be negative")
         if not 0 <= self.dropout < 1:
             yield f"dropout must lie in [0, 1), not {self.dropout}"
-        if not 0 < self.decay <= 1:
-            yield f"decay must lie in (0, 1], not {self.decay}"
-        for name in ("seed", "micro_rows", "weight_decay", "min_lr", "warmup_steps", "grad_clip", "patience",
-                     "snapshot_every"):
-            if getattr(self, name) < 0:
-                yield f"{name} must not be negative, but is {getattr(self, name)}"
-        if not 0 <= self.beta2 < 1:
-            yield f"beta2 must lie in [0, 1), not {self.beta2}"
-        if self.lr <= 0:
-            yield f"lr must be above 0, not {self.lr}"
+        yield from super().validate()
+        yield from not_negative(self, "micro_rows", "patience", "snapshot_every")
         world = int(os.environ.get("WORLD_SIZE", 1))
         if self.fsdp and world == 1:
             yield "fsdp is for several processes: start it with torchrun --nproc_per_node N"
@@ -195,13 +211,19 @@ def load_model(path, tokenizer_sha256, source, device):
     return model_of(checkpoint, path, tokenizer_sha256, source).to(device).eval(), checkpoint
 
 
+def where_to_start(cfg, first):
+    """(the checkpoint to start from, whether that is the run's own last one): `first`, or the last of the run
+    in cfg.out if this is to be resumed."""
+    last = os.path.join(cfg.out, "ckpt.pt")
+    resuming = cfg.resume and os.path.exists(last)
+    return last if resuming else first, resuming
+
+
 def initial_model(cfg, train):
     """The model to train, and the checkpoint to resume from or None. The model is fresh, or that of
     cfg.init_from, or that of the run in cfg.out if this is to be resumed. train: the Tokens to train on."""
     torch.manual_seed(cfg.seed)
-    last = os.path.join(cfg.out, "ckpt.pt")
-    resuming = cfg.resume and os.path.exists(last)
-    path = last if resuming else cfg.init_from
+    path, resuming = where_to_start(cfg, cfg.init_from)
     if not path:
         sizes = cfg.block_size, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias
         return GPT(GPTConfig(*sizes, cfg.arch, cfg.n_kv_head, cfg.n_inner)), None

@@ -34,10 +34,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-
 from torch.nn.parallel import DistributedDataParallel
 
-from common import RunFolder, adamw, held_out_loss, learning_rate, load_checkpoint, load_model, model_of
+from common import (Optimisation, RunFolder, adamw, held_out_loss, learning_rate, load_checkpoint, load_model,
+                    model_of, not_negative, where_to_start)
 from corpora.tokenizers import load_tokenizer, tokenizer_hash
 from data import Tokens
 from engine.cli import BadInput, Progress, StopSignal, run
@@ -52,7 +52,7 @@ LOSSES = ("fire", "opd", "filter", "reweight", *EXACT, "sft", "entropy_half", "f
 
 
 @dataclass
-class Config:
+class Config(Optimisation):
     student: str = ""               # checkpoint that the student starts from
     teacher: list[str] = field(default_factory=list)  # the teacher's checkpoint, or NAME=CKPT of several
     out: str = "out/distill"        # run folder
@@ -70,15 +70,11 @@ class Config:
     alpha: float = 1.0              # weights: how much more a token counts where the teacher is sure
     beta: float = 1.0               # weights (not AdamW's): how much more where the student is not
     first_k: int = 10               # of --loss first_k
-    # optimisation
+    # optimisation, besides what common.Optimisation has
     steps: int = 200                # length of the run
     lr: float = 1e-3                # highest learning rate
-    min_lr: float = 0.0             # learning rate at the end
     warmup_steps: int = 10          # linear warm-up
-    decay: float = 1.0              # share of the steps after the warm-up over which the learning rate decays
     weight_decay: float = 0.0       # AdamW's, on matrices only
-    beta2: float = 0.95             # AdamW's second-moment decay
-    grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
     seed: int = 0                   # of the draw of problems and of the answers
     # evaluating and saving: none of these changes the weights
     eval_every: int = 25            # steps between evaluations
@@ -110,16 +106,10 @@ class Config:
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
                 return
-        for name in ("micro_rows", "alpha", "beta", "min_lr", "warmup_steps", "weight_decay", "grad_clip",
-                     "seed", "eval_problems"):
-            if getattr(self, name) < 0:
-                yield f"{name} must not be negative, but is {getattr(self, name)}"
+        yield from super().validate()
+        yield from not_negative(self, "micro_rows", "alpha", "beta", "eval_problems")
         if not 0 <= self.drop < 1:
             yield f"drop must lie in [0, 1), not {self.drop}: at 1 no answer would be left"
-        if not 0 < self.decay <= 1 or not 0 <= self.beta2 < 1:
-            yield f"decay must lie in (0, 1] and beta2 in [0, 1), not {self.decay} and {self.beta2}"
-        if self.lr <= 0:
-            yield f"lr must be above 0, not {self.lr}"
         world = int(os.environ.get("WORLD_SIZE", 1))
         if self.rollouts % (world * max(self.micro_rows, 1)) or self.rollouts % self.samples:
             yield (f"rollouts ({self.rollouts}) must be divisible by samples ({self.samples}) and by "
@@ -242,9 +232,7 @@ def named(teacher):
 def load_student(cfg, tokenizer_sha256):
     """(the student as it starts or as it stood when the run stopped, with dropout off; that checkpoint or
     None)."""
-    last = os.path.join(cfg.out, "ckpt.pt")
-    resuming = cfg.resume and os.path.exists(last)
-    path = last if resuming else cfg.student
+    path, resuming = where_to_start(cfg, cfg.student)
     checkpoint = load_checkpoint(path)
     student = model_of(checkpoint, path, tokenizer_sha256, cfg.data, dropout=0.0)
     return student, checkpoint if resuming else None
