@@ -57,36 +57,37 @@ def new_norm(config):
     return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
 
 
-def rotate(x, positions, base):
-    """Rotary positions (Su et al. 2021): channels i and i + D/2 of a head, as a plane, turned by position *
-    base^(-2i/D). x: (B, H, T, D). positions: (T,) or (B, T)."""
-    D, wide = x.size(-1), torch.promote_types(x.dtype, torch.float32)
-    speed = base ** (-torch.arange(0, D, 2, device=x.device, dtype=wide) / D)            # (D/2,)
+def rotary(positions, D, base, dtype):
+    """Rotary positions (Su et al. 2021), (T,) or (B, T): cosine and sine of position * base^(-2i/D)."""
+    wide = torch.promote_types(dtype, torch.float32)
+    speed = base ** (-torch.arange(0, D, 2, device=positions.device, dtype=wide) / D)    # (D/2,)
     angle = positions[..., None, :, None] * speed                                        # (1 or B, 1, T, D/2)
-    a, b = x.to(wide).chunk(2, dim=-1)                                                   # (B, H, T, D/2) each
-    turned = torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=-1)
-    return turned.to(x.dtype)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x, cos, sin):
+    """Channels i and i + D/2 of a head, as a plane, turned by the angle of the position. x: (B, H, T, D)."""
+    a, b = x.to(cos.dtype).chunk(2, dim=-1)                                              # (B, H, T, D/2) each
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
 
 
 class CausalSelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.n_head, self.n_kv_head, self.dropout = config.n_head, config.n_kv_head, config.dropout
-        self.rope_base = config.rope_base if config.arch == "llama" else None
         self.kv_channels = config.n_embd // config.n_head * config.n_kv_head
-        channels = config.n_embd + 2 * self.kv_channels                            # query, key and value
-        self.c_attn = nn.Linear(config.n_embd, channels, bias=config.bias)
+        self.c_attn = nn.Linear(config.n_embd, config.n_embd + 2 * self.kv_channels, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, positions, cache=None):
+    def forward(self, x, turn=None, cache=None):
         B, T, C = x.shape
         q, k, v = self.c_attn(x).split([C, self.kv_channels, self.kv_channels], dim=2)   # (B, T, C or G*D)
         q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)        # (B, H, T, D)
         k = k.view(B, T, self.n_kv_head, C // self.n_head).transpose(1, 2)     # (B, G, T, D)
         v = v.view(B, T, self.n_kv_head, C // self.n_head).transpose(1, 2)     # (B, G, T, D)
-        if self.rope_base:
-            q, k = rotate(q, positions, self.rope_base), rotate(k, positions, self.rope_base)
+        if turn is not None:  # Llama's positions; GPT-2's are in x already
+            q, k = rotate(q, *turn), rotate(k, *turn)
         if cache is None:
             dropout, grouped = self.dropout if self.training else 0.0, self.n_kv_head < self.n_head
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
@@ -119,8 +120,8 @@ class Block(nn.Module):
         self.ln_2 = new_norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x, positions, cache=None):
-        x = x + self.attn(self.ln_1(x), positions, cache)
+    def forward(self, x, turn=None, cache=None):
+        x = x + self.attn(self.ln_1(x), turn, cache)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -169,12 +170,14 @@ class GPT(nn.Module):
             raise ValueError(f"{T} tokens do not fit the model's block_size of {self.config.block_size}")
         if positions is None:
             positions = torch.arange(T, device=idx.device)                     # (T,), the same for all rows
-        x = self.wte(idx)                                                      # (B, T, C)
+        x, turn, c = self.wte(idx), None, self.config                          # (B, T, C)
         if self.wpe is not None:
             x = x + self.wpe(positions)                                        # (B, T, C)
+        else:
+            turn = rotary(positions, c.n_embd // c.n_head, c.rope_base, x.dtype)
         x = self.drop(x)
         for i, block in enumerate(self.h):
-            x = block(x, positions, None if caches is None else caches[i])
+            x = block(x, turn, None if caches is None else caches[i])
         return self.ln_f(x)
 
     def logits(self, hidden):
