@@ -18,7 +18,7 @@ import os
 import tiktoken
 
 from corpora import builtin
-from corpora.hf_tokenizer import END_OF_TEXT, HFTokenizer, characters, from_folder
+from corpora.hf_tokenizer import BYTE_OF, END_OF_TEXT, HFTokenizer, from_folder
 from engine.cli import BadInput
 from engine.files import read_json, write_json
 
@@ -188,16 +188,15 @@ def tiktoken_tokens(path):
 def gpt2_tokens(path):
     """Byte strings in the order of their ids from GPT-2's merges file: a '#version' line, then two symbols
     a line."""
-    byte_of = characters()
-    tokens = [bytes([b]) for b in byte_of.values()]
+    tokens = [bytes([b]) for b in BYTE_OF.values()]
     with open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
             if line.startswith("#version") or not line.strip():
                 continue
             pair = line.split()
-            if len(pair) != 2 or not all(c in byte_of for c in "".join(pair)):
+            if len(pair) != 2 or not all(c in BYTE_OF for c in "".join(pair)):
                 raise ValueError(f"line {number} is not a pair of GPT-2 symbols")
-            tokens.append(bytes(byte_of[c] for c in "".join(pair)))
+            tokens.append(bytes(BYTE_OF[c] for c in "".join(pair)))
     return tokens
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from common import load_model
 from engine.cli import BadInput
-from engine.files import file_hash
+from extras.pretrained import weights_hash
 from model import token_loss
 
 
@@ -39,4 +39,4 @@ def install(model, path, train):
         loss_sum = -(probabilities * logits.float().log_softmax(dim=-1)).sum()
         everything = torch.isfinite(ref_loss)                                                    # (B, T)
         return loss_sum, token_loss(logits.detach(), targets), everything
-    return distillation_loss, file_hash(path)
+    return distillation_loss, weights_hash(path)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import torch
 
 from common import load_checkpoint, save_checkpoint
-from corpora.hf_tokenizer import END_OF_TEXT, HFTokenizer, characters as gpt2_characters
+from corpora.hf_tokenizer import BYTE_OF, END_OF_TEXT, HFTokenizer
 from corpora.tokenizers import load_tokenizer, tokenizer_hash, tokens_of
 from engine.cli import BadInput, run
 from engine.files import replacing, write_json
 from extras.pretrained import LLAMA, TRANSPOSED
 from model import GPT, GPTConfig
 
-CHARACTER_OF = {byte: character for character, byte in gpt2_characters().items()}
+CHARACTER_OF = {byte: character for character, byte in BYTE_OF.items()}
 
 
 @dataclass
@@ -46,18 +46,18 @@ def main(cfg):
     if tokenizer_hash(enc) != checkpoint["tokenizer_sha256"]:
         raise BadInput(f"{path} was trained with another tokenizer than that of {data}: give its own --data")
     os.makedirs(folder, exist_ok=True)
-    export_weights(checkpoint | {"end_of_text": enc.eot_token}, folder)
+    export_weights(checkpoint, enc.eot_token, folder)
     export_tokenizer(enc, checkpoint["model_config"]["block_size"], folder)
     print(f"{folder}: load it with transformers' AutoModelForCausalLM and AutoTokenizer")
 
 
 # ---------------------------------------------------------------------------------------------------- weights
 
-def export_weights(checkpoint, folder):
+def export_weights(checkpoint, end_of_text, folder):
     """Write config.json, and model.safetensors where that package is installed, else pytorch_model.bin."""
     c = GPTConfig(**checkpoint["model_config"])
     to_theirs = llama_tensors if c.arch == "llama" else gpt2_tensors
-    tensors, their_config = to_theirs(dict(checkpoint["model"]), c, checkpoint["end_of_text"])
+    tensors, their_config = to_theirs(dict(checkpoint["model"]), c, end_of_text)
     try:
         from safetensors.torch import save_file
         save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
