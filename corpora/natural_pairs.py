@@ -11,7 +11,8 @@ them, and the log of a run says what was selected of each.
 
 Books and problems: rows with `text`, and problems as GSM8K's (`question`, `answer`). Curated are some of the
 problems as they are. Noisy are the books' texts, with the sentences of the other problems between theirs:
-a quarter of the characters are problems, and of these a share ends with a wrong number.
+a quarter of the characters are problems, and of these a share ends with a wrong number. The fields are
+`text` (noisy), `question` and `answer` (curated), so that the loss on solutions can be measured.
 """
 import os
 import random
@@ -115,10 +116,10 @@ def problem_pair(cfg, rng):
                 mixed.append(queue.pop(0))
                 used += len(mixed[-1])
                 total += len(mixed[-1])
-        noisy.append({"text": "\n".join(mixed)})
+        noisy.append({"text": "\n".join(mixed), "question": "", "answer": ""})
         if not hidden:
             break  # what is left of the books would hold no problem
-    return [{"text": f"{question}\n{answer}"} for question, answer in curated], noisy
+    return [{"text": "", "question": question, "answer": answer} for question, answer in curated], noisy
 
 
 def main(cfg):

@@ -58,9 +58,9 @@ def take(pieces, n_characters):
 def read_documents(paths, fields, answer_field=""):
     """The documents of text files, one after the other, as (segments, ends_document).
 
-    fields: those of a row that make its document, a line break between them. answer_field: one of them,
-    whose text is labelled SOLUTION; all other text is labelled QUESTION. Raises BadInput where a file
-    cannot be read or a row lacks a field.
+    fields: those of a row that make its document, a line break between those that are not empty.
+    answer_field: one of them, whose text is labelled SOLUTION; all other text is labelled QUESTION. Raises
+    BadInput where a file cannot be read or a row lacks a field.
     """
     for path in paths:
         number = 0  # of the row
@@ -84,7 +84,9 @@ def row_segments(row, fields, answer_field):
     for name in fields:
         value = row[name]
         texts.append("" if value is None else str(value))
-    texts = [text + "\n" for text in texts[:-1]] + texts[-1:]
+    filled = [i for i, text in enumerate(texts) if text]
+    for i in filled[:-1]:
+        texts[i] += "\n"
     "".join(texts).encode()  # a row of JSON can hold half a character, which UTF-8 cannot
     at = fields.index(answer_field) if answer_field else len(fields)
     return [("".join(texts[:at]), QUESTION), ("".join(texts[at:at + 1]), SOLUTION),

@@ -46,6 +46,7 @@ source_files() {  # seed, folder: curated.jsonl and noisy.jsonl
 before() {  # for a seed: corpus, base, reference model, scores
   raw=$DATA/seed$1/raw how="--tokenizer $TOKENIZER --vocab_size 2048 --max_tokens $LIMIT --held_out 0.1"
   if [ "$PAIR" = posts ]; then how="$how --field other wanted --answer_field wanted --held_out 0.25"; fi
+  if [ "$PAIR" = school ]; then how="$how --field text question answer --answer_field answer"; fi
   [ -f "$raw/noisy.jsonl" ] || source_files "$1" "$raw"
   [ -f "$DATA/seed$1/val.json" ] ||
     $PYTHON prepare.py --curated "$raw/curated.jsonl" --noisy "$raw/noisy.jsonl" $how --out "$DATA/seed$1"

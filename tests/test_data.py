@@ -215,7 +215,7 @@ def test_the_answer_field_is_labelled(tmp_path):
         prepare.main(cfg)
         tokens, enc = Tokens(out, "noisy", 16), load_tokenizer(out)
         marked = enc.decode(tokens.tokens[tokens.labels == builtin.SOLUTION].tolist())
-        answers = [r["a"] + "\n" * (len(fields) > 2) for r in rows + rows]
+        answers = [r["a"] + "\n" * (r["a"] != "" and len(fields) > 2) for r in rows + rows]
         assert marked.replace("<|endoftext|>", "") == "".join(answers)
         assert enc.decode(tokens.tokens.tolist()).count("Again: ") == 600
     assert list(dataclasses.replace(cfg, answer_field="b").validate())

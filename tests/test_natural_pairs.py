@@ -40,6 +40,8 @@ def test_posts_of_one_group_are_wanted_and_labelled(tmp_path):
     enc = load_tokenizer(str(tmp_path / "data"))
     assert set(re.findall("[abc] post", enc.decode(tokens[labels == 1].tolist()))) == {"b post"}
     assert set(re.findall("[abc] post", enc.decode(tokens[labels == 0].tolist()))) == {"a post", "c post"}
+    documents = enc.decode(tokens.tolist()).split("<|endoftext|>")
+    assert not any(text.startswith("\n") or text.endswith("\n") for text in documents)  # nothing tells which is wanted
     with pytest.raises(BadInput, match="has 0 of what is wanted"):
         natural_pairs.main(natural_pairs.Config(posts=cfg.posts, group="d", out=str(tmp_path / "x")))
 
@@ -53,7 +55,11 @@ def test_problems_are_hidden_in_books(tmp_path):
     cfg = natural_pairs.Config(problems=str(tmp_path / "problems.jsonl"), books=str(tmp_path / "books.jsonl"), curated=20,
                                share=0.25, p_wrong=0.5, out=str(tmp_path / "raw"))
     natural_pairs.main(cfg)
-    curated, noisy = ([row["text"] for row in read(tmp_path / "raw" / f"{side}.jsonl")] for side in ("curated", "noisy"))
+    sides = {side: read(tmp_path / "raw" / f"{side}.jsonl") for side in ("curated", "noisy")}
+    curated = [f"{row['question']}\n{row['answer']}" for row in sides["curated"]]
+    noisy = [row["text"] for row in sides["noisy"]]
+    assert not any(row["text"] for row in sides["curated"])
+    assert not any(row["question"] or row["answer"] for row in sides["noisy"])
     originals = [f"{p['question']}\n{p['answer']}" for p in problems]
     assert len(curated) == 20 and set(curated) <= set(originals)
     lines = "\n".join(noisy).split("\n")

@@ -150,7 +150,8 @@ def test_natural_pairs(tmp_path, pair):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["arms"]) == {"ref", "slm", "documents", "slm_tuned", "documents_tuned"}
     selection = results["arms"]["slm"]["selection"]
-    assert ("selected_solution" in selection) == (pair == "posts")  # posts of the group are labelled, problems are not
+    assert ("selected_solution" in selection) == (pair == "posts")  # posts of the group are labelled, hidden problems not
+    assert "masked_solution" in results["arms"]["slm"]["final"]
 
 
 def test_a_pair_that_there_is_not_is_refused(tmp_path):
