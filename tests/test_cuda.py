@@ -93,7 +93,8 @@ def assert_same_trace(a, b, steps=12):
 
 
 @pytest.mark.parametrize("options", [
-    {"keep": 1.0}, {"keep": 0.3}, {"keep": 0.3, "fast": False}, {"keep": 0.3, "micro_rows": 2}], ids=str)
+    {"keep": 1.0}, {"keep": 0.3}, {"keep": 0.3, "fast": False}, {"keep": 0.3, "micro_rows": 2},
+    {"keep": 0.3, "arch": "llama", "n_kv_head": 1}], ids=str)
 def test_slm_trains_as_on_a_processor(demo, scores, tmp_path, options):
     train(train_slm, tmp_path / "cpu", demo, scores=scores, **options)
     train(train_slm, tmp_path / "gpu", demo, scores=scores, device=DEVICE, **options)

@@ -27,6 +27,7 @@ def on_meta(monkeypatch):
 @pytest.mark.parametrize("options", [
     {"keep": 1.0}, {"keep": 0.3}, {"keep": 0.3, "dropout": 0.1}, {"select": "random"}, {"select": "low_ref"},
     {"select": "high_loss"}, {"labels": ["solution", "result"]}, {"softmax_tau": 0.7}, {"keep_warmup": 3},
+    {"keep": 0.3, "arch": "llama", "n_kv_head": 1},
     {"filter_backward": True}, {"distill": "the reference", "keep": 1.0}], ids=str)
 def test_a_step_of_slm(demo, scores, tmp_path, on_meta, fast, micro_rows, options):
     if "distill" in options:

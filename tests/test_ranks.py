@@ -28,15 +28,16 @@ def same_trace(a, b):
         assert x["loss"] == pytest.approx(y["loss"], abs=1e-4) and x.get("ratio") == y.get("ratio")
 
 
-@pytest.mark.parametrize("how", ["excess", pytest.param("filtered", marks=pytest.mark.slow),
-                                 pytest.param("clm", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["excess", *(pytest.param(name, marks=pytest.mark.slow)
+                                             for name in ("filtered", "clm", "llama"))])
 def test_the_same_micro_rows_give_the_same_trace_on_any_number_of_processes(demo, scores, tmp_path, how):
     """1 process with 4 micro-batches of 2 rows, 2 with 2, 4 with 1, and FSDP: what is ranked are always 2 rows."""
     options = {"clm": dict(keep=1.0), "excess": dict(scores=scores, keep=0.3),
+               "llama": dict(scores=scores, keep=0.3, arch="llama", n_kv_head=1),
                "filtered": dict(scores=scores, keep=0.3, filter_backward=True)}[how] | {"micro_rows": 2}
     one = train(train_slm, tmp_path / "one", demo, **options)
     runs = {"two": (2, {}), "four": (4, {})}
-    if how == "excess":
+    if how in ("excess", "llama"):
         runs["fsdp"] = (2, {"fsdp": True, "eval_every": 1, "save_every": 1})
     for name, (n, extra) in runs.items():
         wait(start_ranks(n, command("train_slm.py", tmp_path / name, demo, **options | extra)))
