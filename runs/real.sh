@@ -9,7 +9,7 @@
 #
 # MATH: the Stacks project's .tex files one after the other (github.com/stacks/stacks-project), plain or .xz. POSTS, and
 # PROBLEMS and BOOKS: what corpora/natural_pairs.py reads. TOKENIZER is `gpt2` (it is downloaded once) or a local file of
-# GPT-2 merges; its first 2,048 ids make a vocabulary for a small model.
+# GPT-2 merges; its first 2,048 ids make a vocabulary for a small model. TOKENS: of the base and of each arm (1.5M).
 set -euo pipefail
 export PAIR=${PAIR:-latex} GROUP=${GROUP:-sci.space} TOKENIZER=${TOKENIZER:-gpt2}
 case $PAIR in
@@ -23,7 +23,7 @@ esac
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-clm slm random clm_mixed clm_curated documents distill}
 export OUT=${OUT:-out/real/$PAIR} DATA=${DATA:-data/real/$PAIR} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} SIZE=${SIZE:-full}
-export TOKENS=1536000 TUNE_TOKENS=204800 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" CURATED=${CURATED:-600}
+export TOKENS=${TOKENS:-1536000} TUNE_TOKENS=204800 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" CURATED=${CURATED:-600}
 export ROWS=64  # of val and test, for the losses
 export MODEL="--n_layer 4 --n_head 4 --n_embd 128"
 if [ "$SIZE" = tiny ]; then
