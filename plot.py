@@ -82,7 +82,7 @@ def collect(folder):
                 for m in MEASURES}
         if pairs and slm == "slm" and name not in ("ref", "labels"):
             results["token_saving"][name] = {m: [token_saving(s, r, m) for s, r in pairs] for m in MEASURES}
-    tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *ARMS]}
+    tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *arms]}
     if any(tasks.values()):
         results["tasks"] = {name: found for name, found in tasks.items() if found}
     seed, of_seed = next(iter(runs.items()))

@@ -5,6 +5,7 @@ the format of Hugging Face.
     python train_slm.py --init_from gpt2                    # by name, downloaded once; see PUBLISHED
     python train_slm.py --init_from my/model                # a folder with config.json and the weights
     python train_slm.py --init_from my/pytorch_model.bin    # GPT-2's, which can do without a config.json
+    python -m extras.pretrained --model smollm2-135m        # prints the folder of a name, or of a folder
 
 Four questions, each answered by functions of their own: which files are meant (`weights_file`), which
 tensors they hold (`read_tensors`), how these become the parameters of model.py (`from_gpt2` and `from_llama`,
@@ -14,11 +15,12 @@ the way out.
 import hashlib
 import os
 import urllib.request
+from dataclasses import dataclass
 
 import torch
 
 from corpora.tokenizers import GPT2_PATTERN, gpt2_tokens, load_tokenizer, make_tokenizer, tokenizer_hash
-from engine.cli import BadInput
+from engine.cli import BadInput, run
 from engine.files import file_hash, locked, read_json, replacing
 
 GPT2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -267,3 +269,19 @@ def tokenizer_of(folder, their_config, vocab_size):
         return TOKENIZER_SHA256
     raise BadInput(f"what {vocab_size} token ids stand for is not known: put the tokenizer's merges.txt or "
                    f"tokenizer.json beside the weights in {folder or '.'}")
+
+
+@dataclass
+class Config:
+    model: str = "gpt2"   # a published name, or a folder
+
+    def validate(self):
+        return []
+
+
+def main(cfg):
+    print(os.path.dirname(weights_file(cfg.model)))
+
+
+if __name__ == "__main__":
+    run(main, Config, __doc__)

@@ -13,10 +13,13 @@
 set -euo pipefail
 export PAIR=${PAIR:-latex} GROUP=${GROUP:-sci.space} TOKENIZER=${TOKENIZER:-gpt2}
 case $PAIR in
-  latex)  export MATH=$(realpath "${MATH:?name the LaTeX file: MATH=stacks.tex.xz bash runs/real.sh}") ;;
-  posts)  export POSTS=$(realpath "${POSTS:?name the posts: PAIR=posts POSTS=newsgroups.jsonl.xz bash runs/real.sh}") ;;
-  school) export PROBLEMS=$(realpath "${PROBLEMS:?name the problems: PAIR=school PROBLEMS=... BOOKS=... bash runs/real.sh}")
-          export BOOKS=$(realpath "${BOOKS:?name the books: PAIR=school PROBLEMS=... BOOKS=... bash runs/real.sh}") ;;
+  latex)  : "${MATH:?name the LaTeX file: MATH=stacks.tex.xz bash runs/real.sh}"
+          export MATH=$(realpath "$MATH") ;;
+  posts)  : "${POSTS:?name the posts: PAIR=posts POSTS=newsgroups.jsonl.xz bash runs/real.sh}"
+          export POSTS=$(realpath "$POSTS") ;;
+  school) : "${PROBLEMS:?name the problems: PAIR=school PROBLEMS=... BOOKS=... bash runs/real.sh}"
+          : "${BOOKS:?name the books: PAIR=school PROBLEMS=... BOOKS=... bash runs/real.sh}"
+          export PROBLEMS=$(realpath "$PROBLEMS") BOOKS=$(realpath "$BOOKS") ;;
   *)      echo "real.sh: there is no pair $PAIR; there are latex, posts and school" >&2; exit 2 ;;
 esac
 [ ! -f "$TOKENIZER" ] || TOKENIZER=$(realpath "$TOKENIZER")

@@ -15,13 +15,7 @@ cd "$(dirname "$0")/.."
 OUT=${OUT:-out/rho/$(basename "$MODEL")} DATA_DIR=${DATA_DIR:-data/tasks} PYTHON=${PYTHON:-python} DEVICE=${DEVICE:-auto} N=${N:-0}
 TASKS=${TASKS:-gsm8k math_oai svamp asdiv mawps tabmwp mathqa mmlu_stem sat_math} MORE=${MORE:-}
 
-folder=$($PYTHON -c 'import os, sys
-from engine.cli import BadInput
-from extras.pretrained import weights_file
-try:
-    print(os.path.dirname(weights_file(sys.argv[1])))
-except BadInput as e:
-    sys.exit(f"rho.sh: {e}")' "$MODEL")
+folder=$($PYTHON -m extras.pretrained --model "$MODEL")
 $PYTHON eval_math.py --ckpt "$folder" --data "$folder" --data_dir "$DATA_DIR" --device "$DEVICE" --n "$N" --out "$OUT" \
   --task $TASKS $MORE
 

@@ -107,6 +107,26 @@ def test_gpt2_math(files, corpus, tmp_path, gpus):
         assert weights == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
 
 
+def test_smollm2(files, tmp_path):
+    """All of it on GPT-2's tiny weights: problems hidden in texts, arms, fine-tuning, accuracy, the table; then nothing
+    is done again."""
+    rng = random.Random(2)
+    texts = [" ".join(rng.choice("the a in on then another theorem".split()) for _ in range(12)) + "." for _ in range(900)]
+    books = [{"text": "\n".join(texts[i:i + 15])} for i in range(0, 900, 15)]
+    (tmp_path / "books.jsonl").write_text("".join(json.dumps(b) + "\n" for b in books))
+    how = dict(PROBLEMS=files / "train.jsonl", BOOKS="books.jsonl", MODEL=files / "gpt2", TOKENIZER=files / "merges.txt",
+               DATA=tmp_path / "data", OUT=tmp_path / "out", DATA_DIR=files / "tasks", TASKS="gsm8k", DEVICE="cpu")
+    out = sh("smollm2.sh", tmp_path, **how, ARMS="clm_mixed slm")
+    assert out.count("gsm8k: ") == 6
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    arms = {"clm_mixed", "clm_mixed_tuned", "slm", "slm_tuned", "ref"}
+    assert set(results["arms"]) == arms and set(results["tasks"]) == arms | {"start"}
+    assert results["arms"]["slm"]["final"]["solution_loss"]["n"] == 1
+    assert sh("smollm2.sh", tmp_path, **how, ARMS="slm").count("finished before") == 3
+    said = sh("smollm2.sh", tmp_path, code=1, PROBLEMS="", BOOKS="")
+    assert "name the problems" in said and said.count("\n") == 1
+
+
 def merges_of_letters(path):
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
     path.write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a in letters for b in letters))
@@ -156,3 +176,6 @@ def test_natural_pairs(tmp_path, pair):
 
 def test_a_pair_that_there_is_not_is_refused(tmp_path):
     assert "there are latex, posts and school" in sh("real.sh", tmp_path, code=2, PAIR="songs")
+    for pair, variable in (("latex", "MATH"), ("posts", "POSTS"), ("school", "PROBLEMS")):
+        said = sh("real.sh", tmp_path, code=1, PAIR=pair)
+        assert f"{variable}: name the" in said and said.count("\n") == 1
