@@ -2,6 +2,7 @@
 Figures and tables from run folders alone.
 
     python plot.py --runs out/demo       # out/demo/results.json, headline.png, selection.png, table.md
+    python plot.py --runs out/demo --measures accuracy_0 accuracy masked masked_solution masked_result
 
 RUNS holds a folder per seed (seed0, seed1, ...), each with the runs base, ref, scores and one per arm (a
 way of training), as runs/demo.sh and runs/seeds.sh make them; ARM_tuned is the run ARM and then a short
@@ -9,7 +10,7 @@ fine-tuning on the curated text. Intervals are 95% t-intervals over seeds.
 """
 import glob
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,9 +48,12 @@ LABEL_COLOURS = {"question": "tab:cyan", "solution": "tab:green", "result": "lim
 class Config:
     runs: str = "out/demo"   # folder with seed0, seed1, ...
     out: str = ""            # where the figures go (default: the same folder)
+    measures: list[str] = field(default_factory=list)  # columns of the table (default: all that were taken)
 
     def validate(self):
-        return []
+        for name in self.measures:
+            if name not in MEASURES:
+                yield f"there is no measure {name!r}; there are {', '.join(MEASURES)}"
 
 
 # -------------------------------------------------------------------------------------------------- results
@@ -225,10 +229,10 @@ def selection_figure(results, path):
 
 # --------------------------------------------------------------------------------------------------- tables
 
-def table(results):
+def table(results, measures=()):
     """The results in Markdown: final figures of each arm, SLM less each control, the tokens saved, and what
-    it all cost."""
-    n, measures = len(results["seeds"]), taken(results)
+    it all cost. measures: those to show, all if none is named."""
+    n, measures = len(results["seeds"]), [m for m in taken(results) if not measures or m in measures]
     headings = [MEASURES[m].heading for m in measures]
     rows = [[NAMES[name], str(len(arm["seeds"])), *(cell(arm["final"][m], m) for m in measures)]
             for name, arm in results["arms"].items()]
@@ -300,7 +304,7 @@ def task_lines(by_arm):
 
 def main(cfg):
     results = collect(cfg.runs)
-    write_report(cfg.out or cfg.runs, results, table(results),
+    write_report(cfg.out or cfg.runs, results, table(results, cfg.measures),
                  {"headline.png": headline, "selection.png": selection_figure})
 
 
