@@ -2,8 +2,8 @@
 # On-policy distillation (extras/distill.py) on the built-in corpus, all losses and their controls: from a strong
 # teacher to a weak student, and from two teachers of one skill each to a student that is to learn both.
 #
-#   bash runs/distill.sh                                  # five seeds: a bit over an hour on two cores
-#   MORE="entropy_half first_k reward_reference" bash runs/distill.sh      # what the default leaves out
+#   bash runs/distill.sh                                  # five seeds: an hour on two cores, more on slow ones
+#   MORE="fire_exact entropy_half first_k reward_reference" bash runs/distill.sh    # what the default leaves out
 #   SEEDS=5 LOSSES="fire opd" OUT=out/try bash runs/distill.sh
 #
 # (No spaces in OUT, DATA and PYTHON. With other options, name another OUT, and for other corpora another DATA.)
@@ -15,7 +15,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2 3 4} OUT=${OUT:-out/distill} DATA=${DATA:-data/distill} PYTHON=${PYTHON:-python}
-LOSSES=${LOSSES:-opd fire filter reweight exact_kl exact_kl_twice fire_exact sft random_drop permuted_weights reward_answer}
+LOSSES=${LOSSES:-opd fire filter reweight exact_kl exact_kl_twice sft random_drop permuted_weights reward_answer}
 export LOSSES="$LOSSES ${MORE:-}"
 export PAIR=${PAIR-opd exact_kl sft}                  # the losses for the two teachers (empty: none)
 export STEPS=${STEPS:-300} ROLLOUTS=${ROLLOUTS:-100}  # of each run; answers in a step
