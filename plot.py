@@ -32,7 +32,6 @@ ARMS = {  # by run folder
     "low_ref": Arm("lowest reference loss", "tab:purple"),
     "high_loss": Arm("highest loss (no reference)", "tab:red"),
     "labels": Arm("the true labels as selection", "tab:green"),
-    "slm_share": Arm("SLM, a tenth of its tokens at random", "teal"),
     "slm_filtered": Arm("SLM, filtered backward", "navy"),
 }
 NAMES = {"start": "the weights all began with", "ref": "the reference model alone",
@@ -48,7 +47,7 @@ LABEL_COLOURS = {"question": "tab:cyan", "solution": "tab:green", "result": "lim
 class Config:
     runs: str = "out/demo"   # folder with seed0, seed1, ...
     out: str = ""            # where the figures go (default: the same folder)
-    measures: list[str] = field(default_factory=list)  # columns of the table (default: all that were taken)
+    measures: list[str] = field(default_factory=list)  # of the tables (default: all that were taken)
 
     def validate(self):
         for name in self.measures:
@@ -304,6 +303,8 @@ def task_lines(by_arm):
 
 def main(cfg):
     results = collect(cfg.runs)
+    for name in set(cfg.measures) - set(taken(results)):
+        raise BadInput(f"{name} was measured of no run in {cfg.runs}; there are {', '.join(taken(results))}")
     write_report(cfg.out or cfg.runs, results, table(results, cfg.measures),
                  {"headline.png": headline, "selection.png": selection_figure})
 

@@ -9,6 +9,7 @@ of new tokens for every question, greedily. `transformers` gets each prompt whol
 batch, as most evaluations do it; ours runs the shots once a batch. Writes OUT/against_transformers.json:
 questions a second, and how many of the new tokens are the same.
 """
+import os
 import time
 from dataclasses import dataclass, field
 
@@ -16,11 +17,11 @@ import torch
 
 from bench import generation
 from bench.results import write_result
-from common import load_checkpoint
+from common import load_checkpoint, model_of
 from engine.cli import BadInput, Progress, run
 from engine.generation import generate
 from engine.ranks import Ranks
-from model import GPT, GPTConfig
+from extras.pretrained import is_pretrained, weights_file
 
 
 @dataclass
@@ -69,14 +70,19 @@ def load_theirs(path, device):
 
 def main(cfg):
     ranks = Ranks(cfg.device)
-    their_model = load_theirs(cfg.ckpt, ranks.device)
+    if not is_pretrained(cfg.ckpt) or not os.path.isfile(weights_file(cfg.ckpt)):
+        raise BadInput(f"{cfg.ckpt} is no folder of Hugging Face's: write one of a checkpoint of yours with "
+                       f"python -m extras.export")
     checkpoint = load_checkpoint(cfg.ckpt)
-    model = GPT(GPTConfig(**checkpoint["model_config"]))
-    model.load_state_dict(checkpoint["model"])
-    model = model.to(ranks.device).eval()
+    model = model_of(checkpoint, cfg.ckpt, checkpoint["tokenizer_sha256"], cfg.ckpt).to(ranks.device).eval()
+    their_model = load_theirs(os.path.dirname(weights_file(cfg.ckpt)), ranks.device)
     prompts = generation.prompts_of(generation.Config(
         prefix=cfg.prefix, question=cfg.question, questions=cfg.questions, seed=cfg.seed,
         vocab_size=model.config.vocab_size))
+    needed, context = max(map(len, prompts)) + cfg.new_tokens, model.config.block_size
+    if needed > context:
+        raise BadInput(f"prompt and answer of {needed} tokens do not fit the context of {context} tokens of "
+                       f"{cfg.ckpt}: give a smaller --prefix or --new_tokens")
     ways = {"ours": lambda batch: generate(model, batch, cfg.new_tokens),
             "transformers": lambda batch: theirs(their_model, batch, cfg.new_tokens)}
     result = {}

@@ -9,10 +9,12 @@ all groups in a drawn order. Both files have two fields, of which one is empty: 
 group, `other` those of other groups, so that prepare.py --field other wanted --answer_field wanted labels
 them, and the log of a run says what was selected of each.
 
-Books and problems: rows with `text`, and problems as GSM8K's (`question`, `answer`). Curated are some of the
+Books and problems: rows with `text`, and problems as GSM8K's (`question`, `answer`) or as
+corpora/curated_math.py writes them (`text`). Curated are some of the
 problems as they are. Noisy are the books' texts, with the sentences of the other problems between theirs:
 a quarter of the characters are problems, and of these a share ends with a wrong number. The fields are
-`text` (noisy), `question` and `answer` (curated), so that the loss on solutions can be measured.
+`text` (noisy), `question` and `answer` (curated), so that the loss on solutions can be measured; a problem
+that is one text is all answer.
 """
 import os
 import random
@@ -27,7 +29,7 @@ from engine.files import json_rows, write_jsonl
 class Config:
     posts: str = ""                 # .jsonl of posts, plain or packed
     group: str = "sci.space"        # the group that is wanted
-    problems: str = ""              # .jsonl of problems, as GSM8K's training set
+    problems: str = ""              # .jsonl of problems, as GSM8K's training set or corpora/curated_math.py's
     books: str = ""                 # .jsonl of the texts to hide them in
     out: str = "data/pair_source"   # folder for curated.jsonl and noisy.jsonl
     curated: int = 600              # posts or problems of the curated side, held-out ones included
@@ -54,6 +56,16 @@ def rows_of(path, fields):
                            f"--help describes")
         rows.append(tuple(str(row[name]).strip() for name in fields))
     return rows
+
+
+def problem_rows(path):
+    """(question, answer) of each problem; ("", its text) where a row has its text in one piece. Raises
+    BadInput."""
+    for _, row in json_rows(path):
+        if "text" in row:
+            return [("", text) for text, in rows_of(path, ("text",))]
+        break
+    return rows_of(path, ("question", "answer"))
 
 
 def split(rows, n, path):
@@ -94,7 +106,7 @@ def with_wrong_end(rng, answer):
 
 def problem_pair(cfg, rng):
     """(curated, noisy) rows of problems, and of books with problems inside."""
-    problems = rows_of(cfg.problems, ("question", "answer"))
+    problems = problem_rows(cfg.problems)
     books = [text for text, in rows_of(cfg.books, ("text",))]
     rng.shuffle(problems)
     rng.shuffle(books)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 
-from corpora.builtin import LABELS
+from corpora.builtin import LABELS, SOLUTIONS
 from corpora.readers import encode, read_documents
 from corpora.tokenizers import END_OF_TEXT, load_tokenizer, save_tokenizer, tokenizer_hash
 from corpora.writer import TokenWriter, empty
@@ -62,7 +62,8 @@ class OwnText:
         if not self.state["finished"]:
             label_names = LABELS if cfg.answer_field else None
             for name, (n_tokens, n_documents) in self.state["written"].items():
-                self.writers[name] = TokenWriter(folder, name, self.enc, label_names, n_tokens, n_documents)
+                self.writers[name] = TokenWriter(folder, name, self.enc, label_names, n_tokens, n_documents,
+                                                 useful=SOLUTIONS)
 
     def about(self):
         """A hash of all that the token files depend on."""

@@ -20,13 +20,14 @@ LOCK = "lock"  # a file in the folder where token files are being written: whoev
 class TokenWriter:
     """Writes a token file as a stream. The sidecar comes last, and makes the file valid.
 
-    label_names: what the labels stand for, where tokens are labelled. n_tokens, n_documents: go on with
-    files that hold so many; what an interrupted run had written behind them is cut off. Raises BadInput
-    where they hold fewer.
+    label_names: what the labels stand for, where tokens are labelled. useful: the numbers of those that a
+    selection is graded by. n_tokens, n_documents: go on with files that hold so many; what an interrupted
+    run had written behind them is cut off. Raises BadInput where they hold fewer.
     """
 
-    def __init__(self, folder, name, enc, label_names=None, n_tokens=0, n_documents=0):
+    def __init__(self, folder, name, enc, label_names=None, n_tokens=0, n_documents=0, useful=builtin.USEFUL):
         self.folder, self.name, self.enc, self.label_names = folder, name, enc, label_names
+        self.useful = useful
         self.dtype = np.dtype("uint16" if enc.n_vocab <= 2**16 else "uint32")
         self.n_tokens, self.n_documents = n_tokens, n_documents
         self.file, self.hash = self.open("bin", self.dtype.itemsize)
@@ -88,7 +89,7 @@ class TokenWriter:
                  "tokenizer_sha256": tokenizer_hash(self.enc),
                  "sha256": self.hash.hexdigest(), "labels": self.label_names}
         if self.label_names:
-            about |= {"useful_labels": [builtin.LABELS[i] for i in builtin.USEFUL],
+            about |= {"useful_labels": [builtin.LABELS[i] for i in self.useful],
                       "solution_labels": [builtin.LABELS[i] for i in builtin.SOLUTIONS],
                       "labels_sha256": self.label_hash.hexdigest()}
         write_json(self.path("json"), about)
@@ -107,7 +108,8 @@ def join(folder, names, out, enc):
     parts = [Tokens(folder, name, T=1) for name in names]
     if os.path.exists(os.path.join(folder, f"{out}.json")):
         os.remove(os.path.join(folder, f"{out}.json"))  # until the new one is complete, there is none
-    writer = TokenWriter(folder, out, enc, parts[0].label_names)
+    useful = parts[0].label_numbers("useful").tolist() if parts[0].label_names else ()
+    writer = TokenWriter(folder, out, enc, parts[0].label_names, useful=useful)
     for part in parts:
         for at in range(0, len(part.tokens), 2**20):  # a side may be larger than memory
             labels = None if part.labels is None else part.labels[at:at + 2**20]

@@ -280,7 +280,10 @@ class Config:
 
 
 def main(cfg):
-    print(os.path.dirname(weights_file(cfg.model)))
+    file = weights_file(cfg.model)
+    if not os.path.isfile(file):
+        raise BadInput(f"there is no {cfg.model}: give the folder of a model, or one of {', '.join(PUBLISHED)}")
+    print(os.path.dirname(os.path.abspath(file)))
 
 
 if __name__ == "__main__":

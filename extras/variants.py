@@ -8,7 +8,6 @@ asks for them.
     --more_scores out/scores_b --combine min    several references: the mean, or the lowest, of their losses
     --labels solution result                    only tokens of these true labels are ranked and trained on
     --softmax_tau 1.0                           all tokens, weighted by softmax(score / tau)
-    --random_share 0.1                          a tenth of the selected tokens are any: none is forgotten
     --keep_warmup 500                           keep falls from 1.0 to its value over the first steps
     --filter_backward                           approximate and faster (extras/filter_backward.py)
     --keep 1.0 --distill out/ref/best.pt        control: the reference's probabilities as targets
@@ -44,7 +43,6 @@ class Options:
     labels: list[str] = dataclasses.field(default_factory=list)  # variant: only tokens of these labels
     softmax_tau: float = 0.0        # variant: above 0, all tokens, weighted by softmax(score / tau)
     max_weight: float = 0.0         # variant: cut such weights, whose mean is 1, to this (0: no limit)
-    random_share: float = 0.0       # variant: this share of the selected tokens is drawn at random
     keep_warmup: int = 0            # variant: steps over which keep falls from 1.0 to its value
     filter_backward: bool = False   # variant: no gradient through the unselected tokens, which is not exact
     distill: str = ""               # variant: learn the probabilities of this reference, with keep 1.0
@@ -56,10 +54,6 @@ class Options:
             yield f"select must be {', '.join(SELECT[:-1])} or {SELECT[-1]}, not {self.select!r}"
         if self.combine not in ("mean", "min"):
             yield f"combine must be mean or min, not {self.combine!r}"
-        if not 0 <= self.random_share < 1:
-            yield f"random_share must lie in [0, 1), not {self.random_share}"
-        if self.random_share and (self.softmax_tau or self.keep == 1 or self.select == "high_loss"):
-            yield "random_share is for a selection by a reference: keep below 1, no softmax_tau, no high_loss"
         for name in ("softmax_tau", "max_weight", "keep_warmup"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
@@ -180,9 +174,6 @@ class Reference:
             ref_loss = values.mean(dim=0)
         else:
             ref_loss = values.min(dim=0).values
-        if self.cfg.random_share:  # ahead of all others, whatever these are ranked by
-            always = self.draws(rows, step) < self.cfg.random_share * self.cfg.keep          # (B, T)
-            ref_loss = ref_loss.masked_fill(always, -1e9)
         return ref_loss.masked_fill(unwanted, torch.inf)
 
     def draws(self, rows, step):

@@ -74,7 +74,6 @@ arm() {  # step 3: same first weights, order and tokens; the loss differs, and t
     documents_*) how="--keep ${2#documents_} --select documents" ;;             # another share of them
     distill)   how="--keep 1.0 --distill $REFS/seed$1/ref/best.pt" lr=$CONTROL_LR ;;  # its probabilities as targets
     labels)    how="--keep 1.0 --labels question solution result" ;;            # the best that a selection can do
-    slm_share) how="--keep $KEEP --random_share 0.1" ;;                         # a tenth of the selected tokens are any
     slm_filtered) how="--keep $KEEP --filter_backward" ;;
     *)         how="--keep $KEEP --select $2" ;;                                # random, high_loss, low_ref
   esac

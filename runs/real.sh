@@ -9,7 +9,8 @@
 #
 # MATH: the Stacks project's .tex files one after the other (github.com/stacks/stacks-project), plain or .xz. POSTS, and
 # PROBLEMS and BOOKS: what corpora/natural_pairs.py reads. TOKENIZER is `gpt2` (it is downloaded once) or a local file of
-# GPT-2 merges; its first 2,048 ids make a vocabulary for a small model. TOKENS: of the base and of each arm (1.5M).
+# GPT-2 merges; its first 2,048 ids make a vocabulary for a small model. TOKENS: of the
+# base and of each arm (1.5M); REF_TOKENS: of the reference at most (0.8M).
 set -euo pipefail
 export PAIR=${PAIR:-latex} GROUP=${GROUP:-sci.space} TOKENIZER=${TOKENIZER:-gpt2}
 case $PAIR in
@@ -26,11 +27,11 @@ esac
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-clm slm random clm_mixed clm_curated documents distill}
 export OUT=${OUT:-out/real/$PAIR} DATA=${DATA:-data/real/$PAIR} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} SIZE=${SIZE:-full}
-export TOKENS=${TOKENS:-1536000} TUNE_TOKENS=204800 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" CURATED=${CURATED:-600}
+export TOKENS=${TOKENS:-1536000} REF_TOKENS=${REF_TOKENS:-768000} TUNE_TOKENS=204800 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" CURATED=${CURATED:-600}
 export ROWS=64  # of val and test, for the losses
 export MODEL="--n_layer 4 --n_head 4 --n_embd 128"
 if [ "$SIZE" = tiny ]; then
-  TOKENS=20480 TUNE_TOKENS=4096 LIMIT=300000 SECTIONS="--curated 60 --noisy 20" CURATED=60 ROWS=8
+  TOKENS=20480 REF_TOKENS=10240 TUNE_TOKENS=4096 LIMIT=300000 SECTIONS="--curated 60 --noisy 20" CURATED=60 ROWS=8
   MODEL="--n_layer 1 --n_head 2 --n_embd 16 --warmup_steps 2"
 fi
 
@@ -56,7 +57,7 @@ before() {  # for a seed: corpus, base, reference model, scores
   [ -f "$DATA/seed$1/noisy+1xcurated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --mix 1
   train train_ref.py "$1" base --train noisy --train_tokens "$TOKENS" --lr 3e-3 --seed $((1000 + $1)) \
     --eval_every 250
-  train train_ref.py "$1" ref --train curated --train_tokens $((TOKENS / 2)) --lr 1e-3 --eval_every 50 \
+  train train_ref.py "$1" ref --train curated --train_tokens "$REF_TOKENS" --lr 1e-3 --eval_every 50 \
     --patience 4 --init_from "$OUT/seed$1/base/ckpt.pt"
   $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores"
   measures "$1" ref best

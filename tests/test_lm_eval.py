@@ -32,11 +32,10 @@ metric_list:
 @pytest.mark.slow
 def test_the_harness_gives_the_same_accuracy(tmp_path, monkeypatch):
     """A model that knows some problems by heart, asked about these and about others."""
-    lm_eval = pytest.importorskip("lm_eval")
-    from lm_eval.tasks import TaskManager  # which is there if that is
-
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # both are read when the package is imported
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    lm_eval = pytest.importorskip("lm_eval")
+    from lm_eval.tasks import TaskManager
     data, run, hf = (str(tmp_path / name) for name in ("data", "run", "hf"))
     prepare.main(prepare.Config(out=data, curated_documents=12, noisy_tokens=1000, held_out_documents=12))
     train_ref.main(train_ref.Config(

@@ -108,23 +108,26 @@ def test_gpt2_math(files, corpus, tmp_path, gpus):
 
 
 def test_smollm2(files, tmp_path):
-    """All of it on GPT-2's tiny weights: problems hidden in texts, arms, fine-tuning, accuracy, the table; then nothing
+    """All of it on tiny GPT-2 weights: problems hidden in texts, arms, fine-tuning, accuracy, the table; then nothing
     is done again."""
     rng = random.Random(2)
     texts = [" ".join(rng.choice("the a in on then another theorem".split()) for _ in range(12)) + "." for _ in range(900)]
     books = [{"text": "\n".join(texts[i:i + 15])} for i in range(0, 900, 15)]
     (tmp_path / "books.jsonl").write_text("".join(json.dumps(b) + "\n" for b in books))
-    how = dict(PROBLEMS=files / "train.jsonl", BOOKS="books.jsonl", MODEL=files / "gpt2", TOKENIZER=files / "merges.txt",
+    how = dict(GSM8K=files / "train.jsonl", MATH=files / "MATH", BOOKS="books.jsonl", MODEL=files / "gpt2",
                DATA=tmp_path / "data", OUT=tmp_path / "out", DATA_DIR=files / "tasks", TASKS="gsm8k", DEVICE="cpu")
     out = sh("smollm2.sh", tmp_path, **how, ARMS="clm_mixed slm")
-    assert out.count("gsm8k: ") == 6
+    assert out.count("gsm8k: ") == 6 and "340 problems" in out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     arms = {"clm_mixed", "clm_mixed_tuned", "slm", "slm_tuned", "ref"}
     assert set(results["arms"]) == arms and set(results["tasks"]) == arms | {"start"}
-    assert results["arms"]["slm"]["final"]["solution_loss"]["n"] == 1
+    text = load_tokenizer(str(tmp_path / "data" / "seed0")).decode(
+        Tokens(str(tmp_path / "data" / "seed0"), "curated", 1).tokens.tolist())
+    assert "How many are there?\nAnswer: " in text and "<<" not in text  # as eval_math.py asks them
     assert sh("smollm2.sh", tmp_path, **how, ARMS="slm").count("finished before") == 3
-    said = sh("smollm2.sh", tmp_path, code=1, PROBLEMS="", BOOKS="")
-    assert "name the problems" in said and said.count("\n") == 1
+    said = sh("smollm2.sh", tmp_path, code=1, GSM8K="")
+    assert "train.jsonl of GSM8K" in said and said.count("\n") == 1
+    assert "there is no gpt-two" in sh("smollm2.sh", tmp_path, code=2, **how | {"MODEL": "gpt-two"})
 
 
 def merges_of_letters(path):
@@ -170,8 +173,10 @@ def test_natural_pairs(tmp_path, pair):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["arms"]) == {"ref", "slm", "documents", "slm_tuned", "documents_tuned"}
     selection = results["arms"]["slm"]["selection"]
-    assert ("selected_solution" in selection) == (pair == "posts")  # posts of the group are labelled, hidden problems not
-    assert "masked_solution" in results["arms"]["slm"]["final"]
+    # Posts of the group are labelled, hidden problems are not.
+    assert ("selected_solution" in selection) == (pair == "posts")
+    assert max(selection["precision"]) < 0.95 if pair == "posts" else max(selection["precision"]) == 0
+    assert results["arms"]["slm"]["final"]["masked_solution"]["n"] == 1
 
 
 def test_a_pair_that_there_is_not_is_refused(tmp_path):

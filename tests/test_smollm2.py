@@ -60,7 +60,7 @@ def test_logits_and_the_capital_of_france(models):
     text = "The capital of France is"
     idx = torch.tensor([enc.encode_ordinary(text)])
     logits = ours.logits(ours(idx))
-    torch.testing.assert_close(logits, theirs(idx).logits, rtol=0, atol=1e-3)
+    torch.testing.assert_close(logits, theirs(idx).logits, rtol=0, atol=2e-4)
     assert enc.decode([logits[0, -1].argmax().item()]) == " Paris"
     long = torch.randint(enc.n_vocab, (1, 1500), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(ours.logits(ours(long)), theirs(long).logits, rtol=0, atol=1e-3)

@@ -179,8 +179,6 @@ def test_soft_step_equals_brute_force(demo, scores, tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"random_share": 1.0}, "random_share"), ({"random_share": 0.1, "keep": 1.0}, "keep below 1"),
-    ({"random_share": 0.1, "select": "high_loss"}, "no high_loss"),
     ({"combine": "max"}, "combine"), ({"softmax_tau": -1.0}, "softmax_tau"), ({"max_weight": 2.0}, "max_weight"),
     ({"softmax_tau": 1.0, "max_weight": 0.5}, "max_weight"), ({"more_scores": ["x"], "select": "random"}, "more_scores"),
     ({"distill": "x", "keep": 0.5}, "distill"), ({"distill": "x", "keep": 1.0, "labels": ["result"]}, "distill"),
@@ -221,26 +219,6 @@ def test_distillation_trains_towards_its_reference_and_resumes(demo, scores, tmp
     other = train(train_slm, tmp_path / "other", demo, keep=1.0, train_tokens=256 * 4)
     with pytest.raises(BadInput, match="made from other files"):
         train(train_slm, tmp_path / "a", demo, **how | {"distill": str(other / "ckpt.pt")}, resume=True)
-
-
-def test_a_share_of_the_selected_tokens_is_drawn_at_random(demo, scores, tmp_path):
-    train(train_slm, tmp_path / "a", demo, scores=scores, keep=0.25)
-    train(train_slm, tmp_path / "b", demo, scores=scores, keep=0.25, random_share=0.2)
-    assert all(r["ratio"] == 0.25 for r in records(tmp_path / "b"))  # no more are selected
-    assert not same_weights(tmp_path / "a", tmp_path / "b")
-    tokens = Tokens(demo, "noisy", 32)
-    cfg = train_slm.Config(scores=scores, keep=0.25, random_share=0.2, block_size=32)
-    reference = variants.choose(cfg, tokens, None, train_slm.excess_loss, None)[0]
-    rows = np.arange(tokens.n_rows)
-    ref_loss = reference(rows, 3)
-    always = ref_loss == -1e9
-    assert always.float().mean() == pytest.approx(0.05, abs=0.01)  # a fifth of a quarter
-    plain = variants.choose(train_slm.Config(scores=scores, block_size=32), tokens, None, train_slm.excess_loss, None)[0]
-    assert torch.equal(ref_loss[~always], plain(rows, 3)[~always])
-    assert torch.equal(always[4:6], reference(rows[4:6], 3) == -1e9)  # whoever draws, and with whatever others
-    assert not torch.equal(always, reference(rows, 4) == -1e9)
-    selected = train_slm.top_k(train_slm.excess_loss(torch.rand(ref_loss.shape), ref_loss), always.numel() // 4)
-    assert selected[always].all()
 
 
 def test_unknown_label(demo, scores, tmp_path):
