@@ -44,15 +44,16 @@ def test_the_results_page_shows_the_committed_results():
     """Its tables are what plot.py, extras/map.py and extras/against_reference.py make of the files in results/, and so
     are the differences in its text."""
     page, page_words = text("docs", "results.md"), words("docs", "results.md")
-    for setting in ("demo", "crawl"):
+    for setting in ("demo", "crawl", "hard"):
         assert text("results", setting, "table.md") == plot.table(results_of(setting))
         tables, cost = plot.table(results_of(setting), SHOWN).split("\n\nCost (mean over seeds):\n\n")
         assert tables in page and (setting != "demo" or cost.strip() in page)
     rows = results_of("map")
     assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
-    names = ["demo", "crawl"]
+    names = ["demo", "crawl", "hard"]
     assert slm_map.collect([os.path.join(ROOT, "results", name) for name in names], names) == rows
-    assert against_reference.table(results_of("mechanism/demo")).strip() in page
+    for setting in ("demo", "hard"):
+        assert against_reference.table(results_of(f"mechanism/{setting}")).strip() in page
     for setting, arms in (("demo", ("clm", "distill", "distill_tuned", "clm_tuned", "clm_mixed_tuned")),
                           ("crawl", ("clm", "distill", "documents", "ref"))):
         for arm in arms:
@@ -309,23 +310,24 @@ def test_the_readme_is_a_door():
 
 
 def test_the_readmes_results_are_the_committed_ones():
-    """Its table, and the accuracies and differences in its text, from results/demo and results/crawl."""
-    crawl, demo, readme = results_of("crawl"), results_of("demo"), words("README.md")
-    for name in ("slm", "clm", "distill", "documents", "ref", "clm_mixed"):
-        row = [cell(crawl["arms"][name]["final"][m], m) if name in crawl["arms"] else ""
-               for m in ("accuracy_0", "masked_solution")]
-        if name == "documents":  # of two seeds in the demo, which is too few
-            row += [""] * 3
-        else:
-            tuned = demo["arms"].get(f"{name}_tuned")
-            row += [cell(demo["arms"][name]["final"]["accuracy_0"], "accuracy_0"),
-                    cell(tuned["final"]["accuracy_0"], "accuracy_0") if tuned else "",
-                    cell(demo["arms"][name]["final"]["masked_solution"])]
-        assert f"| {' | '.join(row)} |".replace("  ", " ").replace("| |", "| |") in readme, name
-    for results, arms in ((crawl, ("clm", "distill")), (demo, ("clm", "distill", "distill_tuned", "clm_tuned"))):
+    """Its table, and the differences in its text, from results/demo, results/crawl and results/hard."""
+    crawl, demo, hard, readme = results_of("crawl"), results_of("demo"), results_of("hard"), words("README.md")
+
+    def row(results, ending=""):
+        cells = []
+        for name in ("slm", "clm", "distill", "documents", "ref", "clm_mixed"):
+            arm = results["arms"].get(name + ending)
+            shown = arm and len(arm["seeds"]) > 2
+            cells.append(f"{100 * arm['final']['accuracy_0']['mean']:.1f}" if shown else "")
+        return " ".join(f"| {' | '.join(cells)} |".split())
+    for results, ending in ((crawl, ""), (crawl, "_tuned"), (demo, ""), (demo, "_tuned"), (hard, "")):
+        assert row(results, ending) in readme, (results["seeds"], ending)
+    for results, arms in ((crawl, ("clm", "distill", "distill_tuned")), (demo, ("clm", "distill", "clm_tuned"))):
         for arm in arms:
             assert points(results["slm_minus"][arm]["accuracy_0"]) in readme, arm
-    for arm in ("slm", "clm", "distill", "documents"):
+    masked = hard["slm_minus"]["clm"]["masked"]
+    assert "{mean:.3f} more, {low:.3f} to {high:.3f}".format(**masked) in readme
+    for arm in ("slm", "clm", "distill"):
         assert f"{100 * crawl['arms'][arm]['final']['accuracy_0']['mean']:.1f}%" in readme, arm
 
 
