@@ -52,9 +52,9 @@ def theirs(model, prompts, new_tokens):
     longest = max(map(len, prompts))
     padded = [[0] * (longest - len(p)) + p for p in prompts]
     mask = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
-    device = model.device
-    out = model.generate(torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device),
-                         do_sample=False, min_new_tokens=new_tokens, max_new_tokens=new_tokens, pad_token_id=0,
+    padded, mask = (torch.tensor(rows, device=model.device) for rows in (padded, mask))  # (B, longest) each
+    out = model.generate(padded, attention_mask=mask, do_sample=False, min_new_tokens=new_tokens,
+                         max_new_tokens=new_tokens, pad_token_id=0,
                          eos_token_id=None)                                    # (B, longest + new_tokens)
     return out[:, longest:].tolist()
 

@@ -282,7 +282,8 @@ class Config:
 def main(cfg):
     file = weights_file(cfg.model)
     if not os.path.isfile(file):
-        raise BadInput(f"there is no {cfg.model}: give the folder of a model, or one of {', '.join(PUBLISHED)}")
+        raise BadInput(f"there is no {cfg.model}: give the folder of a model, or one of "
+                       f"{', '.join(PUBLISHED)}")
     print(os.path.dirname(os.path.abspath(file)))
 
 
