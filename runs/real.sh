@@ -28,7 +28,7 @@ cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-clm slm random clm_mixed clm_curated documents distill}
 export OUT=${OUT:-out/real/$PAIR} DATA=${DATA:-data/real/$PAIR} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} SIZE=${SIZE:-full}
 export TOKENS=${TOKENS:-1536000} REF_TOKENS=${REF_TOKENS:-768000} TUNE_TOKENS=204800 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" CURATED=${CURATED:-600}
-export ROWS=64  # of val and test, for the losses
+export ROWS=64 MEASURE=${MEASURE:-}  # of val and test, for the losses; more options of extras/measures.py
 export MODEL="--n_layer 4 --n_head 4 --n_embd 128"
 if [ "$SIZE" = tiny ]; then
   TOKENS=20480 REF_TOKENS=10240 TUNE_TOKENS=4096 LIMIT=300000 SECTIONS="--curated 60 --noisy 20" CURATED=60 ROWS=8
@@ -79,7 +79,7 @@ arm() {  # seed, name
   measures "$1" "$2_tuned" ckpt
 }
 measures() {  # seed, run, checkpoint
-  $PYTHON -m extras.measures --data "$DATA/seed$1" --max_rows "$ROWS" --ckpt "$OUT/seed$1/$2/$3.pt"
+  $PYTHON -m extras.measures --data "$DATA/seed$1" --max_rows "$ROWS" $MEASURE --ckpt "$OUT/seed$1/$2/$3.pt"
 }
 export -f train source_files before arm measures
 export OMP_NUM_THREADS=1  # JOBS processes run at a time, a core each
