@@ -12,6 +12,7 @@ import torch
 
 import train_ref
 import train_slm
+from bench import against_transformers
 from common import load_checkpoint, save_checkpoint
 from corpora.tokenizers import demo_tokenizer, save_tokenizer, tokenizer_hash
 from engine.cli import BadInput
@@ -238,6 +239,19 @@ def test_transformers_loads_the_export_and_we_its_own(tmp_path, options):
     ckpt = load_checkpoint(str(tmp_path / "theirs"))
     assert all(t.equal(ckpt["model"][name]) for name, t in model.state_dict().items())
     assert ckpt["model_config"] | {"dropout": 0.0} == asdict(model.config)
+
+
+def test_the_benchmark_against_transformers_compares_the_same_answers(tmp_path):
+    pytest.importorskip("transformers")
+    _, folder = checkpoint(tmp_path / "a", n_head=4, n_kv_head=2, block_size=64)
+    how = dict(ckpt=str(folder), prefix=20, question=8, new_tokens=6, questions=5, batch_sizes=[1, 3], out=str(tmp_path),
+               device="cpu")
+    against_transformers.main(against_transformers.Config(**how))
+    result = json.loads((tmp_path / "against_transformers.json").read_text())["batch_sizes"]
+    assert set(result) == {"1", "3"} and all(r["same_tokens"] == 1 and r["ratio"] > 0 for r in result.values())
+    for change, says in (({"prefix": 60}, "do not fit the context of 64"), ({"ckpt": "out/ckpt.pt"}, "no folder of Hugging")):
+        with pytest.raises(BadInput, match=says):
+            against_transformers.main(against_transformers.Config(**how | change))
 
 
 def test_the_papers_weights_are_evaluated_beside_the_papers_figures(tmp_path):
