@@ -10,7 +10,8 @@
 # MATH: the Stacks project's .tex files one after the other (github.com/stacks/stacks-project), plain or .xz. POSTS, and
 # PROBLEMS and BOOKS: what corpora/natural_pairs.py reads. TOKENIZER is `gpt2` (it is downloaded once) or a local file of
 # GPT-2 merges; its first 2,048 ids make a vocabulary for a small model. TOKENS: of the
-# base and of each arm (1.5M); REF_TOKENS: of the reference at most (0.8M).
+# base and of each arm (1.5M); REF_TOKENS: of the reference at most (0.8M). MIX: how often the
+# mixture holds the curated side (once).
 set -euo pipefail
 export PAIR=${PAIR:-latex} GROUP=${GROUP:-sci.space} TOKENIZER=${TOKENIZER:-gpt2}
 case $PAIR in
@@ -27,7 +28,7 @@ esac
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-clm slm random clm_mixed clm_curated documents distill}
 export OUT=${OUT:-out/real/$PAIR} DATA=${DATA:-data/real/$PAIR} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} SIZE=${SIZE:-full}
-export TOKENS=${TOKENS:-1536000} REF_TOKENS=${REF_TOKENS:-768000} TUNE_TOKENS=204800 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" CURATED=${CURATED:-600}
+export TOKENS=${TOKENS:-1536000} REF_TOKENS=${REF_TOKENS:-768000} TUNE_TOKENS=204800 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" CURATED=${CURATED:-600} MIX=${MIX:-1}
 export ROWS=64 MEASURE=${MEASURE:-}  # of val and test, for the losses; more options of extras/measures.py
 export MODEL="--n_layer 4 --n_head 4 --n_embd 128"
 if [ "$SIZE" = tiny ]; then
@@ -54,7 +55,7 @@ before() {  # for a seed: corpus, base, reference model, scores
   [ -f "$raw/noisy.jsonl" ] || source_files "$1" "$raw"
   [ -f "$DATA/seed$1/val.json" ] ||
     $PYTHON prepare.py --curated "$raw/curated.jsonl" --noisy "$raw/noisy.jsonl" $how --out "$DATA/seed$1"
-  [ -f "$DATA/seed$1/noisy+1xcurated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --mix 1
+  [ -f "$DATA/seed$1/noisy+${MIX}xcurated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --mix "$MIX"
   train train_ref.py "$1" base --train noisy --train_tokens "$TOKENS" --lr 3e-3 --seed $((1000 + $1)) \
     --eval_every 250
   train train_ref.py "$1" ref --train curated --train_tokens "$REF_TOKENS" --lr 1e-3 --eval_every 50 \
@@ -66,7 +67,7 @@ arm() {  # seed, name
   case $2 in
     clm)       how="--keep 1.0" ;;
     slm)       how="--keep 0.4" ;;
-    clm_mixed) how="--keep 1.0 --train noisy+1xcurated" ;;  # a control: all the text there is
+    clm_mixed) how="--keep 1.0 --train noisy+${MIX}xcurated" ;;  # a control: all the text there is
     clm_curated) how="--keep 1.0 --train curated" ;;        # a control: no noisy text
     distill)   how="--keep 1.0 --distill $OUT/seed$1/ref/best.pt" ;;
     *)         how="--keep 0.4 --select $2" ;;
