@@ -9,9 +9,7 @@
 #
 # MATH: the Stacks project's .tex files one after the other (github.com/stacks/stacks-project), plain or .xz. POSTS, and
 # PROBLEMS and BOOKS: what corpora/natural_pairs.py reads. TOKENIZER is `gpt2` (it is downloaded once) or a local file of
-# GPT-2 merges; its first 2,048 ids make a vocabulary for a small model. TOKENS: of the
-# base and of each arm (1.5M); REF_TOKENS: of the reference at most (0.8M). MIX: how often the
-# mixture holds the curated side (once).
+# GPT-2 merges; its first 2,048 ids make a vocabulary for a small model.
 set -euo pipefail
 export PAIR=${PAIR:-latex} GROUP=${GROUP:-sci.space} TOKENIZER=${TOKENIZER:-gpt2}
 case $PAIR in
@@ -28,13 +26,16 @@ esac
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-clm slm random clm_mixed clm_curated documents distill}
 export OUT=${OUT:-out/real/$PAIR} DATA=${DATA:-data/real/$PAIR} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} SIZE=${SIZE:-full}
-export TOKENS=${TOKENS:-1536000} REF_TOKENS=${REF_TOKENS:-768000} TUNE_TOKENS=204800 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450" CURATED=${CURATED:-600} MIX=${MIX:-1}
+export TOKENS=${TOKENS:-1536000} REF_TOKENS=${REF_TOKENS:-768000}  # of the base and of each arm; of the reference at most
+export CURATED=${CURATED:-600} MIX=${MIX:-1}  # documents held out too, of the natural pairs; curated sides in the mixture
+TUNE_TOKENS=204800 LIMIT=2000000 SECTIONS="--curated 300 --noisy 450"
 export ROWS=64 MEASURE=${MEASURE:-}  # of val and test, for the losses; more options of extras/measures.py
 export MODEL="--n_layer 4 --n_head 4 --n_embd 128"
 if [ "$SIZE" = tiny ]; then
   TOKENS=20480 REF_TOKENS=10240 TUNE_TOKENS=4096 LIMIT=300000 SECTIONS="--curated 60 --noisy 20" CURATED=60 ROWS=8
   MODEL="--n_layer 1 --n_head 2 --n_embd 16 --warmup_steps 2"
 fi
+export TUNE_TOKENS LIMIT SECTIONS
 
 train() {  # script, seed, run, options
   $PYTHON "$1" --resume --data "$DATA/seed$2" --out "$OUT/seed$2/$3" $MODEL --block_size 256 --batch_tokens 2048 \
