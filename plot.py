@@ -152,20 +152,26 @@ def taken(results):
     return [m for m in MEASURES if any(arm["final"].get(m) for arm in results["arms"].values())]
 
 
+def drawn_over_time(results, measure):
+    """Whether an arm has more than its end of a measure."""
+    runs = [run for name in ARMS if name in results["arms"] for run in results["arms"][name]["seeds"].values()]
+    return any(len(run["curves"].get(measure, [[]])[0]) > 1 for run in runs)
+
+
 # -------------------------------------------------------------------------------------------------- figures
 
 def headline(results, path):
     """Accuracy, test loss and the loss on results against tokens: a line for each arm, a band from the lowest
     seed to the highest, and a star where its fine-tuning ends."""
     plt, arms = pyplot(), results["arms"]
-    measures = taken(results)
+    measures = [m for m in taken(results) if drawn_over_time(results, m)] or taken(results)
     panels = [pick for pick in (
         next((m for m in ("accuracy_0", "accuracy") if m in measures), None),
         next((m for m in ("masked", "test_loss") if m in measures), None),
         next((m for m in ("masked_result", "solution_loss") if m in measures), None)) if pick]
     fig, axes = plt.subplots(1, len(panels), figsize=(1 + 5 * len(panels), 5), squeeze=False)
     for ax, measure in zip(axes[0], panels):
-        floor = []
+        floor, top = [], 0.0
         for name, arm in ARMS.items():
             if name not in arms or not all(measure in s["curves"] for s in arms[name]["seeds"].values()):
                 continue  # it has figures of its end alone
@@ -175,6 +181,7 @@ def headline(results, path):
                     zorder=3 if strong else 2)
             ax.fill_between(at, curve["low"], curve["high"], color=arm.colour, alpha=0.12, lw=0)
             floor.append(curve["mean"].min())
+            top = max(top, curve["mean"].max())
             tuned = arms.get(f"{name}_tuned")
             if tuned and tuned["final"][measure]:
                 floor.append(tuned["final"][measure]["mean"])
@@ -183,7 +190,7 @@ def headline(results, path):
             ax.axhline(arms["ref"]["final"][measure]["mean"], color="black", ls=":", lw=1,
                        label="reference model alone")
         if MEASURES[measure].better < 0 and floor:
-            ax.set_ylim(0.9 * min(floor), 3 * min(floor))
+            ax.set_ylim(0.9 * min(floor), min(3 * min(floor), 1.02 * top))
         ax.set(title=MEASURES[measure].title, xlabel="million tokens")
     axes[0][0].legend(fontsize=8)
     stars = ", stars: fine-tuned afterwards" if any(name.endswith("_tuned") for name in arms) else ""

@@ -50,7 +50,7 @@ def test_the_results_page_shows_the_committed_results():
         assert tables in page and (setting != "demo" or cost.strip() in page)
     rows = results_of("map")
     assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
-    names = ["demo", "crawl", "hard"]
+    names = ["demo", "crawl", "hard", "school"]
     assert slm_map.collect([os.path.join(ROOT, "results", name) for name in names], names) == rows
     for setting in ("demo", "hard"):
         assert against_reference.table(results_of(f"mechanism/{setting}")).strip() in page
@@ -102,6 +102,23 @@ def test_the_real_text_page_shows_the_committed_results():
     less = {arm: real["slm_minus"][arm]["test_loss"]["mean"] for arm in ("clm_mixed", "clm_curated")}
     assert f"gives {less['clm_mixed']:.3f} less loss than SLM" in in_words
     assert f"for as many tokens {less['clm_curated']:.3f} less" in in_words
+
+
+def test_the_real_text_page_shows_the_problems_in_school_books():
+    school, once = results_of("school"), json.loads(text("results", "school", "mixed_once.json"))
+    assert text("results", "school", "table.md") == plot.table(school)
+    shown = plot.table(school, ("masked", "masked_solution", "test_loss")).split("\n\nCost (mean over seeds):")[0]
+    assert shown in text("docs", "real_text.md")
+    page = words("docs", "real_text.md")
+
+    def difference(v):
+        low, high = sorted((abs(v["low"]), abs(v["high"])))
+        return f"{abs(v['mean']):.3f} ({low:.3f} to {high:.3f})"
+    for arm, v in school["slm_minus"].items():
+        assert arm == "distill_tuned" or difference(v["masked"]) in page, arm
+    assert f"fine-tuned SLM was {difference(once['slm_minus']['clm_mixed_tuned']['masked'])} *ahead*" in page
+    for arm in ("clm", "clm_mixed_tuned"):
+        assert difference(school["slm_minus"][arm]["masked"]) in words("README.md"), arm
 
 
 def test_the_evaluation_page_shows_the_committed_results():
