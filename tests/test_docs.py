@@ -52,7 +52,7 @@ def test_the_results_page_shows_the_committed_results():
     assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
     names = ["demo", "crawl", "hard", "school"]
     assert slm_map.collect([os.path.join(ROOT, "results", name) for name in names], names) == rows
-    for setting in ("demo", "hard"):
+    for setting in ("demo", "hard", "useful"):
         assert against_reference.table(results_of(f"mechanism/{setting}")).strip() in page
     for setting, arms in (("demo", ("clm", "distill", "distill_tuned", "clm_tuned", "clm_mixed_tuned")),
                           ("crawl", ("clm", "distill", "documents", "ref"))):
