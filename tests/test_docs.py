@@ -350,7 +350,12 @@ def test_the_readmes_results_are_the_committed_ones():
         assert f"{100 * crawl['arms'][arm]['final']['accuracy_0']['mean']:.1f}%" in readme, arm
 
 
-def test_the_distillation_page_shows_the_committed_results():
-    results = results_of("distill")
+@pytest.mark.parametrize("runs", ["distill", "distill_controls"])
+def test_the_distillation_page_shows_the_committed_results(runs):
+    results = results_of(runs)
     assert distill_table.table(results).strip() in text("docs", "distillation.md")
-    assert text("results", "distill", "table.md") == distill_table.table(results)
+    assert text("results", runs, "table.md") == distill_table.table(results)
+    if runs == "distill_controls":
+        page = words("docs", "distillation.md")
+        for teacher, of_seed in results["pair"]["teachers"].items():
+            assert f"{100 * sum(of_seed.values()) / len(of_seed):.1f}%" in page, teacher
