@@ -10,11 +10,10 @@ group, `other` those of other groups, so that prepare.py --field other wanted --
 them, and the log of a run says what was selected of each.
 
 Books and problems: rows with `text`, and problems as GSM8K's (`question`, `answer`) or as
-corpora/curated_math.py writes them (`text`). Curated are some of the
-problems as they are. Noisy are the books' texts, with the sentences of the other problems between theirs:
-a quarter of the characters are problems, and of these a share ends with a wrong number. The fields are
-`text` (noisy), `question` and `answer` (curated), so that the loss on solutions can be measured; a problem
-that is one text is all answer.
+corpora/curated_math.py writes them (`text`). Curated are some of the problems as they are. Noisy are the
+books' texts, with the sentences of the other problems between theirs: a quarter of the characters are
+problems, and of these a share ends with a wrong number. The fields are `text` (noisy), `question` and
+`answer` (curated), so that the loss on solutions can be measured; a problem that is one text is all answer.
 """
 import os
 import random
@@ -61,10 +60,9 @@ def rows_of(path, fields):
 def problem_rows(path):
     """(question, answer) of each problem; ("", its text) where a row has its text in one piece. Raises
     BadInput."""
-    for _, row in json_rows(path):
-        if "text" in row:
-            return [("", text) for text, in rows_of(path, ("text",))]
-        break
+    _, first = next(iter(json_rows(path)), (0, {}))
+    if "text" in first:
+        return [("", text) for text, in rows_of(path, ("text",))]
     return rows_of(path, ("question", "answer"))
 
 

@@ -149,7 +149,7 @@ def marked(text):
     """What stands behind the last `####` (unless it is a heading) or below a heading `# Answer`; or None."""
     below = r"(?:^|\n)#{1,6} (?:Final )?Answer:?\s{1,9}([^\n]+)"
     heading = r"\W{0,9}(?:final answer|answer|step|part|solution|conclusion)\b"
-    behind = rf"####[ \t]*(?!{heading})([^\s#][^\n#]*)"
+    behind = rf"####[ \t]*(?=[^\s#])(?!{heading})([^\s#][^\n#]*)"  # the first check is the quick one
     lines = re.findall(below + "|" + behind, text, re.I)
     return "".join(lines[-1]) if lines else None
 

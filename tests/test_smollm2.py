@@ -15,11 +15,10 @@ import pytest
 import torch
 
 import eval_math
-from common import load_checkpoint
+from common import load_checkpoint, model_of
 from corpora.tokenizers import load_tokenizer
 from engine.generation import common_prefix
 from grading.tasks import TASKS
-from model import GPT, GPTConfig
 
 pytestmark = pytest.mark.slow
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -48,8 +47,7 @@ def models(folder):
     """(ours, that of transformers, the tokenizer)."""
     transformers = pytest.importorskip("transformers")
     checkpoint = load_checkpoint(folder)
-    ours = GPT(GPTConfig(**checkpoint["model_config"]))
-    ours.load_state_dict(checkpoint["model"])
+    ours = model_of(checkpoint, folder, checkpoint["tokenizer_sha256"], folder)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return ours.eval(), theirs.eval(), load_tokenizer(folder)
 
