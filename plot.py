@@ -24,6 +24,7 @@ from engine.savings import saving_text, token_saving
 ARMS = {  # by run folder
     "slm": Arm("SLM (excess loss)", "tab:blue"),
     "clm": Arm("CLM (all tokens)", "tab:gray"),
+    "clm_long": Arm("CLM on 1.5 times the tokens", "dimgray"),
     "clm_mixed": Arm("CLM on noisy + curated", "tab:brown"),
     "clm_curated": Arm("CLM on curated alone", "black"),
     "documents": Arm("whole documents (lowest reference loss)", "tab:orange"),

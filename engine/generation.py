@@ -10,6 +10,7 @@ tokens of the shared prefix. S: room for the tokens of a row behind it.
 import math
 
 import torch
+from torch.nn import functional as F
 
 from engine.fast_loss import compute_dtype
 
@@ -38,7 +39,8 @@ class LayerCache:
         Query head h reads key head h // (H / G), so the H / G query heads of a key head become more rows of
         one matrix. The shared part is one matrix product per head for all rows: the few-shot prefix is read
         once a step, not once a row, and that is what a batched decoding step spends its time on. What lies
-        beyond a row's own position (padding of a shorter prompt) is masked until it is overwritten.
+        beyond a row's own position (padding of a shorter prompt) is masked until it is overwritten. Where
+        nothing came before (a prefix, a prompt from its beginning), it is the model's own causal attention.
         """
         B, H, T, D = q.shape
         G, P, S = k.size(1), self.k_shared.size(1), self.k_own.size(2)
@@ -46,6 +48,9 @@ class LayerCache:
         slot = self.positions - P                                                    # (B, T)
         k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, G, D): torch puts the indices first
         self.k_own[row, :, slot], self.v_own[row, :, slot] = k.to(self.k_own.dtype), v.to(self.v_own.dtype)
+        if P == 0 and T == S:  # the new tokens take all the room there is, so none was there before
+            k, v = k.transpose(1, 2), v.transpose(1, 2)                              # (B, G, T, D)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=G < H)
         q = q.reshape(B, G, H // G * T, D) / math.sqrt(D)                            # (B, G, H/G*T, D)
         shared = torch.einsum("bgtd,gpd->bgtp", q, self.k_shared)                    # (B, G, H/G*T, P)
         own = q @ self.k_own.transpose(2, 3)                                         # (B, G, H/G*T, S)

@@ -65,10 +65,11 @@ start() {  # a model of the arms' size that has learned the form of a worked pro
     --train_tokens "$START_TOKENS" --lr 5e-3 --seed $((2000 + $1)) --eval_every 650 $MODEL
 }
 arm() {  # step 3: same first weights, order and tokens; the loss differs, and the learning rate (runs/steady.sh chose it)
-  lr=5e-3
+  lr=5e-3 tokens=$TOKENS
   case $2 in
     slm)       how="--keep $KEEP" ;;
     clm)       how="--keep 1.0" lr=$CONTROL_LR ;;
+    clm_long)  how="--keep 1.0" lr=$CONTROL_LR tokens=$((TOKENS * 3 / 2)) ;;    # CLM with SLM's whole budget
     clm_mixed) how="--keep 1.0 --train noisy+${MIX:+${MIX}x}curated" ;;         # a control: all the text there is
     documents) how="--keep 0.6 --select documents" ;;                           # the same reference chooses documents
     documents_*) how="--keep ${2#documents_} --select documents" ;;             # another share of them
@@ -78,7 +79,7 @@ arm() {  # step 3: same first weights, order and tokens; the loss differs, and t
     *)         how="--keep $KEEP --select $2" ;;                                # random, high_loss, low_ref
   esac
   $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$REFS/seed$1/scores" --out "$OUT/seed$1/$2" \
-    --device "$DEVICE" --train_tokens "$TOKENS" --lr "${LR:-$lr}" --seed "$1" --eval_every 65 \
+    --device "$DEVICE" --train_tokens "$tokens" --lr "${LR:-$lr}" --seed "$1" --eval_every 65 \
     --snapshot_every "$SNAPSHOT" $MODEL ${START:+--init_from "$REFS/seed$1/$START/ckpt.pt"} $how
   if [ "$TUNE_TOKENS" != 0 ]; then
     $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train curated --out "$OUT/seed$1/$2_tuned" --device "$DEVICE" \
