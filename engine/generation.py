@@ -39,8 +39,8 @@ class LayerCache:
         Query head h reads key head h // (H / G), so the H / G query heads of a key head become more rows of
         one matrix. The shared part is one matrix product per head for all rows: the few-shot prefix is read
         once a step, not once a row, and that is what a batched decoding step spends its time on. What lies
-        beyond a row's own position (padding of a shorter prompt) is masked until it is overwritten. Where
-        nothing came before (a prefix, a prompt from its beginning), it is the model's own causal attention.
+        beyond a row's own position (padding of a shorter prompt) is masked until it is overwritten. Without
+        a shared part it is torch's own attention.
         """
         B, H, T, D = q.shape
         G, P, S = k.size(1), self.k_shared.size(1), self.k_own.size(2)
@@ -48,9 +48,9 @@ class LayerCache:
         slot = self.positions - P                                                    # (B, T)
         k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, G, D): torch puts the indices first
         self.k_own[row, :, slot], self.v_own[row, :, slot] = k.to(self.k_own.dtype), v.to(self.v_own.dtype)
-        if P == 0 and T == S:  # the new tokens take all the room there is, so none was there before
-            k, v = k.transpose(1, 2), v.transpose(1, 2)                              # (B, G, T, D)
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=G < H)
+        if P == 0:
+            seen = torch.arange(S, device=q.device) <= slot[:, None, :, None]        # (B, 1, T, S)
+            return F.scaled_dot_product_attention(q, self.k_own, self.v_own, attn_mask=seen, enable_gqa=G < H)
         q = q.reshape(B, G, H // G * T, D) / math.sqrt(D)                            # (B, G, H/G*T, D)
         shared = torch.einsum("bgtd,gpd->bgtp", q, self.k_shared)                    # (B, G, H/G*T, P)
         own = q @ self.k_own.transpose(2, 3)                                         # (B, G, H/G*T, S)
@@ -92,7 +92,9 @@ def tokens_at_once(model):
 
 def common_prefix(rows):
     """How many tokens all rows (lists of token ids) begin with; the last token of each, whose hidden state
-    is needed, is left out."""
+    is needed, is left out. A single row has nobody to share with: 0."""
+    if len(rows) == 1:
+        return 0
     first, last = min(rows), max(rows)  # in alphabetical order: what these two share, all share
     P = min(map(len, rows)) - 1
     return next((i for i in range(P) if first[i] != last[i]), P)
