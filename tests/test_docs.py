@@ -138,6 +138,13 @@ def test_the_evaluation_page_shows_the_committed_results():
     assert speed["same_tokens"] == 1
 
 
+def test_the_speed_page_shows_the_comparison_with_transformers():
+    page = text("docs", "speed.md")
+    for size, r in json.loads(text("results", "speed", "against_transformers.json"))["batch_sizes"].items():
+        ours, theirs = r["ours_questions_per_s"], r["transformers_questions_per_s"]
+        assert f"| {size} | {ours:.3f} | {theirs:.3f} | {r['ratio']:.2f} | {r['same_tokens']:.0%} |" in page
+
+
 # The tables of docs/speed.md are those of the code before 2026-11-24, in its format: results/speed/ is to be
 # measured anew, and then bench/step.py makes the tables.
 SHAPES = ("gpt2", "vocab", "demo")

@@ -67,6 +67,7 @@ def test_the_script_from_start_to_table_and_again(tmp_path):
         (arm, lr) for arm in ("clm", "clm_tuned", "slm", "slm_tuned") for lr in (0.005, 0.01)]
     assert all(set(steady.SHOWN) <= set(c["seeds"]["seed3"]) for c in cells)
     weights = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
-    again = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.count("finished before") == 14  # base, reference and start twice
+    again = subprocess.run(script, env=environment | {"LRS": "1e-2", "ARMS": "slm"}, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stdout.count("finished before") == 5  # base, start, reference, slm, slm_tuned
+    assert cells == json.loads((tmp_path / "out" / "results.json").read_text())  # the others are in the table still
     assert weights == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
