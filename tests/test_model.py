@@ -81,6 +81,7 @@ def test_cached_batched_generation_equals_uncached_one_at_a_time():
     prompts = [torch.randint(50, (n,), generator=g).tolist() for n in (1, 7, 3, 12, 20, 2, 12)]
     expected = [uncached(model, p, 12) for p in prompts]
     assert generate(model, prompts, 12) == expected
+    assert [generate(model, [p], 12)[0] for p in prompts] == expected and shared_prefix(model, [prompts[3]])[0] == 0
     assert len({tuple(e) for e in expected}) > 3  # the rows do differ
 
     def stop(new):  # rows stop at different lengths and leave the batch
@@ -115,6 +116,8 @@ def test_generation_in_bfloat16():
         dtypes = {t.dtype for c in new_caches(model, 2, 3) for t in (c.k_shared, c.v_shared, c.k_own, c.v_own)}
         assert dtypes == {torch.bfloat16}
         assert [row[:2] for row in generate(model, prompts, 6)] == [uncached(model, p, 2) for p in prompts]
+        nothing_shared = [[1, 2, 3, 4], [5, 2, 9]]
+        assert [row[:2] for row in generate(model, nothing_shared, 6)] == [uncached(model, p, 2) for p in nothing_shared]
     assert new_caches(model, 2, 3)[0].k_own.dtype == torch.float32
 
 
