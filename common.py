@@ -169,8 +169,7 @@ def save_checkpoint(path, checkpoint):
 
 def load_checkpoint(path):
     """What `save_checkpoint` saved, tensors and plain values only; or weights in Hugging Face's format
-    (extras/pretrained.py).
-    Raises BadInput."""
+    (extras/pretrained.py). Raises BadInput."""
     if pretrained.is_pretrained(path):
         return pretrained.load(path)
     try:
