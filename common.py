@@ -59,11 +59,11 @@ class TrainConfig(Optimisation):
     resume: bool = False            # go on with the run in this folder, if there is one
     init_from: str = ""             # start from the model of this checkpoint, or from gpt2, gpt2-medium, ...
     crop: bool = False              # with init_from: forget the positions beyond block_size
-    # model (with init_from its sizes and biases are the checkpoint's, whatever these say)
+    # model (with init_from all of these but block_size and dropout are the checkpoint's, whatever they say)
     n_layer: int = 2                # blocks
     n_head: int = 2                 # attention heads
     n_embd: int = 64                # channels
-    block_size: int = 192           # row length T, in tokens
+    block_size: int = 192           # row length T, in tokens; score.py needs the same
     dropout: float = 0.0            # dropout rate, also with init_from
     bias: bool = True               # biases in Linear and LayerNorm modules
     arch: str = "gpt2"              # or llama: RMSNorm, rotary positions, SwiGLU, no biases
@@ -72,7 +72,7 @@ class TrainConfig(Optimisation):
     # optimisation, besides what Optimisation has
     train_tokens: int = 3_993_600   # length of the run, in tokens seen
     batch_tokens: int = 1536        # tokens per step, over all processes and micro-batches
-    micro_rows: int = 0             # rows per forward pass (0: all rows of the step that a process has)
+    micro_rows: int = 0             # rows of a micro-batch, one forward pass (0: all that a process has)
     seed: int = 0                   # of the initialisation, the order of the rows, and dropout
     # evaluating and saving: none of these changes the weights, but for patience
     eval_every: int = 100           # steps between evaluations on val and test
@@ -125,7 +125,7 @@ class TrainConfig(Optimisation):
 
     def may_differ(self):
         """The options that may differ when a run is resumed: where it runs and what it records, not what it
-        computes. (With patience, evaluations decide when it stops.)"""
+        computes, but for dropout's masks. (With patience, evaluations decide when it stops.)"""
         names = {"resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device",
                  "compile", "fsdp", "fast", "micro_rows"}
         return names - ({"eval_every"} if self.patience else set())
@@ -224,8 +224,10 @@ def initial_model(cfg, train):
     torch.manual_seed(cfg.seed)
     path, resuming = where_to_start(cfg, cfg.init_from)
     if not path:
-        sizes = cfg.block_size, train.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, cfg.dropout, cfg.bias
-        return GPT(GPTConfig(*sizes, cfg.arch, cfg.n_kv_head, cfg.n_inner)), None
+        return GPT(GPTConfig(
+            block_size=cfg.block_size, vocab_size=train.vocab_size, n_layer=cfg.n_layer, n_head=cfg.n_head,
+            n_embd=cfg.n_embd, dropout=cfg.dropout, bias=cfg.bias, arch=cfg.arch, n_kv_head=cfg.n_kv_head,
+            n_inner=cfg.n_inner)), None
     checkpoint = load_checkpoint(path)
     state, config = checkpoint["model"], checkpoint["model_config"]
     if cfg.block_size > config["block_size"]:
@@ -288,7 +290,8 @@ class RunFolder:
                    if old[k] != v and k not in self.cfg.may_differ()]
         if changed:
             raise BadInput(f"{folder} holds a run with another configuration ({', '.join(changed)}): give "
-                           f"the same options, choose another --out, or delete the folder")
+                           f"the same options (micro_rows, where it is not given, follows from the number of "
+                           f"processes), choose another --out, or delete the folder")
 
     def path(self, name):
         return os.path.join(self.folder, name)

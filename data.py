@@ -11,13 +11,16 @@ depends on its context, so the reference model and the language model must see e
 epoch is a seeded permutation of the rows, and a batch is a function of (seed, step) alone: whoever resumes
 at a step needs no other state.
 
-A corpus folder holds tokenizer.json and four token files, each a flat array NAME.bin with a sidecar
-NAME.json and, where every token's true label is known, NAME.labels.bin (a byte a token):
+A corpus folder holds tokenizer.json and token files, each a flat array NAME.bin with a sidecar NAME.json
+and, where every token's true label is known, NAME.labels.bin (a byte a token):
 
     curated   what the reference model is trained on
     noisy     what the language model is trained on
     val       held-out curated text: early stopping, and every choice you make
     test      held-out curated text: what is reported, and nothing is chosen by it
+
+The built-in corpus has `form` besides (what all arms start from: the form of a worked problem, with results
+that are any numbers), `noisy+curated` (a control), and problems as text: curated.jsonl, eval.jsonl.
 """
 import functools
 import json
@@ -48,16 +51,15 @@ class Tokens:
             raise BadInput(f"{path}.json is not a sidecar of a token file ({e}); make the corpus again with "
                            f"prepare.py")
         self.check_size(f"{path}.bin", n * self.dtype.itemsize)
-        if self.label_names:
-            self.check_size(f"{path}.labels.bin", n)
         if n < T + 1:
             raise BadInput(f"{path}.bin has {n:,} tokens, fewer than one row of {T} and its last target")
         self.path, self.T, self.n_rows = path, T, (n - 1) // T
         self.tokens = np.memmap(path + ".bin", dtype=self.dtype, mode="r")                              # (n,)
-        self.labels = None
+        self.token_rows, self.labels = self.as_rows(self.tokens), None
         if self.label_names:
+            self.check_size(f"{path}.labels.bin", n)
             self.labels = np.memmap(path + ".labels.bin", dtype=np.uint8, mode="r")                     # (n,)
-        self.token_rows, self.label_rows = self.as_rows(self.tokens), self.as_rows(self.labels)
+            self.label_rows = self.as_rows(self.labels)
 
     def check_size(self, path, expected):
         size = os.path.getsize(path) if os.path.exists(path) else 0
@@ -68,8 +70,6 @@ class Tokens:
     def as_rows(self, flat):
         """A flat file as overlapping rows, (n_rows, T + 1), without copying: a row's last target is the next
         one's input."""
-        if flat is None:
-            return None
         return np.lib.stride_tricks.sliding_window_view(flat, self.T + 1)[::self.T]
 
     def rows(self, rows):
@@ -130,11 +130,8 @@ class Scores:
 def batch(n_rows, batch_rows, seed, step):
     """Row numbers of the batch of this step, (batch_rows,). Each epoch goes through all rows in an order of
     its own; a batch at the end of one epoch reaches into the next."""
-    rows = []
-    for number in range(step * batch_rows, (step + 1) * batch_rows):  # counted from the start of training
-        epoch, place = divmod(number, n_rows)
-        rows.append(permutation(n_rows, seed, epoch)[place])
-    return np.array(rows)
+    numbers = range(step * batch_rows, (step + 1) * batch_rows)  # counted from the start of training
+    return np.array([permutation(n_rows, seed, number // n_rows)[number % n_rows] for number in numbers])
 
 
 @functools.lru_cache(maxsize=2)  # a billion-token corpus has a million rows: permute them once an epoch

@@ -84,7 +84,7 @@ class Config:
 
 # ---------------------------------------------------------------------------------------------------- prompts
 
-def prepare(name, cfg):
+def load_prompts(name, cfg):
     """(cfg with this task and its usual settings, its problems, the shots of each). Raises BadInput."""
     style = TASKS[name].style
     separator = cfg.separator or (END_OF_TEXT if name == "demo" else "\n\n")
@@ -119,7 +119,7 @@ def draw_shots(problems, worked, n, seed):
 
 def fit_prompt(question, shots, separator, enc, room):
     """(prompt, its token ids, shots used) with the most shots that fit into `room` tokens, or ("", [], 0)."""
-    special = {END_OF_TEXT} if separator == END_OF_TEXT else set()  # else it is a question's text
+    special = {END_OF_TEXT} if separator == END_OF_TEXT else set()  # else just text
     for n in range(len(shots), -1, -1):
         prompt = "".join(shot + separator for shot in shots[:n]) + question
         ids = [*start_of(enc), *enc.encode(prompt, allowed_special=special, disallowed_special=())]
@@ -139,14 +139,22 @@ def free_batch_size(model, prompts, new_tokens):
     device = model.output_weight.device
     if device.type == "cuda":
         free, most = torch.cuda.mem_get_info(device)[0], 1024
-    else:  # a processor gains nothing from more rows
-        free, most = 4 * 2**30, 256
-        if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", ()):  # not every system tells what is free
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        free, most = free_host_memory(), 256  # a processor gains nothing from more rows
     own_tokens = max(map(len, prompts)) - common_prefix(prompts) + new_tokens
     token_bytes = sum(cache.k_own.nbytes + cache.v_own.nbytes for cache in new_caches(model, 1, 1))
     next_token_bytes = 2 * model.config.vocab_size * 4  # its logits and probabilities in float32
     return max(1, min(most, int(free / 3 / (own_tokens * token_bytes + next_token_bytes))))
+
+
+def free_host_memory(path="/proc/meminfo"):
+    """Bytes of memory that can be had, what only caches files included, as Linux says; elsewhere 4 GB."""
+    try:
+        with open(path, encoding="ascii") as f:
+            found = dict(line.split(":") for line in f)
+        return int(found["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 4 * 2**30
 
 
 def answer_batch(model, enc, rows, prompts, cfg):
@@ -154,7 +162,7 @@ def answer_batch(model, enc, rows, prompts, cfg):
     with --samples a list `samples`, with --likelihood what `add_likelihoods` says. prompts: a list of
     token ids for each row."""
     stop_texts = TASKS[cfg.task[0]].style.stop
-    longest = max(map(len, stop_texts))  # they are ASCII and a token is a byte or more
+    longest = max(map(len, stop_texts))  # in tokens at most: they are ASCII, and a token is a byte or more
 
     def stop(new_tokens):
         tail = enc.decode(new_tokens[-longest:])
@@ -184,8 +192,8 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
     others none."""
     rows, prompts = [], []
     room = model.config.block_size - cfg.max_new_tokens
-    for index, (problem, texts) in enumerate(zip(problems, shots)):
-        prompt, ids, n = fit_prompt(problem["question"], texts, cfg.separator, enc, room)
+    for index, (problem, its_shots) in enumerate(zip(problems, shots)):
+        prompt, ids, n = fit_prompt(problem["question"], its_shots, cfg.separator, enc, room)
         rows.append({"index": index, **problem, "prompt": prompt, "shots": n, "generation": ""})
         prompts.append(ids)
 
@@ -196,7 +204,9 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
     # suffice shows at once.
     waiting.sort(key=lambda i: -len(prompts[i]))
     waiting = waiting[ranks.rank::ranks.world]  # this process's share
-    batch_size = cfg.batch_size or free_batch_size(model, [prompts[i] for i in waiting], cfg.max_new_tokens)
+    with ranks.autocast():  # the cache has its type
+        free = free_batch_size(model, [prompts[i] for i in waiting], cfg.max_new_tokens)
+    batch_size = cfg.batch_size or free
     progress = Progress(f"{cfg.task[0]} answers", len(waiting), "problems")
     for at in range(0, len(waiting), batch_size):
         numbers = waiting[at:at + batch_size]
@@ -227,7 +237,7 @@ def main(cfg):
         return grade_file(cfg.grade, cfg.task[0])
     ranks = Ranks(cfg.device)
     enc = load_tokenizer(cfg.data)
-    tasks = [prepare(name, cfg) for name in cfg.task or ["demo"]]
+    tasks = [load_prompts(name, cfg) for name in cfg.task or ["demo"]]
     for path in cfg.ckpt:
         if not os.path.exists(weights_file(path)):  # said at once, and not after the checkpoints before it
             raise BadInput(f"there is no checkpoint {path}: train one, or give another")

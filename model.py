@@ -58,10 +58,11 @@ def new_norm(config):
 
 
 def rotary(positions, D, base, dtype):
-    """Rotary positions (Su et al. 2021), (T,) or (B, T): cosine and sine of position * base^(-2i/D)."""
+    """Rotary positions (Su et al. 2021), (T,) or (B, T): cosine and sine of position * base^(-2i/D), of shape
+    (1, T, D/2) or (B, 1, T, D/2), the same for all heads."""
     wide = torch.promote_types(dtype, torch.float32)
     speed = base ** (-torch.arange(0, D, 2, device=positions.device, dtype=wide) / D)    # (D/2,)
-    angle = positions[..., None, :, None] * speed                                        # (1 or B, 1, T, D/2)
+    angle = positions[..., None, :, None] * speed                                        # (B, 1, T, D/2)
     return angle.cos(), angle.sin()
 
 
@@ -100,7 +101,7 @@ class CausalSelfAttention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.gated = config.arch == "llama"                                    # SwiGLU: a gate beside each
+        self.gated = config.arch == "llama"                                    # SwiGLU: a gate a channel
         self.c_fc = nn.Linear(config.n_embd, (1 + self.gated) * config.n_inner, bias=config.bias)
         self.c_proj = nn.Linear(config.n_inner, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)

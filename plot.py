@@ -155,7 +155,8 @@ def taken(results):
 
 def drawn_over_time(results, measure):
     """Whether an arm has more than its end of a measure."""
-    runs = [run for name in ARMS if name in results["arms"] for run in results["arms"][name]["seeds"].values()]
+    arms = [results["arms"][name] for name in ARMS if name in results["arms"]]
+    runs = [run for arm in arms for run in arm["seeds"].values()]
     return any(len(run["curves"].get(measure, [[]])[0]) > 1 for run in runs)
 
 

@@ -5,13 +5,13 @@ Step 2: the reference model's loss of every token of a corpus, from one forward 
     python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores_entropy --entropy
     python score.py --from_logprobs api.jsonl --block_size 192 --data data/demo --out out/scores_api
 
---ckpt takes GPT-2's weights too: gpt2, gpt2-medium, ... or a file or folder of Hugging Face's.
+--ckpt takes published weights too: gpt2, smollm2-135m, ... or a folder of Hugging Face's.
 --from_logprobs takes log-probabilities that another program has computed (extras/logprobs.py). Several GPUs:
 torchrun in the place of python.
 
 Writes OUT/loss.bin, float16, one number per target: number r*T + t is L_ref of the t-th target of row r,
 
-    L_ref(x_i) = -log P_RM(x_i | x_<i)
+    L_ref(x_i) = -log P_ref(x_i | x_<i)
 
 with the context that train_slm.py will give the token (rows of the same T). --entropy adds OUT/entropy.bin,
 the entropy of the model's prediction, which the paper's self-reference needs. scores.json names what the
@@ -48,7 +48,7 @@ class Config:
     batch_rows: int = 64            # rows per forward pass
     entropy: bool = False           # also write the entropy of each prediction
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
-    write_texts: str = ""         # no scores: write the texts of the rows to this .jsonl, for another program
+    write_texts: str = ""           # no scores: write the rows' texts to this .jsonl, for another program
     from_logprobs: str = ""         # no checkpoint: the log-probabilities in this .jsonl
 
     def validate(self):
@@ -137,7 +137,7 @@ class ScoreFiles:
         if any(self.state.get(k) != v for k, v in origin.items()):
             raise BadInput(f"{cfg.out} holds scores of another corpus, checkpoint, block_size or --entropy: "
                            f"choose another --out, or delete the folder")
-        self.rows_done, self.start, self.saved = self.state["rows_done"], time.time(), time.time()
+        self.rows_done, self.saved = self.state["rows_done"], time.time()
         size = self.rows_done * tokens.T * 2  # bytes
         for name in names if self.main else []:
             path = os.path.join(cfg.out, f"{name}.bin")
@@ -160,9 +160,9 @@ class ScoreFiles:
             for f in self.files.values():
                 f.flush()
                 os.fsync(f.fileno())
-            seconds = self.state["seconds"] + time.time() - self.start
+            seconds = self.state["seconds"] + time.time() - self.saved
             self.state.update(rows_done=self.rows_done, seconds=seconds)
-            self.start = self.saved = time.time()
+            self.saved = time.time()
             write_json(self.sidecar, self.state)
 
     def close(self):

@@ -41,9 +41,9 @@ def all_tokens_loss(hidden, weight, targets):
 def main(cfg):
     ranks = Ranks(cfg.device)
     T, batch_rows = cfg.block_size, cfg.batch_tokens // cfg.block_size
-    cfg.micro_rows = cfg.micro_rows or batch_rows // ranks.world       # rows of a forward pass
-    n_micro = batch_rows // ranks.world // cfg.micro_rows              # passes of each process in a step
-    mine = range(ranks.rank * n_micro, (ranks.rank + 1) * n_micro)     # which of all passes this process runs
+    cfg.micro_rows = cfg.micro_rows or batch_rows // ranks.world       # rows of a micro-batch
+    n_micro = batch_rows // ranks.world // cfg.micro_rows              # micro-batches of each process
+    mine = range(ranks.rank * n_micro, (ranks.rank + 1) * n_micro)     # which of the step's this one runs
     train, val, test = (Tokens(cfg.data, name, T) for name in (cfg.train, "val", "test"))
 
     # The model: fresh, from another run's weights, or where this run stopped.
@@ -65,7 +65,6 @@ def main(cfg):
     model = compiled_and_parallel(raw_model, cfg, ranks)
 
     def save_to_resume():
-        val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
         folder.must_be_finite(val_loss, "val loss", step)  # even finite weights can be useless
         folder.save("ckpt.pt", raw_model, train, step, optimizer=optimizer, seconds=seconds, best=best,
                     n_worse=n_worse)
@@ -77,17 +76,19 @@ def main(cfg):
     while True:
         # One turn more than there are steps: the last weights are evaluated and saved like all others.
         last, stopping = step == cfg.steps, ranks.any(stop.received)
-        if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
-            seconds += ranks.synchronize()
-        if stopping or last or (step % cfg.save_every == 0 and step > first_step):
+        evaluating = last or step % cfg.eval_every == 0
+        saving = stopping or last or (step % cfg.save_every == 0 and step > first_step)
+        if evaluating or saving:
+            seconds += ranks.synchronize()  # the time it waits for a GPU
+            val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
+        if saving:
             save_to_resume()
         if stopping:
             ranks.barrier()  # when one process ends, torchrun ends all: not while one is still writing
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # exit code 130 (engine/cli.py)
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
             folder.save(f"step_{step:06}.pt", raw_model, train, step)
-        if last or step % cfg.eval_every == 0:
-            val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
+        if evaluating:
             test_loss, solution_loss = held_out_loss(raw_model, test, ranks, cfg.eval_rows)
             held_out = {"val_loss": val_loss, "test_loss": test_loss, "solution_loss": solution_loss}
             record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens,
@@ -107,8 +108,8 @@ def main(cfg):
         # One step: forward and backward pass of each micro-batch, then the optimizer.
         start = time.time()
         seed_dropout(cfg, step, ranks)
-        rows = batch(train.n_rows, batch_rows, cfg.seed, step)             # row numbers of all processes
-        rows = rows.reshape(-1, cfg.micro_rows)                            # (passes, B)
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step)             # of all processes
+        rows = rows.reshape(-1, cfg.micro_rows)                            # (micro-batches, B)
         n_selected = rows.size * T  # CLM selects all: one mean over the step's tokens, no mean of means
         loss = torch.zeros((), device=ranks.device)
         for i in mine:

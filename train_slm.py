@@ -40,35 +40,36 @@ def excess_loss(loss, ref_loss):
     return loss - ref_loss
 
 
-def top_k(scores, k):
-    """Equation 4: the k tokens of highest score in the forward pass, (B, T) bool; of equals, the earlier."""
-    ranked = scores.flatten().argsort(descending=True, stable=True)    # (B*T,) token numbers, best first
+def top_k(excess, k):
+    """Equation 4: the k tokens of highest excess in the micro-batch, (B, T) bool; of equals, the earlier."""
+    ranked = excess.flatten().argsort(descending=True, stable=True)    # (B*T,) token numbers, best first
     selected = torch.zeros_like(ranked, dtype=torch.bool)
     selected[ranked[:k]] = True
-    return selected.view(scores.shape)                                 # (B, T)
+    return selected.view(excess.shape)                                 # (B, T)
 
 
-def selected_loss(hidden, weight, targets, ref_loss, k, score=excess_loss):
-    """Equation 5. Returns (the sum over the selected tokens, with gradient; all losses; the selection)."""
+def selected_loss(hidden, weight, targets, ref_loss, k, rank_by=excess_loss):
+    """Equations 3 to 5. Returns (the sum over the selected tokens, with gradient; all losses; selection)."""
     loss = token_loss(F.linear(hidden, weight), targets)               # logits (B, T, V), losses (B, T)
-    selected = top_k(score(loss.detach(), ref_loss), k)                # no gradient through the choice
+    selected = top_k(rank_by(loss.detach(), ref_loss), k)              # no gradient through the choice
     return (loss * selected).sum(), loss.detach(), selected
 
 
 def main(cfg):
     ranks = Ranks(cfg.device)
     T, batch_rows = cfg.block_size, cfg.batch_tokens // cfg.block_size
-    cfg.micro_rows = cfg.micro_rows or batch_rows // ranks.world       # rows of a forward pass
-    n_micro = batch_rows // ranks.world // cfg.micro_rows              # passes of each process in a step
-    mine = range(ranks.rank * n_micro, (ranks.rank + 1) * n_micro)     # which of all passes this process runs
+    cfg.micro_rows = cfg.micro_rows or batch_rows // ranks.world       # rows of a micro-batch
+    n_micro = batch_rows // ranks.world // cfg.micro_rows              # micro-batches of each process
+    mine = range(ranks.rank * n_micro, (ranks.rank + 1) * n_micro)     # which of the step's this one runs
     train, val, test = (Tokens(cfg.data, name, T) for name in (cfg.train, "val", "test"))
 
     # The model: fresh, from another run's weights, or where this run stopped.
     raw_model, checkpoint = initial_model(cfg, train)
     raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(ranks.device)
     loss_of = fast_loss.selected_loss if cfg.fast else selected_loss
-    # SLM: L_ref from disk, excess_loss, and always cfg.keep, unless an option puts a variant in their place.
-    reference, score, loss_of, keep_at = variants.choose(cfg, train, raw_model, excess_loss, loss_of)
+    # Plain SLM: reference(rows, step) is Scores(cfg.scores, train).rows(rows), rank_by is excess_loss, and
+    # keep_at(step) is cfg.keep. Options put variants in their place (not needed to read on).
+    reference, rank_by, loss_of, keep_at = variants.choose(cfg, train, raw_model, excess_loss, loss_of)
     made_from = {"corpus_sha256": train.sha256, **reference.made_from}
     folder = RunFolder(cfg, made_from, ranks)
     if folder.finished:
@@ -84,7 +85,6 @@ def main(cfg):
     model = compiled_and_parallel(raw_model, cfg, ranks)
 
     def save_to_resume():
-        val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
         folder.must_be_finite(val_loss, "val loss", step)  # even finite weights can be useless
         folder.save("ckpt.pt", raw_model, train, step, optimizer=optimizer, seconds=seconds, best=best,
                     n_worse=n_worse)
@@ -96,17 +96,19 @@ def main(cfg):
     while True:
         # One turn more than there are steps: the last weights are evaluated and saved like all others.
         last, stopping = step == cfg.steps, ranks.any(stop.received)
-        if stopping or last or step % cfg.eval_every == 0 or step % cfg.save_every == 0:
-            seconds += ranks.synchronize()
-        if stopping or last or (step % cfg.save_every == 0 and step > first_step):
+        evaluating = last or step % cfg.eval_every == 0
+        saving = stopping or last or (step % cfg.save_every == 0 and step > first_step)
+        if evaluating or saving:
+            seconds += ranks.synchronize()  # the time it waits for a GPU
+            val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
+        if saving:
             save_to_resume()
         if stopping:
             ranks.barrier()  # when one process ends, torchrun ends all: not while one is still writing
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # exit code 130 (engine/cli.py)
         if cfg.snapshot_every and (last or step % cfg.snapshot_every == 0):
             folder.save(f"step_{step:06}.pt", raw_model, train, step)
-        if last or step % cfg.eval_every == 0:
-            val_loss, _ = held_out_loss(raw_model, val, ranks, cfg.eval_rows)
+        if evaluating:
             test_loss, solution_loss = held_out_loss(raw_model, test, ranks, cfg.eval_rows)
             held_out = {"val_loss": val_loss, "test_loss": test_loss, "solution_loss": solution_loss}
             record = {"kind": "eval", "step": step, "tokens": step * cfg.batch_tokens,
@@ -126,18 +128,18 @@ def main(cfg):
         # One step: forward and backward pass of each micro-batch, then the optimizer.
         start = time.time()
         seed_dropout(cfg, step, ranks)
-        rows = batch(train.n_rows, batch_rows, cfg.seed, step)             # row numbers of all processes
-        rows = rows.reshape(-1, cfg.micro_rows)                            # (passes, B)
-        ref_loss = [reference(r, step) for r in rows]                      # L_ref, (B, T) for each pass
-        k = [round(keep_at(step) * int(r.isfinite().sum())) for r in ref_loss]  # inf: never selected
-        n_selected = max(1, sum(k))
+        rows = batch(train.n_rows, batch_rows, cfg.seed, step)             # of all processes
+        rows = rows.reshape(-1, cfg.micro_rows)                            # (micro-batches, B)
+        ref_loss = [reference(r, step) for r in rows]                      # L_ref (B, T); inf: never selected
+        k = [round(keep_at(step) * int(values.isfinite().sum())) for values in ref_loss]
+        n_selected = max(1, sum(k))  # of all processes
         loss = torch.zeros((), device=ranks.device)
         for i in mine:
             x, y = map(ranks.to_device, train.rows(rows[i]))               # (B, T) each
             with ranks.sync_gradients(model, now=i == mine[-1]):
                 with ranks.autocast():
                     loss_sum, losses, selected = loss_of(model(x), raw_model.output_weight, y,
-                                                         ranks.to_device(ref_loss[i]), k[i], score)
+                                                         ranks.to_device(ref_loss[i]), k[i], rank_by)
                 micro_loss = loss_sum / n_selected
                 (micro_loss * ranks.world).backward()  # the processes average gradients: a sum is wanted
             loss += micro_loss.detach()
@@ -154,7 +156,7 @@ def main(cfg):
             folder.must_be_finite(loss, "loss", step)
             line = {"kind": "train", "step": step, "tokens": step * cfg.batch_tokens,
                     "lr": learning_rate(step, cfg), "loss": loss}
-            line |= variants.selection_stats(losses, selected, train, rows[i])  # of its last pass
+            line |= variants.selection_stats(losses, selected, train, rows[i])  # of the last
             folder.log(line)
         step += 1
         progress.show(step, f"test loss {record['test_loss']:.3f}" if record else "")

@@ -1,8 +1,8 @@
 """
 The fast form of the losses: the same results, without holding the logits of all tokens.
 
-    loss_sum = all_tokens_loss(hidden, weight, targets)                                    # train_ref.py
-    loss_sum, loss, selected = selected_loss(hidden, weight, targets, ref_loss, k, score)  # train_slm.py
+    loss_sum = all_tokens_loss(hidden, weight, targets)                                      # train_ref.py
+    loss_sum, loss, selected = selected_loss(hidden, weight, targets, ref_loss, k, rank_by)  # train_slm.py
     loss = token_losses(hidden, weight, targets)                             # of all tokens, without gradient
 
 The plain forms stand in the training scripts; tests/test_fast_loss.py holds these equal to them. Two things
@@ -26,22 +26,24 @@ def all_tokens_loss(hidden, weight, targets):
     return run_fast(hidden, weight, targets, None, targets.numel(), None)[0]
 
 
-def selected_loss(hidden, weight, targets, ref_loss, k, score):
-    """Equations 3 to 5 of the paper: the loss of the k tokens of highest score.
+def selected_loss(hidden, weight, targets, ref_loss, k, rank_by):
+    """Equations 3 to 5 of the paper: the loss of the k tokens that `rank_by` puts first.
 
-    hidden: (B, T, C). weight: (V, C), the output layer's. targets: (B, T). ref_loss: (B, T). score: a
-    function of (loss, ref_loss) that treats each token by itself, since it is asked for some tokens at a
-    time; among equals the earlier token is selected. Returns the sum over the selected tokens (a scalar with
-    gradient), and without gradient the loss of every token and which are selected, (B, T).
+    hidden: (B, T, C). weight: (V, C), the output layer's. targets: (B, T). ref_loss: (B, T). rank_by: a
+    function of (loss, ref_loss), high where a token is to be selected, which treats each token by itself,
+    since it is asked for some at a time; among equals the earlier token is selected. Returns the sum over the
+    selected tokens (a scalar with gradient), and without gradient the loss of every token and which are
+    selected, (B, T).
     """
-    return run_fast(hidden, weight, targets, ref_loss, k, score)
+    return run_fast(hidden, weight, targets, ref_loss, k, rank_by)
 
 
-def selected_before_loss(hidden, weight, targets, ref_loss, k, score):
-    """What `selected_loss` returns, for a score that needs no loss: score(None, ref_loss). Only the selected
-    tokens cost anything in the output layer; the loss of the others comes out as NaN, not known."""
+def selected_before_loss(hidden, weight, targets, ref_loss, k, rank_by):
+    """What `selected_loss` returns where tokens are ranked without their loss: rank_by(None, ref_loss). Only
+    the selected ones cost anything in the output layer; the loss of the others comes out as NaN, not
+    known."""
     n = targets.numel()
-    ranked = score(None, ref_loss).flatten().argsort(descending=True, stable=True)          # (n,)
+    ranked = rank_by(None, ref_loss).flatten().argsort(descending=True, stable=True)        # (n,)
     best = ranked[:k].sort().values                                                      # (k,), in text order
     best_hidden, best_targets = hidden.flatten(0, 1)[best], targets.flatten()[best]         # (k, C), (k,)
     loss_sum, best_loss, _ = FastLoss.apply(best_hidden, weight, best_targets, None, k, None)
@@ -62,11 +64,11 @@ def token_losses(hidden, weight, targets):
     return loss.view(targets.shape)
 
 
-def run_fast(hidden, weight, targets, ref_loss, k, score):
-    """FastLoss with (B, T) in the place of (n,). ref_loss and score may be None where k is all tokens."""
+def run_fast(hidden, weight, targets, ref_loss, k, rank_by):
+    """FastLoss with (B, T) in the place of (n,). ref_loss and rank_by may be None where k is all tokens."""
     h, y = hidden.flatten(0, 1), targets.flatten()                                          # (n, C), (n,)
     flat_ref = None if ref_loss is None else ref_loss.flatten()                             # (n,)
-    loss_sum, loss, selected = FastLoss.apply(h, weight, y, flat_ref, k, score)
+    loss_sum, loss, selected = FastLoss.apply(h, weight, y, flat_ref, k, rank_by)
     return loss_sum, loss.view(targets.shape), selected.view(targets.shape)
 
 
@@ -82,7 +84,7 @@ class FastLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, ref_loss, k, score):
+    def forward(ctx, hidden, weight, targets, ref_loss, k, rank_by):
         n, V, device, dtype = len(hidden), len(weight), hidden.device, compute_dtype(hidden)
         h, w = hidden.to(dtype), padded(weight.to(dtype))                 # (n, C), (V or a little more, C)
         loss = torch.empty(n, dtype=torch.promote_types(dtype, torch.float32), device=device)
@@ -115,7 +117,7 @@ class FastLoss(torch.autograd.Function):
                 add_gradients(tokens, logits)
                 continue
             candidates = torch.cat([waiting.tokens, tokens])              # in the order of the text
-            ranked = score(loss[candidates], ref_loss[candidates]).argsort(descending=True, stable=True)
+            ranked = rank_by(loss[candidates], ref_loss[candidates]).argsort(descending=True, stable=True)
             n_certain = max(0, k - (n - b)) - max(0, k - (n - a))         # now, less those before this chunk
             n_wait = min(k, b) - max(0, k - (n - b))
             waiting.take_in(tokens, logits)

@@ -46,7 +46,7 @@ class LayerCache:
         G, P, S = k.size(1), self.k_shared.size(1), self.k_own.size(2)
         row = torch.arange(B, device=q.device).unsqueeze(1)                          # (B, 1)
         slot = self.positions - P                                                    # (B, T)
-        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, G, D): torch puts the indices first
+        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, T, G, D), as own[row, :, slot]: indices first
         self.k_own[row, :, slot], self.v_own[row, :, slot] = k.to(self.k_own.dtype), v.to(self.v_own.dtype)
         if P == 0:
             seen = torch.arange(S, device=q.device) <= slot[:, None, :, None]        # (B, 1, T, S)
@@ -55,11 +55,11 @@ class LayerCache:
         shared = torch.einsum("bgtd,gpd->bgtp", q, self.k_shared)                    # (B, G, H/G*T, P)
         own = q @ self.k_own.transpose(2, 3)                                         # (B, G, H/G*T, S)
         beyond = torch.arange(S, device=q.device) > slot[:, None, :, None]           # (B, 1, T, S)
-        own = own.masked_fill(beyond.repeat(1, 1, H // G, 1), -math.inf)
+        own = own.masked_fill(beyond.repeat(1, 1, H // G, 1), -math.inf)             # (B, 1, H/G*T, S)
         weights = torch.softmax(torch.cat([shared, own], dim=-1), dim=-1)            # (B, G, H/G*T, P + S)
-        weights = weights.to(self.v_own.dtype)
+        weights = weights.to(self.v_own.dtype)  # autocast's softmax is in float32
         y = torch.einsum("bgtp,gpd->bgtd", weights[..., :P], self.v_shared) + weights[..., P:] @ self.v_own
-        return y.reshape(B, H, T, D)
+        return y.reshape(B, H, T, D)                                                 # from (B, G, H/G*T, D)
 
 
 def run_cached(model, idx, positions, caches):
@@ -85,32 +85,32 @@ def new_caches(model, B, S, shared=None):
 
 
 def tokens_at_once(model):
-    """How many tokens of cached prompts to run at once: attention scores that stay in a processor's cache;
-    on a GPU, ones that fit in its memory."""
+    """How many tokens of prompts to run at once: so many that their attention scores stay in the L2 cache of
+    a processor; on a GPU, that they fit in its memory."""
     return 512 if model.output_weight.device.type == "cpu" else 2**14
 
 
-def common_prefix(rows):
-    """How many tokens all rows (lists of token ids) begin with; the last token of each, whose hidden state
+def common_prefix(prompts):
+    """How many tokens all prompts (lists of token ids) begin with; the last token of each, whose hidden state
     is needed, is left out. A single row has nobody to share with: 0."""
-    if len(rows) == 1:
+    if len(prompts) == 1:
         return 0
-    first, last = min(rows), max(rows)  # in alphabetical order: what these two share, all share
-    P = min(map(len, rows)) - 1
+    first, last = min(prompts), max(prompts)  # in alphabetical order: what these two share, all share
+    P = min(map(len, prompts)) - 1
     return next((i for i in range(P) if first[i] != last[i]), P)
 
 
 @torch.no_grad()
-def shared_prefix(model, rows):
-    """The tokens that all rows (lists of token ids) begin with, run through the model once.
+def shared_prefix(model, prompts):
+    """The tokens that all prompts (lists of token ids) begin with, run through the model once.
 
     Returns P, how many tokens that is, and their keys and values for `new_caches`, two (G, P, D) a block.
     """
-    P = common_prefix(rows)
+    P = common_prefix(prompts)
     caches = new_caches(model, 1, P)
     if P:
         device = model.output_weight.device
-        idx = torch.tensor([rows[0][:P]], device=device)                             # (1, P)
+        idx = torch.tensor([prompts[0][:P]], device=device)                             # (1, P)
         run_cached(model, idx, torch.arange(P, device=device).unsqueeze(0), caches)
     return P, [(cache.k_own[0], cache.v_own[0]) for cache in caches]
 
@@ -153,10 +153,10 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
         if not going or i == max_new_tokens - 1:
             break
         if len(going) <= 0.9 * len(prompt_of):  # finished rows leave, a tenth at a time: the cache is copied
-            rows = torch.tensor(going, device=device)
             prompt_of = [prompt_of[row] for row in going]
-            token, n = token[rows], n[rows]
-            caches = [LayerCache(c.k_shared, c.v_shared, c.k_own[rows], c.v_own[rows]) for c in caches]
+            going = torch.tensor(going, device=device)
+            token, n = token[going], n[going]
+            caches = [LayerCache(c.k_shared, c.v_shared, c.k_own[going], c.v_own[going]) for c in caches]
         S = max(lengths[p] for p in prompt_of) - P + i + 1                # no row is longer than that yet
         step = [cache.part(slice(None), S) for cache in caches]
         last = run_cached(model, token.unsqueeze(1), n.unsqueeze(1), step).squeeze(1)  # (B, C)

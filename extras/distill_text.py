@@ -32,7 +32,7 @@ def install(model, path, train):
         seen["ids"] = inputs[0]                                                                  # (B, T)
     model.register_forward_pre_hook(remember)
 
-    def distillation_loss(hidden, weight, targets, ref_loss, k, score):
+    def distillation_loss(hidden, weight, targets, ref_loss, k, rank_by):
         with torch.no_grad():
             probabilities = reference.logits(reference(seen["ids"])).float().softmax(dim=-1)       # (B, T, V)
         logits = F.linear(hidden, weight)                                                        # (B, T, V)

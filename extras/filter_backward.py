@@ -26,8 +26,8 @@ def install(model, loss_of):
             if isinstance(module, nn.Linear):
                 module.forward = filtered_forward(module, selection)
 
-    def telling_loss(hidden, weight, targets, ref_loss, k, score):
-        loss_sum, loss, selected = loss_of(hidden, weight, targets, ref_loss, k, score)
+    def telling_loss(hidden, weight, targets, ref_loss, k, rank_by):
+        loss_sum, loss, selected = loss_of(hidden, weight, targets, ref_loss, k, rank_by)
         selection.tokens = selected.flatten().to(torch.uint8).topk(k).indices  # (k,), without counting them
         return loss_sum, loss, selected
     return telling_loss

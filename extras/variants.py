@@ -7,13 +7,14 @@ asks for them.
     --select documents                          control: whole documents, those of lowest mean reference loss
     --more_scores out/scores_b --combine min    several references: the mean, or the lowest, of their losses
     --labels solution result                    only tokens of these true labels are ranked and trained on
-    --softmax_tau 1.0                           all tokens, weighted by softmax(score / tau)
+    --softmax_tau 1.0                           all tokens, weighted by softmax(excess / tau)
     --keep_warmup 500                           keep falls from 1.0 to its value over the first steps
     --filter_backward                           approximate and faster (extras/filter_backward.py)
     --keep 1.0 --distill out/ref/best.pt        control: the reference's probabilities as targets
 
-A variant changes one of four things: the reference (what stands in the place of L_ref), the score (equation
-3), the loss (equations 4 and 5) or keep. A token whose reference loss is inf is never selected.
+A variant changes one or more of four things: the reference (what stands in the place of L_ref), what tokens
+are ranked by (equation 3), the loss (equations 4 and 5) and keep. --filter_backward and --distill hook into
+the model besides. A token whose reference loss is inf is never selected.
 """
 import dataclasses
 import os
@@ -37,11 +38,11 @@ SELECT = ("excess", "random", "high_loss", "low_ref", "documents", *BY_ENTROPY)
 class Options:
     """The options of train_slm.py that are not the method. Only train_slm.Config inherits it, which has
     `keep` and the fields of TrainConfig besides."""
-    select: str = "excess"       # by what: excess, or a variant (random, high_loss, low_ref, low_entropy, ..)
+    select: str = "excess"       # by excess, or a variant, one of those above
     more_scores: list[str] = dataclasses.field(default_factory=list)  # variant: other references' scores
     combine: str = "mean"           # variant: of several reference losses, the mean or the min
     labels: list[str] = dataclasses.field(default_factory=list)  # variant: only tokens of these labels
-    softmax_tau: float = 0.0        # variant: above 0, all tokens, weighted by softmax(score / tau)
+    softmax_tau: float = 0.0        # variant: above 0, all tokens, weighted by softmax(excess / tau)
     max_weight: float = 0.0         # variant: cut such weights, whose mean is 1, to this (0: no limit)
     keep_warmup: int = 0            # variant: steps over which keep falls from 1.0 to its value
     filter_backward: bool = False   # variant: no gradient through the unselected tokens, which is not exact
@@ -83,39 +84,38 @@ class Options:
 
     @property
     def selects_or_weighs(self):
-        """Whether anything depends on which tokens have the higher score; else all count, or all of
-        --labels."""
+        """Whether anything depends on which tokens come first; else all count, or all of --labels."""
         return self.keep < 1 or self.softmax_tau > 0
 
     def may_differ(self):
-        """What is ranked are the tokens of one forward pass, so a run that ranks must go on with the same
+        """What is ranked are the tokens of one micro-batch, so a run that ranks must go on with the same
         micro_rows."""
         return super().may_differ() - ({"micro_rows"} if self.selects_or_weighs else set())
 
 
-def choose(cfg, train, model, score, loss_of):
-    """(reference, score, loss_of, keep_at): what train_slm.py uses in a step. score, loss_of: the paper's.
+def choose(cfg, train, model, rank_by, loss_of):
+    """(reference, rank_by, loss_of, keep_at): what train_slm.py uses in a step. rank_by, loss_of: SLM's own.
 
     reference(rows, step) is a (B, T) float tensor, L_ref of the targets of these rows of `train`, a Tokens;
     keep_at(step) is the fraction to select at that step. Raises BadInput.
     """
     if cfg.select == "high_loss":
-        score = high_loss
+        rank_by = high_loss
     elif cfg.select != "excess":
-        score = low_ref
+        rank_by = low_ref
     if cfg.softmax_tau:
         loss_of = soft_loss(cfg.softmax_tau, cfg.max_weight)
-    elif cfg.fast and score is low_ref and cfg.selects_or_weighs:
+    elif cfg.fast and rank_by is low_ref and cfg.selects_or_weighs:
         loss_of = fast_loss.selected_before_loss
     if cfg.filter_backward:
         loss_of = filter_backward.install(model, loss_of)
     reference = Reference(cfg, train)
     if cfg.distill:
         loss_of, reference.made_from["distill_sha256"] = distill_text.install(model, cfg.distill, train)
-    return reference, score, loss_of, lambda step: keep_at(step, cfg)
+    return reference, rank_by, loss_of, lambda step: keep_of_step(step, cfg)
 
 
-def keep_at(step, cfg):
+def keep_of_step(step, cfg):
     """With --keep_warmup, keep falls in a line from 1.0 to its value."""
     if cfg.softmax_tau:
         return 1.0
@@ -124,7 +124,7 @@ def keep_at(step, cfg):
     return cfg.keep
 
 
-# ----------------------------------------------------------------------------------------------------- scores
+# ---------------------------------------------------------------------------------- what tokens are ranked by
 
 def high_loss(loss, ref_loss):
     """The model's loss alone, (B, T): it selects noise, since what cannot be predicted has a high loss."""
@@ -132,7 +132,8 @@ def high_loss(loss, ref_loss):
 
 
 def low_ref(loss, ref_loss):
-    """What stands in the place of the reference loss alone, low values first, (B, T)."""
+    """What `Reference` gives alone, the lowest first, (B, T): a loss, an entropy, the mean of a document, a
+    place in a list, or a random number."""
     return -ref_loss
 
 
@@ -189,27 +190,27 @@ class Reference:
             return torch.stack([scores.rows(rows) for scores in self.scores])
         if self.cfg.select == "random" and self.cfg.selects_or_weighs:
             return self.draws(rows, step).unsqueeze(0)                                             # (1, B, T)
-        return torch.zeros(1, len(rows), self.train.T)  # all tokens count, or the score needs no reference
+        return torch.zeros(1, len(rows), self.train.T)  # all tokens count, or no reference is needed
 
 
 class DocumentScores(Scores):
     """The mean reference loss of the document that a token belongs to, in the place of its own. Documents go
     across the ends of rows; the last of a token file may be cut off. All means are in memory, 4 bytes a
-    token."""
+    token, and while they are computed some 25."""
 
     def __init__(self, folder, tokens):
         super().__init__(folder, tokens)
         n = self.values.size
         end_of_text = tokens.meta.get("end_of_text", tokens.vocab_size - 1)
-        ends = tokens.tokens[:n] == end_of_text                          # (n,): a text ends before a target
-        document = np.cumsum(ends)                                         # (n,): the document of each target
-        loss = self.rows(slice(None)).flatten().double().numpy()                                # (n,)
+        ends = tokens.tokens[:n] == end_of_text              # (n,) bool: one ends before this target
+        document = np.cumsum(ends, dtype=np.int32)                               # (n,): each target's document
+        loss = self.rows(slice(None)).flatten().numpy()                                         # (n,) float32
         known = np.isfinite(loss)
         total = np.bincount(document[known], loss[known], minlength=document[-1] + 1)   # (documents,)
         count = np.bincount(document[known], minlength=document[-1] + 1)                # (documents,)
         mean = np.full(len(total), np.inf)
         np.divide(total, count, out=mean, where=count > 0)
-        self.values = mean[document].astype(np.float32).reshape(self.values.shape)      # (n_rows, T)
+        self.values = mean.astype(np.float32)[document].reshape(self.values.shape)      # (n_rows, T)
 
 
 def low_loss_and_entropy(select, loss, entropy):
@@ -235,30 +236,30 @@ def place(values):
 # ----------------------------------------------------------------------------------------------------- losses
 
 def soft_loss(tau, max_weight):
-    """A loss of the form of `selected_loss` that weighs all tokens by softmax(score / tau) instead of
-    selecting some. It has no fast form: the logits of all tokens of the pass are in memory, also with
+    """A loss of the form of `selected_loss` that weighs all tokens by softmax(excess / tau) instead of
+    selecting some. It has no fast form: the logits of all tokens of the micro-batch are in memory, also with
     --fast."""
-    def weighted_loss(hidden, weight, targets, ref_loss, k, score):
+    def weighted_loss(hidden, weight, targets, ref_loss, k, rank_by):
         loss = token_loss(F.linear(hidden, weight), targets)           # logits (B, T, V), losses (B, T)
-        weights = soft_weights(score(loss.detach(), ref_loss), tau, max_weight)
+        weights = soft_weights(rank_by(loss.detach(), ref_loss), tau, max_weight)
         return (loss * weights).sum(), loss.detach(), torch.isfinite(ref_loss)
     return weighted_loss
 
 
-def soft_weights(score, tau, max_weight=0.0):
-    """softmax(score / tau) over all tokens of a forward pass, times how many of them may count: mean 1 over
-    those, 0 for a score of -inf. score: (B, T). max_weight: what is above is cut to it, and the mean falls
+def soft_weights(excess, tau, max_weight=0.0):
+    """softmax(excess / tau) over all tokens of a micro-batch, times how many of them may count: mean 1 over
+    those, 0 for an excess of -inf. excess: (B, T). max_weight: what is above is cut to it, and the mean falls
     below 1 (0: no limit)."""
-    weights = torch.softmax(score.flatten().float() / tau, dim=0).view(score.shape)      # (B, T)
+    weights = torch.softmax(excess.flatten().float() / tau, dim=0).view(excess.shape)    # (B, T)
     weights = weights.nan_to_num(nan=0.0)  # where no token may count, softmax gives NaN
-    weights = weights * (score > -torch.inf).sum()
+    weights = weights * (excess > -torch.inf).sum()
     return weights.clamp(max=max_weight) if max_weight else weights
 
 
 # ------------------------------------------------------------------------------------------------ for the log
 
 def selection_stats(loss, selected, tokens, rows):
-    """What the selection of a forward pass did, for the log: mean loss over all, selected and unselected
+    """What the selection of a micro-batch did, for the log: mean loss over all, selected and unselected
     tokens (None where it is not known), the share selected and, with true labels, precision and recall of
     the useful tokens and `selected_NAME`, the share selected of each label.
 

@@ -271,14 +271,21 @@ def test_batch_size_fits_the_memory(monkeypatch):
     model = GPT(GPTConfig(block_size=512, vocab_size=100, n_layer=2, n_head=2, n_embd=16))
     prompts = [[7] * 10 + [i] * 20 for i in range(3)]
     row_bytes = (20 + 30) * 2 * 2 * 16 * 4 + 2 * 100 * 4
-    system = {"SC_AVPHYS_PAGES": 3 * 7 * row_bytes, "SC_PAGE_SIZE": 1}
-    monkeypatch.setattr(eval_math.os, "sysconf_names", system, raising=False)
-    monkeypatch.setattr(eval_math.os, "sysconf", system.get, raising=False)
+    monkeypatch.setattr(eval_math, "free_host_memory", lambda: 3 * 7 * row_bytes)
     assert eval_math.free_batch_size(model, prompts, 30) == 7
-    monkeypatch.delattr(eval_math.os, "sysconf_names")
-    monkeypatch.delattr(eval_math.os, "sysconf")
-    assert eval_math.free_batch_size(model, prompts, 30) == 256  # where the system does not say what is free
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # the cache is half as large
+        assert eval_math.free_batch_size(model, prompts, 30) == 13
+    monkeypatch.setattr(eval_math, "free_host_memory", lambda: 2**40)
+    assert eval_math.free_batch_size(model, prompts, 30) == 256
     assert eval_math.free_batch_size(model, [], 30) == 1
+
+
+def test_memory_that_only_caches_files_is_free(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal:  8000 kB\nMemFree:  100 kB\nMemAvailable:  5000 kB\n")
+    assert eval_math.free_host_memory(tmp_path / "meminfo") == 5000 * 1024
+    (tmp_path / "meminfo").write_text("MemTotal:  8000 kB\n")
+    for path in ("meminfo", "none"):
+        assert eval_math.free_host_memory(tmp_path / path) == 4 * 2**30
 
 
 def test_continuation_losses_equal_the_whole_model(demo):

@@ -71,7 +71,7 @@ def test_weighted_loss_equals_brute_force():
 
 def test_keep_falls_to_its_value():
     cfg = train_slm.Config(keep=0.2, keep_warmup=4)
-    assert [variants.keep_at(step, cfg) for step in range(6)] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0.2])
+    assert [variants.keep_of_step(step, cfg) for step in range(6)] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0.2])
 
 
 @pytest.fixture(scope="module")
