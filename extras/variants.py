@@ -203,7 +203,7 @@ class DocumentScores(Scores):
         n = self.values.size
         end_of_text = tokens.meta.get("end_of_text", tokens.vocab_size - 1)
         ends = tokens.tokens[:n] == end_of_text              # (n,) bool: one ends before this target
-        document = np.cumsum(ends, dtype=np.int32)                               # (n,): each target's document
+        document = np.cumsum(ends, dtype=np.int32)                              # (n,): each target's document
         loss = self.rows(slice(None)).flatten().numpy()                                         # (n,) float32
         known = np.isfinite(loss)
         total = np.bincount(document[known], loss[known], minlength=document[-1] + 1)   # (documents,)
