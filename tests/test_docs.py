@@ -48,6 +48,12 @@ def test_the_results_page_shows_the_committed_results():
         assert text("results", setting, "table.md") == plot.table(results_of(setting))
         tables, cost = plot.table(results_of(setting), SHOWN).split("\n\nCost (mean over seeds):\n\n")
         assert tables in page and (setting != "demo" or cost.strip() in page)
+    more = results_of("crawl_more")
+    assert text("results", "crawl_more", "table.md") == plot.table(more)
+    assert plot.table(more, SHOWN).split("\n\nSLM less the arm")[0] in page
+    for arm in ("clm_long", "clm_mixed", "labels"):
+        v = more["slm_minus"][arm]["accuracy_0"]
+        assert f"{100 * v['low']:.1f} to {100 * v['high']:.1f}" in page_words, arm
     rows = results_of("map")
     assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
     names = ["demo", "crawl", "hard", "school"]
@@ -143,6 +149,13 @@ def test_the_speed_page_shows_the_comparison_with_transformers():
     for size, r in json.loads(text("results", "speed", "against_transformers.json"))["batch_sizes"].items():
         ours, theirs = r["ours_questions_per_s"], r["transformers_questions_per_s"]
         assert f"| {size} | {ours:.3f} | {theirs:.3f} | {r['ratio']:.2f} | {r['same_tokens']:.0%} |" in page
+
+
+def test_the_real_models_page_shows_the_losses_of_smollm2():
+    page = text("docs", "real_models.md")
+    for v in json.loads(text("results", "smollm2", "losses.json"))["loss"].values():
+        less = v["after"] - v["before"]
+        assert f"| {v['tokens']:,} | {v['before']:.3f} | {v['after']:.3f} | {less:+.3f} |" in page
 
 
 # The tables of docs/speed.md are those of the code before 2026-11-24, in its format: results/speed/ is to be
