@@ -51,9 +51,13 @@ def test_the_results_page_shows_the_committed_results():
     more = results_of("crawl_more")
     assert text("results", "crawl_more", "table.md") == plot.table(more)
     assert plot.table(more, SHOWN).split("\n\nSLM less the arm")[0] in page
-    for arm in ("clm_long", "clm_mixed", "labels"):
+    for arm in ("clm_mixed", "labels"):
         v = more["slm_minus"][arm]["accuracy_0"]
         assert f"{100 * v['low']:.1f} to {100 * v['high']:.1f}" in page_words, arm
+    lower = results_of("crawl_lower")
+    assert text("results", "crawl_lower", "table.md") == plot.table(lower)
+    for arm in ("clm_long", "distill", "distill_tuned"):
+        assert points(lower["slm_minus"][arm]["accuracy_0"]) in page_words, arm
     rows = results_of("map")
     assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
     names = ["demo", "crawl", "hard", "school"]
