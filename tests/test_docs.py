@@ -155,6 +155,14 @@ def test_the_speed_page_shows_the_comparison_with_transformers():
         assert f"| {size} | {ours:.3f} | {theirs:.3f} | {r['ratio']:.2f} | {r['same_tokens']:.0%} |" in page
 
 
+def test_the_results_page_shows_both_architectures():
+    rows, page = json.loads(text("results", "llama", "results.json")), text("docs", "results.md")
+    for name in ("gpt2", "llama"):
+        for measure in ("start_test_loss", "slm_test_loss"):
+            assert ", ".join(f"{loss:.3f}" for loss in rows[measure][name]) in page
+        assert ", ".join(f"{share:.1%}" for share in rows["slm_accuracy_0"][name]) in page
+
+
 def test_the_real_models_page_shows_the_losses_of_smollm2():
     page = text("docs", "real_models.md")
     for v in json.loads(text("results", "smollm2", "losses.json"))["loss"].values():
