@@ -645,14 +645,10 @@ HUGE = [(unit * 10 ** 6)[:10 ** 6] for unit in MEGABYTE] + [
 
 
 def quick(function, *args):
-    """The result of a call, which has to be quick: in processor time, as other programs may run beside, and in one of
-    three tries, as the machine may stumble. What is slow by itself is slow each time."""
-    for _ in range(3):
-        start = time.process_time()
-        result = function(*args)
-        seconds = time.process_time() - start
-        if seconds < SECONDS:
-            break
+    """The result of a call, which has to be quick: in processor time, as other programs may run beside."""
+    start = time.process_time()
+    result = function(*args)
+    seconds = time.process_time() - start
     called = function.__name__, [short(a) for a in args]
     assert seconds < SECONDS, (called, seconds)
     assert type(result) is (bool if function is is_equal else str), called
