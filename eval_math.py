@@ -205,8 +205,8 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
     waiting.sort(key=lambda i: -len(prompts[i]))
     waiting = waiting[ranks.rank::ranks.world]  # this process's share
     with ranks.autocast():  # the cache has its type
-        free = free_batch_size(model, [prompts[i] for i in waiting], cfg.max_new_tokens)
-    batch_size = cfg.batch_size or free
+        batch_size = cfg.batch_size or free_batch_size(model, [prompts[i] for i in waiting],
+                                                       cfg.max_new_tokens)
     progress = Progress(f"{cfg.task[0]} answers", len(waiting), "problems")
     for at in range(0, len(waiting), batch_size):
         numbers = waiting[at:at + batch_size]

@@ -156,7 +156,7 @@ def main(cfg):
             folder.must_be_finite(loss, "loss", step)
             line = {"kind": "train", "step": step, "tokens": step * cfg.batch_tokens,
                     "lr": learning_rate(step, cfg), "loss": loss}
-            line |= variants.selection_stats(losses, selected, train, rows[i])  # of the last
+            line |= variants.selection_stats(losses, selected, train, rows[i])  # the last micro-batch's
             folder.log(line)
         step += 1
         progress.show(step, f"test loss {record['test_loss']:.3f}" if record else "")
