@@ -3,6 +3,7 @@ Figures and tables from run folders alone.
 
     python plot.py --runs out/demo       # out/demo/results.json, headline.png, selection.png, table.md
     python plot.py --runs out/demo --measures accuracy_0 accuracy masked masked_solution masked_result
+    python plot.py --pool out/crawl out/more_seeds --out out/pooled   # of two results.json, one table
 
 RUNS holds a folder per seed (seed0, seed1, ...), each with the runs base, ref, scores and one per arm (a
 way of training), as runs/demo.sh and runs/seeds.sh make them; ARM_tuned is the run ARM and then a short
@@ -49,8 +50,11 @@ class Config:
     runs: str = "out/demo"   # folder with seed0, seed1, ...
     out: str = ""            # where the figures go (default: the same folder)
     measures: list[str] = field(default_factory=list)  # of the tables (default: all that were taken)
+    pool: list[str] = field(default_factory=list)      # folders whose results.json are pooled, into --out
 
     def validate(self):
+        if self.pool and (len(self.pool) < 2 or not self.out):
+            yield "--pool names the folders whose seeds belong together, two at least, and --out another one"
         for name in self.measures:
             if name not in MEASURES:
                 yield f"there is no measure {name!r}; there are {', '.join(MEASURES)}"
@@ -71,9 +75,21 @@ def collect(folder):
     if not runs:
         raise BadInput(f"{folder} has no seed*/ with a finished arm ({', '.join(ARMS)}): run runs/demo.sh "
                        f"first")
-    results = {"seeds": list(runs), "arms": {}, "slm_minus": {}, "token_saving": {},
-               "cost": costs(folder, runs)}
-    for name in ("ref", *arms):
+    results = {**compare(runs), "cost": costs(folder, runs)}
+    tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *arms]}
+    if any(tasks.values()):
+        results["tasks"] = {name: found for name, found in tasks.items() if found}
+    seed, of_seed = next(iter(runs.items()))
+    arm = next(name for name in of_seed if name in ARMS)
+    results["source"] = read_json(os.path.join(folder, seed, arm, "config.json"))["source"]
+    return results
+
+
+def compare(runs):
+    """What results.json says of the arms: {"seeds", "arms", "slm_minus", "token_saving"}. runs: {seed: {run
+    folder: read_run of it}}."""
+    results = {"seeds": list(runs), "arms": {}, "slm_minus": {}, "token_saving": {}}
+    for name in ("ref", *ARMS, *(f"{name}_tuned" for name in ARMS)):
         per_seed = {seed: r[name] for seed, r in runs.items() if name in r}
         if not per_seed:
             continue
@@ -86,13 +102,30 @@ def collect(folder):
                 for m in MEASURES}
         if pairs and slm == "slm" and name not in ("ref", "labels"):
             results["token_saving"][name] = {m: [token_saving(s, r, m) for s, r in pairs] for m in MEASURES}
-    tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *arms]}
-    if any(tasks.values()):
-        results["tasks"] = {name: found for name, found in tasks.items() if found}
-    seed, of_seed = next(iter(runs.items()))
-    arm = next(name for name in of_seed if name in ARMS)
-    results["source"] = read_json(os.path.join(folder, seed, arm, "config.json"))["source"]
     return results
+
+
+def pool(folders):
+    """The results of all seeds in the results.json of several folders: one setting, run on several machines.
+
+    Differences are paired by seed, and so within a machine. There are no costs in it, as seconds of different
+    machines do not belong in one mean, and no curves of the selection, which are made from the runs
+    themselves. Raises BadInput.
+    """
+    runs, found_in = {}, {}
+    for folder in folders:
+        path = os.path.join(folder, "results.json")
+        if not os.path.exists(path):
+            raise BadInput(f"{path} is not there: run plot.py --runs {folder} first")
+        results = read_json(path)
+        for seed in results["seeds"]:
+            if seed in found_in:
+                raise BadInput(f"{seed} is in {found_in[seed]} and in {folder}: a seed counts once")
+            found_in[seed], runs[seed] = folder, {}
+        for name, arm in results["arms"].items():
+            for seed, of_seed in arm["seeds"].items():
+                runs[seed][name] = {**of_seed, "train": []}
+    return {**compare(runs), "pooled": folders}
 
 
 def summary(per_seed):
@@ -269,7 +302,9 @@ def table(results, measures=()):
     if "tasks" in results:
         lines += ["", "Few-shot accuracy on public tasks, and loss of the right solutions:", "",
                   *task_lines(results["tasks"])]
-    return "\n".join([*lines, "", "Cost (mean over seeds):", "", *cost_lines(results["cost"])]) + "\n"
+    if "cost" in results:
+        lines += ["", "Cost (mean over seeds):", "", *cost_lines(results["cost"])]
+    return "\n".join(lines) + "\n"
 
 
 def cost_lines(cost):
@@ -311,11 +346,14 @@ def task_lines(by_arm):
 
 
 def main(cfg):
-    results = collect(cfg.runs)
+    results = pool(cfg.pool) if cfg.pool else collect(cfg.runs)
     for name in set(cfg.measures) - set(taken(results)):
-        raise BadInput(f"{name} was measured of no run in {cfg.runs}; there are {', '.join(taken(results))}")
-    write_report(cfg.out or cfg.runs, results, table(results, cfg.measures),
-                 {"headline.png": headline, "selection.png": selection_figure})
+        raise BadInput(f"{name} was measured of no run in {' '.join(cfg.pool) or cfg.runs}; there are "
+                       f"{', '.join(taken(results))}")
+    drawings = {"headline.png": headline}
+    if not cfg.pool:
+        drawings["selection.png"] = selection_figure
+    write_report(cfg.out or cfg.runs, results, table(results, cfg.measures), drawings)
 
 
 if __name__ == "__main__":
