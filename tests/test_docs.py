@@ -13,7 +13,7 @@ import pytest
 
 import plot
 from bench import step
-from engine.report import cell
+from engine.report import cell, paired_interval
 from extras import against_reference, distill_table, steady
 from extras import map as slm_map
 from paper import plot_paper
@@ -155,12 +155,26 @@ def test_the_speed_page_shows_the_comparison_with_transformers():
         assert f"| {size} | {ours:.3f} | {theirs:.3f} | {r['ratio']:.2f} | {r['same_tokens']:.0%} |" in page
 
 
-def test_the_results_page_shows_both_architectures():
-    rows, page = json.loads(text("results", "llama", "results.json")), text("docs", "results.md")
-    for name in ("gpt2", "llama"):
-        for measure in ("start_test_loss", "slm_test_loss"):
-            assert ", ".join(f"{loss:.3f}" for loss in rows[measure][name]) in page
-        assert ", ".join(f"{share:.1%}" for share in rows["slm_accuracy_0"][name]) in page
+def test_the_results_page_shows_llamas_architecture():
+    page, results, seed5 = text("docs", "results.md"), results_of("llama"), results_of("llama_seed5")
+    assert plot.table(results, SHOWN).split("\n\nSLM less the arm")[0] in page
+    for setting, found in (("llama", results), ("llama_seed5", seed5)):
+        assert text("results", setting, "table.md") == plot.table(found)
+    said, less = words("docs", "results.md"), results["slm_minus"]
+    assert points(less["distill"]["accuracy_0"]) in said and points(less["clm"]["accuracy_0"]) in said
+    assert "{mean:.3f} ({low:.3f} to {high:.3f})".format(**less["distill"]["masked_result"]) in said
+    for arm in ("slm", "clm", "distill"):
+        ends = [run["final"]["accuracy_0"] for run in results["arms"][arm]["seeds"].values()]
+        assert ", ".join(f"{100 * end:.1f}" for end in ends) in said.replace("%", ""), arm
+    gpt2 = results_of("crawl_more")["arms"]["slm"]["seeds"]
+    ours = results["arms"]["slm"]["seeds"]
+    pairs = [(ours[seed]["final"]["accuracy_0"], gpt2[seed]["final"]["accuracy_0"]) for seed in ours]
+    assert points(paired_interval(pairs)).replace(" (", " points (") in said
+    at_seed5 = [f"{100 * seed5['arms'][arm]['final']['accuracy_0']['mean']:.1f}"
+                for arm in ("slm", "clm", "clm_mixed", "distill")]
+    for page_words in (said, words("docs", "log.md")):
+        assert "SLM then answers {}%, CLM {}, the mixture {}, distillation {}".format(*at_seed5) in page_words or (
+            "SLM answers {}%, CLM {}, the mixture {}, distillation {}".format(*at_seed5) in page_words)
 
 
 def test_the_real_models_page_shows_the_losses_of_smollm2():
