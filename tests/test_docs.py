@@ -44,10 +44,13 @@ def test_the_results_page_shows_the_committed_results():
     """Its tables are what plot.py, extras/map.py and extras/against_reference.py make of the files in results/, and so
     are the differences in its text."""
     page, page_words = text("docs", "results.md"), words("docs", "results.md")
-    for setting in ("demo", "crawl", "hard"):
+    for setting in ("demo", "crawl", "crawl_three", "crawl_lower_three", "crawl_eight", "hard"):
         assert text("results", setting, "table.md") == plot.table(results_of(setting))
-        tables, cost = plot.table(results_of(setting), SHOWN).split("\n\nCost (mean over seeds):\n\n")
-        assert tables in page and (setting != "demo" or cost.strip() in page)
+    for setting in ("demo", "crawl_eight", "hard"):
+        tables, *cost = plot.table(results_of(setting), SHOWN).strip().split("\n\nCost (mean over seeds):\n\n")
+        assert tables in page and (setting != "demo" or cost[0].strip() in page)
+    eight = plot.pool([os.path.join(ROOT, "results", name) for name in ("crawl", "crawl_three")])
+    assert {**eight, "pooled": ["results/crawl", "results/crawl_three"]} == results_of("crawl_eight")
     more = results_of("crawl_more")
     assert text("results", "crawl_more", "table.md") == plot.table(more)
     assert plot.table(more, SHOWN).split("\n\nSLM less the arm")[0] in page
@@ -60,14 +63,19 @@ def test_the_results_page_shows_the_committed_results():
         assert points(lower["slm_minus"][arm]["accuracy_0"]) in page_words, arm
     rows = results_of("map")
     assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
-    names = ["demo", "crawl", "hard", "school"]
-    assert slm_map.collect([os.path.join(ROOT, "results", name) for name in names], names) == rows
+    cells = [os.path.join(ROOT, "results", name) for name in ("demo", "crawl_eight", "hard", "school")]
+    assert slm_map.collect(cells, ["demo", "crawl", "hard", "school"]) == rows
     for setting in ("demo", "hard", "useful"):
         assert against_reference.table(results_of(f"mechanism/{setting}")).strip() in page
     for setting, arms in (("demo", ("clm", "distill", "distill_tuned", "clm_tuned", "clm_mixed_tuned")),
-                          ("crawl", ("clm", "distill", "documents", "ref"))):
+                          ("crawl", ("clm", "distill")),
+                          ("crawl_eight", ("clm", "distill", "documents", "ref", "clm_tuned", "distill_tuned"))):
         for arm in arms:
             assert points(results_of(setting)["slm_minus"][arm]["accuracy_0"]) in page_words, arm
+    less = results_of("crawl_eight")["slm_minus"]
+    for arm in ("clm", "distill", "documents", "ref"):  # what the page says of every control
+        assert less[arm]["accuracy_0"]["low"] > 0 > less[arm]["masked_solution"]["high"]
+        assert "{mean:.3f} ({low:.3f} to {high:.3f})".format(**less[arm]["masked_solution"]) in page_words
 
 
 def points(v):
@@ -377,7 +385,7 @@ def test_the_readme_is_a_door():
 
 def test_the_readmes_results_are_the_committed_ones():
     """Its table, and the differences in its text, from results/demo, results/crawl and results/hard."""
-    crawl, demo, hard, readme = results_of("crawl"), results_of("demo"), results_of("hard"), words("README.md")
+    crawl, demo, hard, readme = (*map(results_of, ("crawl_eight", "demo", "hard")), words("README.md"))
 
     def row(results, ending=""):
         cells = []
@@ -391,6 +399,10 @@ def test_the_readmes_results_are_the_committed_ones():
     for results, arms in ((crawl, ("clm", "distill", "distill_tuned")), (demo, ("clm", "distill", "clm_tuned"))):
         for arm in arms:
             assert points(results["slm_minus"][arm]["accuracy_0"]) in readme, arm
+    assert points(results_of("crawl")["slm_minus"]["distill"]["accuracy_0"]) in readme  # of the first five seeds
+    llama = results_of("llama")["arms"]
+    ends = [100 * llama[arm]["final"]["accuracy_0"]["mean"] for arm in ("slm", "clm", "distill")]
+    assert "Llama's architecture: SLM {:.1f}%, CLM {:.1f}, distillation {:.1f}.".format(*ends) in readme
     less = hard["slm_minus"]["clm"]
     assert points(less["accuracy_0"]) in readme
     assert "{mean:.3f} higher ({low:.3f} to {high:.3f})".format(**less["masked"]) in readme
@@ -403,6 +415,21 @@ def test_the_readmes_results_are_the_committed_ones():
     assert more["clm_long"]["final"]["accuracy_0"]["mean"] < lower["clm_long"]["final"]["accuracy_0"]["mean"]
     assert ("SLM {:.1f}%; CLM with SLM's whole budget {:.1f} at the better of two rates; the mixture {:.1f}; all useful "
             "tokens, by true label, {:.1f}.".format(*again)) in readme
+
+
+def test_the_pages_show_clm_at_half_its_rate_on_six_seeds():
+    """SLM less CLM at 1e-2, both on one processor: seeds 0 to 2, and 6 to 8."""
+    runs = [[results_of(name)["arms"][arm]["seeds"] for name, arm in pair] for pair in (
+        (("crawl_more", "slm"), ("crawl_lower", "clm")), (("crawl_three", "slm"), ("crawl_lower_three", "clm")))]
+    less = {m: paired_interval([(slm[seed]["final"][m], run["final"][m]) for slm, clm in runs
+                                for seed, run in clm.items()]) for m in ("accuracy_0", "masked_solution")}
+    assert less["accuracy_0"]["n"] == 6
+    for page in ("README.md", "docs/results.md"):
+        assert points(less["accuracy_0"]) in words(page)
+    page = words("docs", "results.md")
+    assert "{mean:.3f} ({low:.3f} to {high:.3f})".format(**less["masked_solution"]) in page
+    ends = [f"{100 * run['final']['accuracy_0']:.1f}" for run in runs[1][1].values()]
+    assert f"answers {', '.join(ends)}% in seeds 6 to 8" in page
 
 
 @pytest.mark.parametrize("runs", ["distill", "distill_controls"])
