@@ -18,7 +18,7 @@ import numpy as np
 from engine.cli import BadInput, run
 from engine.files import read_json, read_jsonl
 from engine.report import (MEASURES, Arm, cell, interval, mean_curve, millions, paired_interval, pyplot,
-                           read_run, save_figure, seeds_text, selection_curves, table_lines,
+                           read_results, read_run, save_figure, seeds_text, selection_curves, table_lines,
                            write_report)
 from engine.savings import saving_text, token_saving
 
@@ -36,6 +36,7 @@ ARMS = {  # by run folder
     "labels": Arm("the true labels as selection", "tab:green"),
     "slm_filtered": Arm("SLM, filtered backward", "navy"),
 }
+RUNS = (*ARMS, *(f"{name}_tuned" for name in ARMS))
 NAMES = {"start": "the weights all began with", "ref": "the reference model alone",
          **{folder: arm.name for folder, arm in ARMS.items()},
          **{f"{folder}_tuned": f"{arm.name}, fine-tuned" for folder, arm in ARMS.items()}}
@@ -53,7 +54,8 @@ class Config:
     pool: list[str] = field(default_factory=list)      # folders whose results.json are pooled, into --out
 
     def validate(self):
-        if self.pool and (len(self.pool) < 2 or not self.out):
+        pooled = [os.path.realpath(folder) for folder in self.pool]
+        if self.pool and (len(self.pool) < 2 or not self.out or os.path.realpath(self.out) in pooled):
             yield "--pool names the folders whose seeds belong together, two at least, and --out another one"
         for name in self.measures:
             if name not in MEASURES:
@@ -65,10 +67,9 @@ class Config:
 def collect(folder):
     """What results.json holds: of each arm the curves and final figures of every seed, SLM less the arm,
     the tokens saved, and the costs. Raises BadInput where no seed has a finished arm."""
-    arms = [*ARMS, *(f"{name}_tuned" for name in ARMS)]
     runs = {}  # {seed: {run folder: read_run of it}}
     for path in sorted(glob.glob(os.path.join(folder, "seed*"))):
-        found = {name: read_run(os.path.join(path, name)) for name in ("base", "start", "ref", *arms)}
+        found = {name: read_run(os.path.join(path, name)) for name in ("base", "start", "ref", *RUNS)}
         found = {name: r for name, r in found.items() if r}
         if found.keys() & ARMS.keys():
             runs[os.path.basename(path)] = found
@@ -76,7 +77,7 @@ def collect(folder):
         raise BadInput(f"{folder} has no seed*/ with a finished arm ({', '.join(ARMS)}): run runs/demo.sh "
                        f"first")
     results = {**compare(runs), "cost": costs(folder, runs)}
-    tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *arms]}
+    tasks = {name: public_tasks(folder, name) for name in ["start", "ref", *RUNS]}
     if any(tasks.values()):
         results["tasks"] = {name: found for name, found in tasks.items() if found}
     seed, of_seed = next(iter(runs.items()))
@@ -89,7 +90,7 @@ def compare(runs):
     """What results.json says of the arms: {"seeds", "arms", "slm_minus", "token_saving"}. runs: {seed: {run
     folder: read_run of it}}."""
     results = {"seeds": list(runs), "arms": {}, "slm_minus": {}, "token_saving": {}}
-    for name in ("ref", *ARMS, *(f"{name}_tuned" for name in ARMS)):
+    for name in ("ref", *RUNS):
         per_seed = {seed: r[name] for seed, r in runs.items() if name in r}
         if not per_seed:
             continue
@@ -114,10 +115,7 @@ def pool(folders):
     """
     runs, found_in = {}, {}
     for folder in folders:
-        path = os.path.join(folder, "results.json")
-        if not os.path.exists(path):
-            raise BadInput(f"{path} is not there: run plot.py --runs {folder} first")
-        results = read_json(path)
+        results = read_results(folder)
         for seed in results["seeds"]:
             if seed in found_in:
                 raise BadInput(f"{seed} is in {found_in[seed]} and in {folder}: a seed counts once")

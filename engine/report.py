@@ -134,6 +134,14 @@ def mean_curve(curves):
             "high": values.max(axis=0)}
 
 
+def read_results(folder):
+    """The results.json that plot.py wrote in a folder. Raises BadInput."""
+    path = os.path.join(folder, "results.json")
+    if not os.path.exists(path):
+        raise BadInput(f"{path} is not there: run plot.py --runs {folder} first")
+    return read_json(path)
+
+
 # ------------------------------------------------------------------------------------------------ intervals
 
 def interval(values):

@@ -16,10 +16,9 @@ says. A control must have half of SLM's seeds at least. Writes OUT/map.png, OUT/
 import os
 from dataclasses import dataclass, field
 
-from engine.cli import BadInput, run
-from engine.files import read_json
-from engine.report import (MEASURES, cell, paired_interval, pyplot, save_figure, seeds_text, table_lines,
-                           verdict, write_report)
+from engine.cli import run
+from engine.report import (MEASURES, cell, paired_interval, pyplot, read_results, save_figure, seeds_text,
+                           table_lines, verdict, write_report)
 
 ALONE = ("clm", "random", "low_ref", "documents", "distill", "ref")
 TUNED = tuple(f"{name}_tuned" for name in ("clm", "random", "low_ref", "documents", "distill", "clm_mixed"))
@@ -71,10 +70,7 @@ def collect(cells, names):
     """[{"cell", "hand", measure: compare}]. Raises BadInput."""
     rows = []
     for folder, name in zip(cells, names):
-        path = os.path.join(folder, "results.json")
-        if not os.path.exists(path):
-            raise BadInput(f"{path} is not there: run plot.py --runs {folder} first")
-        results = read_json(path)
+        results = read_results(folder)
         for hand in HANDS:
             found = {measure: compare(results, hand, measure) for measure in SHOWN}
             if any(found.values()):

@@ -53,3 +53,8 @@ def test_command(halves, tmp_path):
         refused = subprocess.run([*command, *folders], cwd=ROOT, capture_output=True, text=True)
         assert refused.returncode == 2 and message in refused.stderr
         assert refused.stderr.count("\n") == 1
+    before = open(os.path.join(halves[1][0], "results.json")).read()
+    onto = [sys.executable, "plot.py", "--out", halves[1][0] + "/", "--pool", *halves[1]]  # would replace a half
+    refused = subprocess.run(onto, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "--out another one" in refused.stderr
+    assert open(os.path.join(halves[1][0], "results.json")).read() == before
