@@ -106,8 +106,6 @@ def claims(results):
     for how in HOW:
         what = ARMS[f"self_{how}"].name.capitalize()
         rows += difference(results, f"{what}, beats CLM (tables 3, 4)", f"self_{how}", "clm")
-    rows += difference(results, "... and for a model that has seen nothing yet: both low, against CLM",
-                       "fresh_self", "fresh_clm")
     rows += difference(results, "A small reference model helps a larger model (table 5): against CLM",
                        "weak", "clm")
     headings = ["the paper's claim", "here, with 95% interval", "verdict"]

@@ -23,15 +23,11 @@ ARMS = {  # by run folder
     "keep_0.4": Arm("SLM, keep 0.4", controls=("clm", "slm")),
     "keep_0.6": Arm("SLM, keep 0.6", controls=("clm", "slm")),
     "keep_0.8": Arm("SLM, keep 0.8", controls=("clm", "slm")),
-    "rank_1": Arm("SLM, each row ranked by itself", controls=("slm",)),
-    "rank_2": Arm("SLM, 2 of 8 rows ranked together", controls=("slm",)),
-    "rank_4": Arm("SLM, 4 of 8 rows ranked together", controls=("slm",)),
+    "keep_1.0": Arm("CLM at SLM's learning rate", controls=("clm", "slm")),
     "self_low_ref": Arm("self-reference: low loss", controls=("clm", "random")),
     "self_low_entropy": Arm("self-reference: low entropy", controls=("clm", "random")),
     "self_intersection": Arm("self-reference: both low", controls=("clm", "random")),
     "self_union": Arm("self-reference: one of them low", controls=("clm", "random")),
-    "fresh_clm": Arm("CLM from scratch"),
-    "fresh_self": Arm("self-reference from scratch: both low", controls=("fresh_clm",)),
     "weak": Arm("SLM, small reference model", controls=("clm", "slm")),
     "soft_1": Arm("weights softmax(excess / 1)", controls=("clm", "slm")),
     "soft_0.3": Arm("weights softmax(excess / 0.3)", controls=("clm", "slm")),
@@ -45,7 +41,7 @@ ARMS = {  # by run folder
 }
 REFERENCES = {"ref": Arm("reference model alone"), "weak_ref": Arm("small reference model alone")}
 RATIOS = {"keep_0.1": 0.1, "keep_0.2": 0.2, "slm": 0.3, "keep_0.4": 0.4, "keep_0.6": 0.6, "keep_0.8": 0.8,
-          "clm": 1.0}
+          "keep_1.0": 1.0}   # all at one learning rate
 KINDS = ("selected", "unselected")
 
 

@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
 # The paper's analysis at laptop scale, three seeds: every figure, the self-reference and weak-to-strong tables, and variants.
 #
-#   bash runs/paper.sh                          # all parts; about 90 minutes on two cores
+#   bash runs/paper.sh                          # all parts; some three hours on two cores
 #   bash runs/paper.sh main ratios figures      # some; `main` first (its models and scores), `several` after `weak`
 #   SIZE=tiny SEEDS="0 1" bash runs/paper.sh    # a try: tiny runs, one arm of each part
 #
-# Parts: main ratios ranking self weak soft several schedule finetune dynamics highlight figures. Run it again after an
+# Parts: main self weak ratios soft several schedule finetune dynamics highlight figures. Run it again after an
 # interruption: what is finished is not done again. Ends with results.json, table.md and the figures in OUT/figures. (No
 # spaces in OUT, DATA and PYTHON.)
-# The arms start from the base, as the reference model does, and have a third of the tokens of runs/seeds.sh.
+# The set-up is that of runs/demo.sh, and so are the learning rates of `main`; all other arms have that of SLM.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} OUT=${OUT:-out/paper} DATA=${DATA:-data/paper} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2}
 export DEVICE=${DEVICE:-cpu} SIZE=${SIZE:-full}
 if [ "$SIZE" = tiny ]; then
-  export BASE_TOKENS=30720 TOKENS=30720 REF_TOKENS=30720 NOISY=40000 HELD_OUT=20000 PROBLEMS=10 SNAPSHOT=4
+  export BASE_TOKENS=30720 START_TOKENS=30720 TOKENS=30720 REF_TOKENS=30720 NOISY=40000 HELD_OUT=20000 PROBLEMS=10 SNAPSHOT=4
 else
-  export BASE_TOKENS=3993600 TOKENS=1996800 REF_TOKENS=600000 NOISY=4000000 HELD_OUT=100000 PROBLEMS=0 SNAPSHOT=130
+  export BASE_TOKENS=3993600 START_TOKENS=2995200 TOKENS=5990400 REF_TOKENS=600000 NOISY=4000000 HELD_OUT=100000
+  export PROBLEMS=0 SNAPSHOT=390
 fi
-ALL="main ratios ranking self weak soft several schedule finetune dynamics highlight figures"
+ALL="main self weak ratios soft several schedule finetune dynamics highlight figures"
 PARTS=${*:-$ALL}
 for part in $PARTS; do
   case " $ALL " in *" $part "*) ;; *) echo "paper.sh: there is no part $part; there are $ALL" >&2; exit 2 ;; esac
@@ -26,8 +27,8 @@ done
 
 arm() {  # an arm as in the part main: seed, name, options
   $PYTHON train_slm.py --resume --data "$DATA/seed$1" --scores "$OUT/seed$1/scores" --out "$OUT/seed$1/$2" \
-    --device "$DEVICE" --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$TOKENS" --lr 1e-3 --seed "$1" \
-    --eval_every 65 "${@:3}"
+    --device "$DEVICE" --init_from "$OUT/seed$1/start/ckpt.pt" --n_layer 3 --train_tokens "$TOKENS" --lr 5e-3 \
+    --seed "$1" --eval_every 65 "${@:3}"
 }
 accuracy() {  # few-shot accuracy: seed, names of arms
   $PYTHON eval_math.py --data "$DATA/seed$1" --device "$DEVICE" --n "$PROBLEMS" \
@@ -54,7 +55,7 @@ all_seeds() {  # all_seeds FUNCTION: with each seed and each line of standard in
   while read -r line; do for s in $SEEDS; do echo "$1 $s ${line//@SEED@/$s}"; done; done |
     OMP_NUM_THREADS=1 xargs -P "$JOBS" -I{} bash -euo pipefail -c "{}"
 }
-arms() {  # train the arms on standard input, a name and options each, from every seed's base model; then evaluate them
+arms() {  # train the arms on standard input, a name and options each, with every seed; then evaluate them
   lines=$(cat)
   if [ "$SIZE" = tiny ]; then lines=$(head -n 1 <<< "$lines"); fi  # one of each part
   all_seeds arm <<< "$lines"
@@ -64,26 +65,21 @@ arms() {  # train the arms on standard input, a name and options each, from ever
 for part in $PARTS; do
   echo "--- $part"
   case $part in
-    main)      ARMS="clm slm random" START=base MODEL="" LR=1e-3 TUNE_TOKENS=0 ROWS=0 bash runs/demo.sh
+    main)      ARMS="clm slm random" TUNE_TOKENS=0 ROWS=0 bash runs/demo.sh
                for a in clm slm random; do echo "$a"; done | all_seeds along ;;
-    ratios)    for k in 0.1 0.2 0.4 0.6 0.8; do echo "keep_$k --keep $k"; done | arms ;;     # figure 9
-    ranking)   # fewer rows to a forward pass, whose tokens are ranked together (`slm`: all 8 of a step)
-               for r in 1 2 4; do echo "rank_$r --keep 0.3 --micro_rows $r"; done | arms ;;
     self)      echo | all_seeds self_scores                                                   # tables 3, 4
                for how in low_ref low_entropy intersection union; do
                  echo "self_$how --keep 0.3 --select $how --scores $OUT/seed@SEED@/self_scores"
-               done | arms
-               fresh="--init_from= --lr 5e-3"  # the same for a model that has seen nothing yet
-               printf '%s\n' "fresh_clm --keep 1.0 $fresh" \
-                 "fresh_self --keep 0.3 --select intersection --scores $OUT/seed@SEED@/self_scores $fresh" | arms ;;
+               done | arms ;;
     weak)      echo | all_seeds weak_scores                                                   # table 5
                echo "weak --keep 0.3 --scores $OUT/seed@SEED@/weak_scores" | arms ;;
+    ratios)    for k in 0.1 0.6 0.8 1.0 0.2 0.4; do echo "keep_$k --keep $k"; done | arms ;;  # figure 9
     soft)      printf '%s\n' "soft_1 --softmax_tau 1" "soft_0.3 --softmax_tau 0.3" \
                  "soft_0.3_max_5 --softmax_tau 0.3 --max_weight 5" | arms ;;
     several)   for how in mean min; do
                  echo "several_$how --keep 0.3 --more_scores $OUT/seed@SEED@/weak_scores --combine $how"
                done | arms ;;
-    schedule)  echo "warmup --keep 0.3 --keep_warmup 260" | arms ;;
+    schedule)  echo "warmup --keep 0.3 --keep_warmup 780" | arms ;;
     finetune)  printf '%s\n' "answers --keep 1.0" "answers_slm --keep 0.5" "answers_random --keep 0.5 --select random" |
                  sed 's/$/ --labels solution result wrong/' | arms ;;
     dynamics)  [ -f "$DATA/held_out/noisy.json" ] ||
