@@ -7,7 +7,8 @@ RUNS is a seed's folder of runs/paper.sh: `ref` (the reference model) and the ru
 weights saved along the way (step_*.pt) and their accuracy. --data is another corpus than theirs. Writes
 RUNS/dynamics.json:
 
-    categories  figures 3 and 10: tokens whose loss falls, rises, stays low or stays high during CLM
+    categories  figures 3 and 10: tokens whose loss falls, rises, stays low or stays high during CLM, and how
+                many of them fluctuate
     losses      figure 6: loss of the tokens that SLM selects, and of the others, under SLM and under CLM
     before      figure 7: the same, of the tokens that SLM selects before its first step
     accuracy    figure 7: accuracy against the loss on selected and on unselected tokens
@@ -32,6 +33,8 @@ from engine.ranks import Ranks
 
 # High to low: learned; low to high: forgotten; low all along; high all along.
 CATEGORIES = ("H->L", "L->H", "L->L", "H->H")
+STEADY = ("L->L", "H->H")
+FLUCTUATES = 0.2    # nats from its line, root mean square: as much as the rule of the categories calls a change
 
 
 @dataclass
@@ -65,6 +68,18 @@ def categories(losses):
     category[change < -0.2] = CATEGORIES.index("H->L")
     category[change > 0.2] = CATEGORIES.index("L->H")
     return category
+
+
+def fluctuation(losses):
+    """How far the losses of each token lie from its line, root mean square over the checkpoints, in nats.
+
+    losses: (n_checkpoints, n_tokens). Returns (n_tokens,). The line is the one of `categories`. The paper shows
+    tokens that fluctuate and gives no measure of it; this is ours.
+    """
+    x = np.arange(len(losses)) - (len(losses) - 1) / 2           # (n_checkpoints,), centred
+    slope = (x @ losses) / (x @ x)                               # (n_tokens,)
+    from_line = losses - losses.mean(axis=0) - x[:, None] * slope                    # (n_checkpoints, n_tokens)
+    return np.sqrt((from_line ** 2).mean(axis=0))
 
 
 def top(scores, keep):
@@ -110,46 +125,53 @@ def losses_at(path, tokens, rows, ranks, batch_rows=64):
     return np.concatenate(losses)
 
 
-def examples(tokens, rows, category, losses, enc, n=3, context=12):
-    """Of each category the n tokens nearest to its mean curve, no two alike, with the text before them and
-    their losses.
+def examples(tokens, rows, members, losses, enc, n=3, context=12):
+    """The first n of some tokens, no two alike, with the text before them and their losses.
 
-    category: (n_tokens,). losses: (n_checkpoints, n_tokens).
+    members: numbers of tokens, in the order in which they are wanted. losses: (n_checkpoints, n_tokens).
     """
-    found = {}
-    for number, name in enumerate(CATEGORIES):
-        members = np.flatnonzero(category == number)
-        if not members.size:
-            continue
-        from_mean = losses[:, members] - losses[:, members].mean(axis=1, keepdims=True)
-        nearest_first = np.argsort((from_mean ** 2).sum(axis=0), kind="stable")
-        chosen = {}
-        for i in members[nearest_first]:
-            row, t = divmod(int(i), tokens.T)
-            at = int(rows[row]) * tokens.T + t + 1                       # of this target in the flat file
-            token = enc.decode([int(tokens.tokens[at])])
-            before = enc.decode(tokens.tokens[max(0, at - context):at].tolist())
-            chosen.setdefault(token, {"before": before, "token": token, "losses": losses[:, i].tolist()})
-            if len(chosen) == n:
-                break
-        found[name] = list(chosen.values())
-    return found
+    chosen = {}
+    for i in members:
+        row, t = divmod(int(i), tokens.T)
+        at = int(rows[row]) * tokens.T + t + 1                       # of this target in the flat file
+        token = enc.decode([int(tokens.tokens[at])])
+        before = enc.decode(tokens.tokens[max(0, at - context):at].tolist())
+        chosen.setdefault(token, {"before": before, "token": token, "losses": losses[:, i].tolist()})
+        if len(chosen) == n:
+            break
+    return list(chosen.values())
+
+
+def nearest_to_mean(members, losses):
+    """These tokens, those first whose losses lie nearest to their mean curve, (n_members,)."""
+    from_mean = losses[:, members] - losses[:, members].mean(axis=1, keepdims=True)
+    return members[np.argsort((from_mean ** 2).sum(axis=0), kind="stable")]
+
+
+def fluctuating(members, losses):
+    """The most fluctuating of these tokens, but for the highest twentieth, which are odd ones."""
+    most_first = members[np.argsort(-fluctuation(losses[:, members]), kind="stable")]
+    return most_first[len(members) // 20:]
 
 
 # ----------------------------------------------------------------------------------------------- the figures
 # In all of them losses is {arm: (n_checkpoints, n_tokens)} and ref_loss (n_tokens,).
 
 def category_figures(clm, tokens, rows, enc):
-    """Figures 3 and 10: the categories of the CLM run, and what the tokens of each really are. clm: its
-    losses."""
-    category = categories(clm)
+    """Figures 3 and 10: the categories of the CLM run, which of their tokens fluctuate, and what they really
+    are. clm: its losses."""
+    category, moves = categories(clm), fluctuation(clm) > FLUCTUATES
     members_of = {name: category == number for number, name in enumerate(CATEGORIES)}  # (n_tokens,) bool each
+    there = {name: members for name, members in members_of.items() if members.any()}
     result = {
         "share": {name: float(members.mean()) for name, members in members_of.items()},
-        "mean_loss": {name: clm[:, members].mean(axis=1).tolist() for name, members in members_of.items()
-                      if members.any()},
-        "examples": examples(tokens, rows, category, clm, enc),
+        "fluctuating": {name: float(moves[members].mean()) for name, members in there.items()},
+        "mean_loss": {name: clm[:, members].mean(axis=1).tolist() for name, members in there.items()},
+        "examples": {},
     }
+    for name, members in there.items():
+        order = fluctuating if name in STEADY else nearest_to_mean
+        result["examples"][name] = examples(tokens, rows, order(np.flatnonzero(members), clm), clm, enc)
     if tokens.labels is not None:
         labels = tokens.row_labels(rows).numpy().ravel()
         result["share_by_label"] = {}

@@ -4,7 +4,7 @@ The paper's figures, redrawn from results.json (paper/collect.py). Each function
 import numpy as np
 
 from engine.report import millions, pyplot, save_figure, seeds_text
-from extras.dynamics import CATEGORIES
+from extras.dynamics import CATEGORIES, FLUCTUATES
 from paper.collect import ARMS, KINDS, MEASURES, RATIOS, REFERENCES
 
 COLOURS = {"H->L": "tab:blue", "L->H": "tab:red", "L->L": "tab:green", "H->H": "goldenrod"}
@@ -12,22 +12,16 @@ TWO_ARMS = ("clm", "slm")  # those whose checkpoints are looked at
 
 
 def token_dynamics(results, path):
-    """Figure 3: mean loss of each category over CLM's training, example tokens, and what the categories are
-    made of."""
+    """Figure 3: mean loss of each category over CLM's training, what the categories are made of, how many of
+    their tokens fluctuate, and example tokens: of those that change the ones nearest to the mean curve, of the
+    others fluctuating ones (3b and 3c)."""
     d, plt = results["dynamics"], pyplot()
-    fig, (means, changing, steady, shares) = plt.subplots(1, 4, figsize=(20, 4.8))
+    fig, ((means, shares, moves), singles) = plt.subplots(2, 3, figsize=(17, 9.5))
     x = millions(d["tokens"])
     for name, curve in d["mean_loss"].items():
         means.plot(x, curve, color=COLOURS[name], label=f"{name} ({d['share'][name]['mean']:.0%})")
     means.set(title="mean loss of the paper's four categories", xlabel="million tokens of CLM", ylabel="loss")
     means.legend()
-    for ax, names in ((changing, ("H->L", "L->H")), (steady, ("L->L", "H->H"))):
-        for name in names:
-            for example, style in zip(d["examples"].get(name, []), ("-", "--", ":")):
-                ax.plot(x, example["losses"], style, color=COLOURS[name],
-                        label=f"{name}: {example['token']!r}")
-        ax.set(title="single tokens", xlabel="million tokens of CLM")
-        ax.legend(fontsize=8)
     left = np.zeros(len(d["share_by_label"]))
     for name in CATEGORIES:
         widths = np.array([share[name] for share in d["share_by_label"].values()])
@@ -35,6 +29,19 @@ def token_dynamics(results, path):
         left += widths
     shares.invert_yaxis()
     shares.set(title="categories by true label", xlabel="share of the tokens")
+    for name in CATEGORIES:
+        if d["fluctuating"][name]:
+            moves.bar(name, d["fluctuating"][name]["mean"], color=COLOURS[name])
+    moves.set(title=f"tokens {FLUCTUATES} nats and more from their line", ylabel="share of the category")
+    panels = (("the loss falls, or rises", ("H->L", "L->H")),
+              ("low all along, and fluctuating", ("L->L",)), ("high all along, and fluctuating", ("H->H",)))
+    for ax, (title, names) in zip(singles, panels):
+        for name in names:
+            for example, style in zip(d["examples"].get(name, []), ("-", "--", ":")):
+                ax.plot(x, example["losses"], style, color=COLOURS[name],
+                        label=f"{name}: {example['token']!r}")
+        ax.set(title=f"single tokens: {title}", xlabel="million tokens of CLM", ylabel="loss")
+        ax.legend(fontsize=8)
     save_figure(fig, path, f"Tokens of held-out noisy text during CLM, {seeds_text(d['n_seeds'])}")
 
 
@@ -102,7 +109,7 @@ def keep_ratio(results, path):
             dots = [final[measure] for final in arm["seeds"].values()]
             ax.plot([ratio] * len(dots), dots, ".", color="tab:blue", alpha=0.4)
         means = [arm[measure]["mean"] if arm[measure] else np.nan for arm in by_ratio.values()]
-        ax.plot(list(by_ratio), means, "o-", color="tab:blue", label="SLM (1.0: CLM)")
+        ax.plot(list(by_ratio), means, "o-", color="tab:blue", label="SLM (1.0: CLM at its learning rate)")
         if arms.get("random", {}).get(measure):
             ax.plot(0.3, arms["random"][measure]["mean"], "s", color=ARMS["random"].colour,
                     label="random tokens")

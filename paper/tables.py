@@ -2,7 +2,7 @@
 The tables of all arms, of what they selected, and of the losses of single tokens.
 """
 from engine.report import LABELS, cell, seeds_text, table_lines
-from extras.dynamics import CATEGORIES
+from extras.dynamics import CATEGORIES, FLUCTUATES
 from paper.collect import ARMS, KINDS, MEASURES, REFERENCES
 
 HEADINGS = [measure.heading for measure in MEASURES.values()]
@@ -58,6 +58,9 @@ def dynamics_lines(d):
         rows.append([label, *(f"{100 * share[category]:.1f}%" for category in CATEGORIES)])
     lines = [f"{d['n_tokens']:,} tokens of held-out noisy text over {len(d['steps'])} checkpoints of CLM, by "
              "the paper's rule:", "", *table_lines(["", *CATEGORIES], rows)]
+    rows = [[cell(d["fluctuating"][category], "accuracy") for category in CATEGORIES]]
+    lines += ["", f"Of these, fluctuating ({FLUCTUATES} nats and more from their line):", "",
+              *table_lines(CATEGORIES, rows)]
     rows = []
     for arm, r in d["correlation"].items():
         rows.append([arm.upper(), *(cell(r[kind], sign=True) for kind in KINDS)])
