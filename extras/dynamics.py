@@ -34,7 +34,7 @@ from engine.ranks import Ranks
 # High to low: learned; low to high: forgotten; low all along; high all along.
 CATEGORIES = ("H->L", "L->H", "L->L", "H->H")
 STEADY = ("L->L", "H->H")
-FLUCTUATES = 0.2    # nats from its line, root mean square: as much as the rule of the categories calls a change
+FLUCTUATES = 0.2   # nats from its line, root mean square: as much as `categories` calls a change
 
 
 @dataclass
@@ -73,12 +73,12 @@ def categories(losses):
 def fluctuation(losses):
     """How far the losses of each token lie from its line, root mean square over the checkpoints, in nats.
 
-    losses: (n_checkpoints, n_tokens). Returns (n_tokens,). The line is the one of `categories`. The paper shows
-    tokens that fluctuate and gives no measure of it; this is ours.
+    losses: (n_checkpoints, n_tokens). Returns (n_tokens,). The line is the one of `categories`. The paper
+    shows tokens that fluctuate and gives no measure of it; this is ours.
     """
     x = np.arange(len(losses)) - (len(losses) - 1) / 2           # (n_checkpoints,), centred
     slope = (x @ losses) / (x @ x)                               # (n_tokens,)
-    from_line = losses - losses.mean(axis=0) - x[:, None] * slope                    # (n_checkpoints, n_tokens)
+    from_line = losses - losses.mean(axis=0) - x[:, None] * slope      # (n_checkpoints, n_tokens)
     return np.sqrt((from_line ** 2).mean(axis=0))
 
 

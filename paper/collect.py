@@ -116,7 +116,7 @@ def summary_of_dynamics(dynamics):
     out = {key: first[key] for key in ("n_tokens", "keep", "steps")}
     out["n_seeds"] = len(dynamics)
     out["share"] = {name: interval([c["share"][name] for c in categories]) for name in CATEGORIES}
-    out["fluctuating"] = {name: interval([c["fluctuating"][name] for c in categories if name in c["fluctuating"]])
+    out["fluctuating"] = {name: interval([c["fluctuating"].get(name) for c in categories])
                           for name in CATEGORIES}
     out["share_by_label"] = mean_of([c.get("share_by_label", {}) for c in categories])
     out["mean_loss"] = mean_of([c["mean_loss"] for c in categories])

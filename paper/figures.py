@@ -13,8 +13,8 @@ TWO_ARMS = ("clm", "slm")  # those whose checkpoints are looked at
 
 def token_dynamics(results, path):
     """Figure 3: mean loss of each category over CLM's training, what the categories are made of, how many of
-    their tokens fluctuate, and example tokens: of those that change the ones nearest to the mean curve, of the
-    others fluctuating ones (3b and 3c)."""
+    their tokens fluctuate, and example tokens: of those that change the ones nearest to the mean curve, of
+    the others fluctuating ones (3b and 3c)."""
     d, plt = results["dynamics"], pyplot()
     fig, ((means, shares, moves), singles) = plt.subplots(2, 3, figsize=(17, 9.5))
     x = millions(d["tokens"])
