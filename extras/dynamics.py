@@ -3,15 +3,17 @@ What happens to single tokens during training: the losses of held-out noisy text
 
     python -m extras.dynamics --runs out/paper/seed0 --data data/paper/held_out
 
-RUNS is a seed's folder of runs/paper.sh: `ref` (the reference model) and the runs `clm` and `slm`, with
-weights saved along the way (step_*.pt) and their accuracy. --data is another corpus than theirs. Writes
-RUNS/dynamics.json:
+RUNS is a seed's folder of runs/paper.sh: `base` and `ref` (the reference model, before and after it learned
+from the curated text), and the runs `clm` and `slm`, with weights saved along the way (step_*.pt) and their
+accuracy. --data is another corpus than theirs. The weights before the first step are left out: the runs start
+from a model that has never read such text, and in all that is measured here the first tenth of the training
+would outweigh the rest. Writes RUNS/dynamics.json:
 
     categories  figures 3 and 10: tokens whose loss falls, rises, stays low or stays high during CLM, and how
                 many of them fluctuate
     losses      figure 6: loss of the tokens that SLM selects, and of the others, under SLM and under CLM
-    before      figure 7: the same, of the tokens that SLM selects before its first step
-    accuracy    figure 7: accuracy against the loss on selected and on unselected tokens
+    fixed       figure 7: the same for one set of tokens, those of highest excess under the base
+    accuracy    figure 7: accuracy without shots against the loss on these and on the other tokens
     sets        figure 8: losses over training of the tokens that SLM selects at five of its checkpoints
 
 paper/figures.py draws them.
@@ -34,6 +36,7 @@ from engine.ranks import Ranks
 # High to low: learned; low to high: forgotten; low all along; high all along.
 CATEGORIES = ("H->L", "L->H", "L->L", "H->H")
 STEADY = ("L->L", "H->H")
+METHOD = 2         # goes up when what is measured changes: an older dynamics.json is then made anew
 FLUCTUATES = 0.2   # nats from its line, root mean square: as much as `categories` calls a change
 
 
@@ -95,21 +98,20 @@ class Run:
     """A training run whose weights were saved along the way."""
     steps: list         # of the checkpoints, in order
     paths: list         # of the checkpoints
-    accuracy: dict      # {step: few-shot accuracy} where it was evaluated
+    accuracy: dict      # {step: accuracy without shots} where it was evaluated
 
 
-def read_run(folder):
+def read_snapshots(folder):
     """The Run in a folder. Raises BadInput where it has too few checkpoints to fit a line to."""
-    paths = sorted(glob.glob(os.path.join(folder, "step_*.pt")))
-    if len(paths) < 3:
-        raise BadInput(f"{folder} has {len(paths)} step_*.pt where a line needs at least 3: train it with "
-                       f"--snapshot_every")
-    steps = [int(os.path.basename(path)[len("step_"):-len(".pt")]) for path in paths]
-    summary = read_jsonl(os.path.join(folder, "eval", "summary.jsonl"))
-    # Evaluated without shots too? Figure 7 is about few-shot accuracy.
-    accuracy = {r["step"]: r["accuracy"] for r in summary
-                if r.get("task") == "demo" and r.get("shots") != 0 and r["step"] in steps}
-    return Run(steps, paths, accuracy)
+    by_step = {int(os.path.basename(path)[len("step_"):-len(".pt")]): path
+               for path in glob.glob(os.path.join(folder, "step_*.pt"))}
+    steps = sorted(step for step in by_step if step > 0)
+    if len(steps) < 3:
+        raise BadInput(f"{folder} has {len(steps)} step_*.pt after step 0 where a line needs at least 3: "
+                       f"train it with --snapshot_every")
+    summary = read_jsonl(os.path.join(folder, "eval0", "summary.jsonl"))
+    accuracy = {r["step"]: r["accuracy"] for r in summary if r.get("task") == "demo" and r["step"] in steps}
+    return Run(steps, [by_step[step] for step in steps], accuracy)
 
 
 @torch.no_grad()
@@ -125,8 +127,8 @@ def losses_at(path, tokens, rows, ranks, batch_rows=64):
     return np.concatenate(losses)
 
 
-def examples(tokens, rows, members, losses, enc, n=3, context=12):
-    """The first n of some tokens, no two alike, with the text before them and their losses.
+def examples(tokens, rows, members, losses, enc, n=3):
+    """The first n of some tokens, no two alike, and their losses.
 
     members: numbers of tokens, in the order in which they are wanted. losses: (n_checkpoints, n_tokens).
     """
@@ -135,8 +137,7 @@ def examples(tokens, rows, members, losses, enc, n=3, context=12):
         row, t = divmod(int(i), tokens.T)
         at = int(rows[row]) * tokens.T + t + 1                       # of this target in the flat file
         token = enc.decode([int(tokens.tokens[at])])
-        before = enc.decode(tokens.tokens[max(0, at - context):at].tolist())
-        chosen.setdefault(token, {"before": before, "token": token, "losses": losses[:, i].tolist()})
+        chosen.setdefault(token, {"token": token, "losses": losses[:, i].tolist()})
         if len(chosen) == n:
             break
     return list(chosen.values())
@@ -149,7 +150,8 @@ def nearest_to_mean(members, losses):
 
 
 def fluctuating(members, losses):
-    """The most fluctuating of these tokens, but for the highest twentieth, which are odd ones."""
+    """The most fluctuating of these tokens first, (n_members,), but for the highest twentieth: a figure is to
+    show what often happens."""
     most_first = members[np.argsort(-fluctuation(losses[:, members]), kind="stable")]
     return most_first[len(members) // 20:]
 
@@ -198,15 +200,15 @@ def loss_figure(losses, ref_loss, keep):
     return curves
 
 
-def before_figure(losses, ref_loss, keep):
-    """Figure 7: one set of tokens for all checkpoints, those that SLM selects before its first step: no arm
-    has a part in it."""
-    selected = top(losses["slm"][0] - ref_loss, keep)
+def fixed_figure(losses, base_loss, ref_loss, keep):
+    """Figure 7: one set of tokens for all checkpoints, those of highest excess under the base: it has read
+    the noisy text, and no arm has a part in the choice."""
+    selected = top(base_loss - ref_loss, keep)
     return {arm: {"selected": of_arm[:, selected].mean(axis=1).tolist(),
                   "unselected": of_arm[:, ~selected].mean(axis=1).tolist()} for arm, of_arm in losses.items()}
 
 
-def accuracy_points(runs, before):
+def accuracy_points(runs, fixed):
     """Figure 7: a point for each checkpoint that was evaluated: accuracy, and loss on selected and
     unselected tokens."""
     points = []
@@ -214,8 +216,8 @@ def accuracy_points(runs, before):
         for checkpoint, step in enumerate(r.steps):
             if step in r.accuracy:
                 points.append({"arm": arm, "step": step, "accuracy": r.accuracy[step],
-                               "selected": before[arm]["selected"][checkpoint],
-                               "unselected": before[arm]["unselected"][checkpoint]})
+                               "selected": fixed[arm]["selected"][checkpoint],
+                               "unselected": fixed[arm]["unselected"][checkpoint]})
     return points
 
 
@@ -233,15 +235,15 @@ def set_figure(losses, ref_loss, keep, steps):
 
 def main(cfg):
     out, ranks = os.path.join(cfg.runs, "dynamics.json"), Ranks(cfg.device)
-    runs = {arm: read_run(os.path.join(cfg.runs, arm)) for arm in ("clm", "slm")}
+    runs = {arm: read_snapshots(os.path.join(cfg.runs, arm)) for arm in ("clm", "slm")}
     steps = runs["slm"].steps
     if runs["clm"].steps != steps:
         raise BadInput(f"clm and slm in {cfg.runs} have weights of different steps: train them with the same "
                        f"--snapshot_every")
-    ref_path = os.path.join(cfg.runs, "ref", "best.pt")
+    base_path, ref_path = os.path.join(cfg.runs, "base", "ckpt.pt"), os.path.join(cfg.runs, "ref", "best.pt")
     tokens = Tokens(cfg.data, cfg.corpus, load_checkpoint(ref_path)["model_config"]["block_size"])
-    paths = [ref_path, *runs["clm"].paths, *runs["slm"].paths]
-    made_from = {"corpus_sha256": tokens.sha256, "keep": cfg.keep, "max_rows": cfg.max_rows,
+    paths = [base_path, ref_path, *runs["clm"].paths, *runs["slm"].paths]
+    made_from = {"method": METHOD, "corpus_sha256": tokens.sha256, "keep": cfg.keep, "max_rows": cfg.max_rows,
                  "ckpt_sha256": [file_hash(path) for path in paths],
                  "accuracy": {arm: sorted(map(list, r.accuracy.items())) for arm, r in runs.items()}}
     if os.path.exists(out) and read_json(out).get("made_from") == made_from:
@@ -257,12 +259,12 @@ def main(cfg):
     ref_loss = by_path[ref_path]                                                      # (n_tokens,)
     losses = {arm: np.stack([by_path[path] for path in r.paths]) for arm, r in runs.items()}
 
-    before = before_figure(losses, ref_loss, cfg.keep)
+    fixed = fixed_figure(losses, by_path[base_path], ref_loss, cfg.keep)
     sets, last_set_of_clm = set_figure(losses, ref_loss, cfg.keep, steps)
     result = {"made_from": made_from, "n_tokens": int(ref_loss.size), "keep": cfg.keep, "steps": steps,
               "categories": category_figures(losses["clm"], tokens, rows, load_tokenizer(cfg.data)),
-              "losses": loss_figure(losses, ref_loss, cfg.keep), "before": before,
-              "accuracy": accuracy_points(runs, before), "sets": sets, "last_set_of_clm": last_set_of_clm}
+              "losses": loss_figure(losses, ref_loss, cfg.keep), "fixed": fixed,
+              "accuracy": accuracy_points(runs, fixed), "sets": sets, "last_set_of_clm": last_set_of_clm}
     write_json(out, result)
     print(f"{out}: {ref_loss.size:,} tokens at {len(steps)} checkpoints of clm and slm")
     shares = result["categories"]["share"]

@@ -12,34 +12,35 @@ from engine.files import read_json
 from engine.report import Arm, interval, mean_curve, paired_interval, read_run, selection_curves
 from extras.dynamics import CATEGORIES
 
-MEASURES = {name: report.MEASURES[name] for name in ("test_loss", "solution_loss", "accuracy")}
+MEASURES = {name: report.MEASURES[name] for name in ("masked", "masked_solution", "accuracy_0", "accuracy")}
 
 ARMS = {  # by run folder
     "clm": Arm("CLM (all tokens)", "tab:gray"),
     "slm": Arm("SLM, keep 0.3", "tab:blue", controls=("clm", "random")),
-    "random": Arm("random tokens, keep 0.3", "tab:olive", controls=("clm",)),
-    "keep_0.1": Arm("SLM, keep 0.1", controls=("clm", "slm")),
-    "keep_0.2": Arm("SLM, keep 0.2", controls=("clm", "slm")),
-    "keep_0.4": Arm("SLM, keep 0.4", controls=("clm", "slm")),
-    "keep_0.6": Arm("SLM, keep 0.6", controls=("clm", "slm")),
-    "keep_0.8": Arm("SLM, keep 0.8", controls=("clm", "slm")),
+    "random": Arm("random tokens, keep 0.3", "tab:olive", controls=("keep_1.0",)),
+    "keep_0.1": Arm("SLM, keep 0.1", controls=("keep_1.0", "slm")),
+    "keep_0.2": Arm("SLM, keep 0.2", controls=("keep_1.0", "slm")),
+    "keep_0.4": Arm("SLM, keep 0.4", controls=("keep_1.0", "slm")),
+    "keep_0.6": Arm("SLM, keep 0.6", controls=("keep_1.0", "slm")),
+    "keep_0.8": Arm("SLM, keep 0.8", controls=("keep_1.0", "slm")),
     "keep_1.0": Arm("CLM at SLM's learning rate", controls=("clm", "slm")),
-    "self_low_ref": Arm("self-reference: low loss", controls=("clm", "random")),
-    "self_low_entropy": Arm("self-reference: low entropy", controls=("clm", "random")),
-    "self_intersection": Arm("self-reference: both low", controls=("clm", "random")),
-    "self_union": Arm("self-reference: one of them low", controls=("clm", "random")),
-    "weak": Arm("SLM, small reference model", controls=("clm", "slm")),
-    "soft_1": Arm("weights softmax(excess / 1)", controls=("clm", "slm")),
-    "soft_0.3": Arm("weights softmax(excess / 0.3)", controls=("clm", "slm")),
-    "soft_0.3_max_5": Arm("the same, none above 5", controls=("clm", "slm")),
+    "self_low_ref": Arm("self-reference: low loss", controls=("clm", "keep_1.0", "random")),
+    "self_low_entropy": Arm("self-reference: low entropy", controls=("clm", "keep_1.0", "random")),
+    "self_intersection": Arm("self-reference: both low", controls=("clm", "keep_1.0", "random")),
+    "self_union": Arm("self-reference: one of them low", controls=("clm", "keep_1.0", "random")),
+    "weak": Arm("SLM, small reference model", controls=("clm", "keep_1.0", "slm")),
+    "soft_1": Arm("weights softmax(excess / 1)", controls=("keep_1.0", "slm")),
+    "soft_0.3": Arm("weights softmax(excess / 0.3)", controls=("keep_1.0", "slm")),
+    "soft_0.3_max_5": Arm("the same, none above 5", controls=("keep_1.0", "slm")),
     "several_mean": Arm("two reference models, mean loss", controls=("slm", "weak")),
     "several_min": Arm("two reference models, lowest loss", controls=("slm", "weak")),
     "warmup": Arm("SLM, keep from 1.0 to 0.3", controls=("slm",)),
-    "answers": Arm("answers only (fine-tuning)", controls=("clm",)),
+    "answers": Arm("answers only", controls=("keep_1.0",)),
     "answers_slm": Arm("half of the answers, by excess", controls=("answers", "answers_random")),
     "answers_random": Arm("half of the answers, at random", controls=("answers",)),
 }
-REFERENCES = {"ref": Arm("reference model alone"), "weak_ref": Arm("small reference model alone")}
+REFERENCES = {"start": Arm("what all arms start from"), "ref": Arm("reference model alone"),
+              "weak_ref": Arm("small reference model alone")}
 RATIOS = {"keep_0.1": 0.1, "keep_0.2": 0.2, "slm": 0.3, "keep_0.4": 0.4, "keep_0.6": 0.6, "keep_0.8": 0.8,
           "keep_1.0": 1.0}   # all at one learning rate
 KINDS = ("selected", "unselected")
@@ -59,12 +60,11 @@ def collect(folder):
     slm = read_json(os.path.join(seeds[0], "slm", "config.json"))
     results = {"seeds": [os.path.basename(seed) for seed in seeds], "source": slm["source"],
                "arms": {name: summary_of_arm(name, runs) for name, per_seed in runs.items() if per_seed}}
-    if all(results["arms"].get(name, {}).get("accuracy") for name in RATIOS):
-        results["best"] = {measure: best_ratio(results["arms"], measure)
-                           for measure in ("test_loss", "accuracy")}
     for name in ("clm", "slm"):
-        curve = mean_curve([r["curves"]["test_loss"] for r in runs[name].values()])
-        results["arms"][name]["curve"] = {"tokens": curve["x"].tolist(), "test_loss": curve["mean"].tolist()}
+        curves = [r["curves"]["masked"] for r in runs[name].values() if "masked" in r["curves"]]
+        if curves:
+            curve = mean_curve(curves)
+            results["arms"][name]["curve"] = {"tokens": curve["x"].tolist(), "masked": curve["mean"].tolist()}
     paths = [os.path.join(seed, "dynamics.json") for seed in seeds]
     dynamics = [read_json(path) for path in paths if os.path.exists(path)]
     if dynamics:
@@ -96,17 +96,6 @@ def summary_of_arm(name, runs):
     return out
 
 
-def best_ratio(arms, measure):
-    """The best of RATIOS, and by how much it beats the paper's 0.6 (or the next best), on the seeds that
-    chose it."""
-    order = sorted(RATIOS, key=lambda name: -MEASURES[measure].better * arms[name][measure]["mean"])
-    best = order[0]
-    rival = order[1] if best == "keep_0.6" else "keep_0.6"
-    ours, theirs = arms[best]["seeds"], arms[rival]["seeds"]
-    pairs = [(ours[seed][measure], theirs[seed][measure]) for seed in ours if seed in theirs]
-    return {"arm": best, "rival": rival, "less": paired_interval(pairs)}
-
-
 # ------------------------------------------------------------------------------ losses of single tokens
 
 def summary_of_dynamics(dynamics):
@@ -116,18 +105,21 @@ def summary_of_dynamics(dynamics):
     out = {key: first[key] for key in ("n_tokens", "keep", "steps")}
     out["n_seeds"] = len(dynamics)
     out["share"] = {name: interval([c["share"][name] for c in categories]) for name in CATEGORIES}
+    out["share_less_falling"] = {
+        name: paired_interval([(c["share"][name], c["share"]["H->L"]) for c in categories])
+        for name in CATEGORIES if name != "H->L"}
     out["fluctuating"] = {name: interval([c["fluctuating"].get(name) for c in categories])
                           for name in CATEGORIES}
     out["share_by_label"] = mean_of([c.get("share_by_label", {}) for c in categories])
     out["mean_loss"] = mean_of([c["mean_loss"] for c in categories])
     out["examples"] = categories[0]["examples"]
-    for key in ("losses", "before", "sets"):
+    for key in ("losses", "fixed", "sets"):
         out[key] = mean_of([d[key] for d in dynamics])
-    # On the tokens that are selected before the first step, which no arm had a part in:
-    slm, clm = [d["before"]["slm"] for d in dynamics], [d["before"]["clm"] for d in dynamics]
+    # On the tokens that SLM would select with the base as its model, which no arm had a part in:
+    slm, clm = [d["fixed"]["slm"] for d in dynamics], [d["fixed"]["clm"] for d in dynamics]
     out["slm_minus_clm"] = paired_interval([(s["selected"][-1], c["selected"][-1]) for s, c in zip(slm, clm)])
     out["unselected_change"] = interval([s["unselected"][-1] - s["unselected"][0] for s in slm])
-    # The tokens that are selected after the last step, whose loss SLM and CLM have had all along:
+    # Each model's own set, the tokens that its last checkpoint would select:
     last = str(first["steps"][-1])
     slm_change = [d["sets"][last][-1] - d["sets"][last][0] for d in dynamics]
     clm_change = [d["last_set_of_clm"][-1] - d["last_set_of_clm"][0] for d in dynamics]
@@ -161,10 +153,11 @@ def fit(dynamics, arm, kind):
 
 def correlation(fits, arm):
     """Of the correlations of an arm's accuracy with both losses, mean and interval, and of their
-    difference."""
+    difference, that of their Fisher transforms."""
     r = {kind: [f["r"] if f else None for f in fits[kind][arm]] for kind in KINDS}
     out = {kind: interval_of_r(r[kind]) for kind in KINDS}
-    out["difference"] = paired_interval(list(zip(r["unselected"], r["selected"])))
+    out["difference"] = paired_interval([tuple(None if x is None else float(np.arctanh(x)) for x in pair)
+                                         for pair in zip(r["unselected"], r["selected"])])
     return out
 
 

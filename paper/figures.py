@@ -55,9 +55,11 @@ def loss_dynamics(results, path):
         for ax, kind in zip(axes, KINDS):
             ax.plot(millions(d["tokens"]), d["losses"][arm][kind], color=colour, marker=".", label=name)
             ax.set(title=f"held-out noisy text: tokens {kind} by SLM", xlabel="million tokens")
-        curve = results["arms"][arm]["curve"]
-        axes[2].plot(millions(curve["tokens"]), curve["test_loss"], color=colour, label=name)
-    axes[2].set(title="test: held-out curated text", xlabel="million tokens")
+        curve = results["arms"][arm].get("curve")
+        if curve:
+            axes[2].plot(millions(curve["tokens"])[1:], curve["masked"][1:], color=colour, marker=".",
+                         label=name)
+    axes[2].set(title="held-out curated text, noise ids masked", xlabel="million tokens")
     axes[0].set_ylabel("loss")
     axes[0].legend()
     save_figure(fig, path, f"Where the loss falls, {seeds_text(d['n_seeds'])}")
@@ -78,9 +80,9 @@ def accuracy_vs_loss(results, path):
                 if line:
                     ends = np.array([x.min(), x.max()])
                     ax.plot(ends, line["slope"] * ends + line["intercept"], color=colour, lw=1)
-        ax.set(title=f"tokens {kind} before the first step", xlabel="loss on held-out noisy text")
+        ax.set(title=f"tokens {kind} with the base as model", xlabel="loss on held-out noisy text")
         ax.legend()
-    axes[0].set_ylabel("few-shot accuracy")
+    axes[0].set_ylabel("accuracy without shots")
     save_figure(fig, path, "Accuracy against loss over checkpoints, a line for each run")
 
 
@@ -100,10 +102,10 @@ def selected_sets(results, path):
 
 
 def keep_ratio(results, path):
-    """Figure 9: test loss, loss on solution tokens and accuracy against the share of tokens selected."""
+    """Figure 9: losses and accuracies against the share of tokens selected."""
     plt, arms = pyplot(), results["arms"]
     by_ratio = {ratio: arms[name] for name, ratio in RATIOS.items() if name in arms}
-    fig, axes = plt.subplots(1, 3, figsize=(15, 4.5))
+    fig, axes = plt.subplots(1, len(MEASURES), figsize=(19, 4.5))
     for ax, measure in zip(axes, MEASURES):
         for ratio, arm in by_ratio.items():
             dots = [final[measure] for final in arm["seeds"].values()]
@@ -126,7 +128,7 @@ def all_arms(results, path):
     hide the arms.)"""
     plt, arms = pyplot(), results["arms"]
     names = [name for name in [*REFERENCES, *ARMS] if name in arms]
-    fig, axes = plt.subplots(1, 3, figsize=(15, 1.5 + 0.27 * len(names)), sharey=True)
+    fig, axes = plt.subplots(1, len(MEASURES), figsize=(19, 1.5 + 0.27 * len(names)), sharey=True)
     for ax, measure in zip(axes, MEASURES):
         for i, name in enumerate(names):
             if arms[name][measure]:

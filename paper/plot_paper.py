@@ -1,8 +1,7 @@
 """
 The paper's figures and tables from the runs of runs/paper.sh.
 
-    python -m paper.plot_paper --runs out/paper --out out/paper/figures   # results.json, table.md and the
-    figures
+    python -m paper.plot_paper --runs out/paper     # results.json, table.md, and the figures
 
 Figures: token_dynamics.png (3, 10), loss_dynamics.png (6), accuracy_vs_loss.png (7), selected_sets.png (8),
 keep_ratio.png (9) and variants.png (tables 3 to 5, and what the paper names as future work). Intervals are
@@ -11,6 +10,7 @@ keep_ratio.png (9) and variants.png (tables 3 to 5, and what the paper names as 
 collect.py holds the arms and reads the runs, claims.py judges the paper's claims, tables.py and figures.py
 show the rest.
 """
+import os
 from dataclasses import dataclass
 
 from engine.cli import run
@@ -24,7 +24,7 @@ from paper.tables import table
 @dataclass
 class Config:
     runs: str = "out/paper"  # folder with seed0, seed1, ...
-    out: str = ""            # where the figures go (default: the same folder)
+    out: str = ""            # where they go (default: RUNS/figures)
 
     def validate(self):
         return []
@@ -38,7 +38,8 @@ def main(cfg):
                      "loss_dynamics.png": figures.loss_dynamics,
                      "accuracy_vs_loss.png": figures.accuracy_vs_loss,
                      "selected_sets.png": figures.selected_sets}
-    write_report(cfg.out or cfg.runs, results, claims(results) + "\n" + table(results), drawings)
+    out = cfg.out or os.path.join(cfg.runs, "figures")
+    write_report(out, results, claims(results) + "\n" + table(results), drawings)
     not_run = [name for name in [*REFERENCES, *ARMS] if name not in results["arms"]]
     if not_run:
         print(f"not run yet: {', '.join(not_run)}")

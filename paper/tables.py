@@ -6,7 +6,7 @@ from extras.dynamics import CATEGORIES, FLUCTUATES
 from paper.collect import ARMS, KINDS, MEASURES, REFERENCES
 
 HEADINGS = [measure.heading for measure in MEASURES.values()]
-KIND_NAMES = {"selected": "selected before the first step", "unselected": "the others"}
+KIND_NAMES = {"selected": "of highest excess under the base", "unselected": "the others"}
 
 
 def cells(by_measure, sign=False):
@@ -68,7 +68,7 @@ def dynamics_lines(d):
               *table_lines(["run", f"tokens {KIND_NAMES['selected']}", KIND_NAMES["unselected"]], rows)]
     rows = []
     for kind in KINDS:
-        curves = [d["before"][arm][kind] for arm in ("clm", "slm")]
+        curves = [d["fixed"][arm][kind] for arm in ("clm", "slm")]
         rows.append([KIND_NAMES[kind], *(f"{curve[0]:.3f} to {curve[-1]:.3f}" for curve in curves)])
     return lines + ["", "Loss on held-out noisy text, first and last checkpoint:", "",
                     *table_lines(["tokens", "CLM", "SLM"], rows)]

@@ -19,7 +19,7 @@ from engine.ranks import Ranks
 from extras import dynamics, highlight
 from helpers import train
 from model import GPT, GPTConfig
-from paper import plot_paper
+from paper import claims, collect, plot_paper
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -66,6 +66,7 @@ def runs(demo, scores, tmp_path_factory):
     """Like a seed's folder of runs/paper.sh, but tiny: the reference model, clm and slm with step_*.pt."""
     folder = tmp_path_factory.mktemp("runs")
     os.symlink(os.path.join(os.path.dirname(scores), "ref"), folder / "ref")
+    os.symlink(folder / "clm", folder / "base")  # any model that no arm has a part in would do
     for arm, keep in (("clm", 1.0), ("slm", 0.3)):
         train(train_slm, folder / arm, demo, scores=scores, keep=keep, snapshot_every=4)
     return folder
@@ -96,17 +97,15 @@ def test_every_arm_and_figure_of_the_paper(paper):
             "answers"}
     assert set(results["arms"]) == arms | set(plot_paper.REFERENCES) and results["seeds"] == ["seed3"]
     for name, arm in results["arms"].items():
-        assert arm["test_loss"]["n"] == arm["accuracy"]["n"] == 1, name
-        finals = [arm["seeds"][s]["test_loss"] for s in results["seeds"]]
-        assert arm["test_loss"]["mean"] == pytest.approx(np.mean(finals))
+        assert arm["masked"]["n"] == arm["accuracy"]["n"] == arm["accuracy_0"]["n"] == 1, name
+        finals = [arm["seeds"][s]["masked"] for s in results["seeds"]]
+        assert arm["masked"]["mean"] == pytest.approx(np.mean(finals))
         for control, difference in arm["minus"].items():
-            others = [results["arms"][control]["seeds"][s]["test_loss"] for s in results["seeds"]]
-            assert difference["test_loss"]["mean"] == pytest.approx(np.mean(finals) - np.mean(others))
+            others = [results["arms"][control]["seeds"][s]["masked"] for s in results["seeds"]]
+            assert difference["masked"]["mean"] == pytest.approx(np.mean(finals) - np.mean(others))
     d = results["dynamics"]
     assert sum(v["mean"] for v in d["share"].values()) == pytest.approx(1)
     assert all(sum(share.values()) == pytest.approx(1) for share in d["share_by_label"].values())
-    # both start from the same weights
-    assert d["losses"]["clm"]["selected"][0] == d["losses"]["slm"]["selected"][0]
     assert len(d["points"]) == 2 * len(d["steps"]) and len(d["sets"]) == 5
     for name in ("token_dynamics", "loss_dynamics", "accuracy_vs_loss", "selected_sets", "keep_ratio",
                  "variants", "highlight"):
@@ -211,6 +210,38 @@ def test_verdicts_are_by_interval():
     assert report.verdict(v(0.4, 0.6), -1, than=0.5) == "cannot tell"
 
 
+def test_the_rules_of_the_verdicts_on_claims():
+    """On results whose signs are known: each rule can agree, disagree, and leave open."""
+    def v(mean, half=0.01):
+        return {"mean": mean, "low": mean - half, "high": mean + half, "n": 3}
+    share = {"H->L": v(0.3), "L->L": v(0.5), "H->H": v(0.3), "L->H": v(0.6)}
+    less = {name: v(share[name]["mean"] - 0.3) for name in ("L->L", "H->H", "L->H")}
+    rows = claims.rows_of_categories({"share": share, "share_less_falling": less})
+    assert [row.verdict for row in rows] == ["agrees", "agrees", "cannot tell", "disagrees"]
+
+    r = {"selected": v(-0.5), "difference": v(0.5)}
+    losses = {"slm_minus_clm": v(-0.3), "unselected_change": v(-0.2), "correlation": {"clm": r, "slm": r},
+              "last_set_change": {"slm": v(0.1), "slm_minus_clm": v(0.0)}}
+    verdicts = [row.verdict for row in claims.rows_of_token_losses(losses)]
+    assert verdicts == ["agrees", "disagrees", *["agrees"] * 5, "cannot tell"]
+
+    lower_is_better = {"masked": v(-0.1), "masked_solution": v(0.1), "accuracy_0": v(0.1), "accuracy": v(-0.1)}
+    row, = claims.difference({"arms": {"slm": {"minus": {"clm": lower_is_better}}}}, "claim", "slm", "clm")
+    assert re.findall("agrees|disagrees", row.verdict) == ["agrees", "disagrees", "agrees", "disagrees"]
+    assert claims.difference({"arms": {}}, "claim", "slm", "clm") == []
+
+
+def test_differences_of_correlations_are_taken_after_fishers_transformation():
+    fits = {kind: {"clm": [{"r": r} for r in values]}
+            for kind, values in (("selected", (-0.9, -0.8)), ("unselected", (-0.5, -0.7)))}
+    found = collect.correlation(fits, "clm")
+    expected = [np.arctanh(-0.5) - np.arctanh(-0.9), np.arctanh(-0.7) - np.arctanh(-0.8)]
+    assert found["difference"]["mean"] == pytest.approx(np.mean(expected))
+    assert found["selected"]["mean"] == pytest.approx(np.tanh(np.arctanh([-0.9, -0.8]).mean()))
+    fits["selected"]["clm"][0] = None  # no line there
+    assert collect.correlation(fits, "clm")["difference"]["n"] == 1
+
+
 @pytest.mark.slow
 def test_selected_loss_of_the_dynamics_of_the_paper_by_brute_force(paper):
     selected_loss_by_brute_force(paper / "out" / "seed3", str(paper / "data" / "held_out"), paper)
@@ -221,11 +252,11 @@ def test_selected_loss_of_the_dynamics_by_brute_force(runs, demo, tmp_path, caps
     dynamics.main(dynamics.Config(runs=str(runs), data=demo, device="cpu"))
     selected_loss_by_brute_force(runs, demo, tmp_path)
     d = json.loads((runs / "dynamics.json").read_text())
-    assert sum(d["categories"]["share"].values()) == pytest.approx(1) and d["steps"] == [0, 4, 8, 12]
-    # both start from the same weights
-    assert d["losses"]["clm"]["selected"][0] == d["losses"]["slm"]["selected"][0]
-    assert d["before"]["slm"]["selected"][0] == pytest.approx(d["losses"]["slm"]["selected"][0])
-    assert set(d["sets"]) == {"0", "4", "8", "12"}
+    assert sum(d["categories"]["share"].values()) == pytest.approx(1) and d["steps"] == [4, 8, 12]
+    # The fixture's base is CLM's last checkpoint: what it selects is the set of the control of figure 8.
+    assert d["fixed"]["clm"]["selected"] == pytest.approx(d["last_set_of_clm"])
+    assert d["fixed"]["slm"]["selected"] != pytest.approx(d["losses"]["slm"]["selected"])
+    assert set(d["sets"]) == {"4", "8", "12"}
     assert all(e["token"] for found in d["categories"]["examples"].values() for e in found)
     capsys.readouterr()
     dynamics.main(dynamics.Config(runs=str(runs), data=demo, device="cpu"))
@@ -236,15 +267,15 @@ def selected_loss_by_brute_force(seed, held_out, folder):
     """The loss of a checkpoint's own selection, from score.py's losses of the same text."""
     d = json.loads((seed / "dynamics.json").read_text())
     losses = {}
-    ckpts = {"ref": seed / "ref" / "best.pt", "slm": seed / "slm" / f"step_{d['steps'][2]:06}.pt"}
+    ckpts = {"ref": seed / "ref" / "best.pt", "slm": seed / "slm" / f"step_{d['steps'][1]:06}.pt"}
     for name, ckpt in ckpts.items():
         out = str(folder / f"by_score_{name}")
         score.main(score.Config(ckpt=str(ckpt), data=held_out, out=out, device="cpu"))
         losses[name] = np.fromfile(folder / f"by_score_{name}" / "loss.bin", dtype=np.float16).astype(float)
     best = np.argsort(losses["ref"] - losses["slm"], kind="stable")[:round(d["keep"] * d["n_tokens"])]
-    assert d["losses"]["slm"]["selected"][2] == pytest.approx(losses["slm"][best].mean(), abs=2e-3)
+    assert d["losses"]["slm"]["selected"][1] == pytest.approx(losses["slm"][best].mean(), abs=2e-3)
     rest = np.setdiff1d(np.arange(d["n_tokens"]), best)
-    assert d["losses"]["slm"]["unselected"][2] == pytest.approx(losses["slm"][rest].mean(), abs=2e-3)
+    assert d["losses"]["slm"]["unselected"][1] == pytest.approx(losses["slm"][rest].mean(), abs=2e-3)
 
 
 def test_a_part_that_is_not_there():
