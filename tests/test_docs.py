@@ -63,8 +63,8 @@ def test_the_results_page_shows_the_committed_results():
         assert points(lower["slm_minus"][arm]["accuracy_0"]) in page_words, arm
     rows = results_of("map")
     assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
-    cells = [os.path.join(ROOT, "results", name) for name in ("demo", "crawl_eight", "hard", "school")]
-    assert slm_map.collect(cells, ["demo", "crawl", "hard", "school"]) == rows
+    cells = [os.path.join(ROOT, "results", name) for name in ("demo", "crawl_eight", "hard", "school", "posts")]
+    assert slm_map.collect(cells, ["demo", "crawl", "hard", "school", "posts"]) == rows
     for setting in ("demo", "hard", "useful"):
         assert against_reference.table(results_of(f"mechanism/{setting}")).strip() in page
     for setting, arms in (("demo", ("clm", "distill", "distill_tuned", "clm_tuned", "clm_mixed_tuned")),
@@ -122,6 +122,12 @@ def test_the_real_text_page_shows_the_committed_results():
     assert f"for as many tokens {less['clm_curated']:.3f} less" in in_words
 
 
+def without_signs(v):
+    """A difference whose interval excludes 0, as text that says which is the lower."""
+    low, high = sorted((abs(v["low"]), abs(v["high"])))
+    return f"{abs(v['mean']):.3f} ({low:.3f} to {high:.3f})"
+
+
 def test_the_real_text_page_shows_the_problems_in_school_books():
     school, once = results_of("school"), json.loads(text("results", "school", "mixed_once.json"))
     assert text("results", "school", "table.md") == plot.table(school)
@@ -129,14 +135,29 @@ def test_the_real_text_page_shows_the_problems_in_school_books():
     assert shown in text("docs", "real_text.md")
     page = words("docs", "real_text.md")
 
-    def difference(v):
-        low, high = sorted((abs(v["low"]), abs(v["high"])))
-        return f"{abs(v['mean']):.3f} ({low:.3f} to {high:.3f})"
     for arm, v in school["slm_minus"].items():
-        assert arm == "distill_tuned" or difference(v["masked"]) in page, arm
-    assert f"fine-tuned SLM was {difference(once['slm_minus']['clm_mixed_tuned']['masked'])} *ahead*" in page
+        assert arm == "distill_tuned" or without_signs(v["masked"]) in page, arm
+    assert f"fine-tuned SLM was {without_signs(once['slm_minus']['clm_mixed_tuned']['masked'])} *ahead*" in page
     for arm in ("clm", "clm_mixed_tuned"):
-        assert difference(school["slm_minus"][arm]["masked"]) in words("README.md"), arm
+        assert without_signs(school["slm_minus"][arm]["masked"]) in words("README.md"), arm
+
+
+def test_the_real_text_page_shows_a_newsgroup_among_twenty():
+    posts = results_of("posts")
+    assert text("results", "posts", "table.md") == plot.table(posts)
+    shown = plot.table(posts, ("masked", "test_loss")).split("\n\nCost (mean over seeds):")[0]
+    assert shown in text("docs", "real_text.md")
+    page, readme = words("docs", "real_text.md"), words("README.md")
+    for arm, v in posts["slm_minus"].items():
+        assert arm == "documents_tuned" or without_signs(v["masked"]) in page, arm
+    for arm in ("clm", "clm_mixed_tuned"):
+        assert without_signs(posts["slm_minus"][arm]["masked"]) in readme, arm
+
+    def mean_share(arm, label):
+        shares = posts["arms"][arm]["selection"][f"selected_{label}"]
+        return f"{100 * sum(s for s in shares if s is not None) / sum(s is not None for s in shares):.0f}%"
+    ours, theirs = ([mean_share(arm, label) for label in ("solution", "question")] for arm in ("slm", "documents"))
+    assert f"SLM selects {ours[0]} of their tokens and {ours[1]} of the others', documents {theirs[0]} and {theirs[1]}" in page
 
 
 def test_the_evaluation_page_shows_the_committed_results():
