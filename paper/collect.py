@@ -19,8 +19,6 @@ ARMS = {  # by run folder
     "slm": Arm("SLM, keep 0.3", "tab:blue", controls=("clm", "random")),
     "random": Arm("random tokens, keep 0.3", "tab:olive", controls=("keep_1.0",)),
     "keep_0.1": Arm("SLM, keep 0.1", controls=("keep_1.0", "slm")),
-    "keep_0.2": Arm("SLM, keep 0.2", controls=("keep_1.0", "slm")),
-    "keep_0.4": Arm("SLM, keep 0.4", controls=("keep_1.0", "slm")),
     "keep_0.6": Arm("SLM, keep 0.6", controls=("keep_1.0", "slm")),
     "keep_0.8": Arm("SLM, keep 0.8", controls=("keep_1.0", "slm")),
     "keep_1.0": Arm("CLM at SLM's learning rate", controls=("clm", "slm")),
@@ -41,8 +39,7 @@ ARMS = {  # by run folder
 }
 REFERENCES = {"start": Arm("what all arms start from"), "ref": Arm("reference model alone"),
               "weak_ref": Arm("small reference model alone")}
-RATIOS = {"keep_0.1": 0.1, "keep_0.2": 0.2, "slm": 0.3, "keep_0.4": 0.4, "keep_0.6": 0.6, "keep_0.8": 0.8,
-          "keep_1.0": 1.0}   # all at one learning rate
+RATIOS = {"keep_0.1": 0.1, "slm": 0.3, "keep_0.6": 0.6, "keep_0.8": 0.8, "keep_1.0": 1.0}  # at one learning rate
 KINDS = ("selected", "unselected")
 
 

@@ -76,7 +76,7 @@ for part in $PARTS; do
                done | arms ;;
     weak)      echo | all_seeds weak_scores                                                   # table 5
                echo "weak --keep 0.3 --scores $OUT/seed@SEED@/weak_scores" | arms ;;
-    ratios)    for k in 0.1 0.6 0.8 1.0 0.2 0.4; do echo "keep_$k --keep $k"; done | arms ;;  # figure 9
+    ratios)    for k in 1.0 0.6 0.8 0.1; do echo "keep_$k --keep $k"; done | arms ;;    # figure 9; 0.3 is `slm`
     soft)      printf '%s\n' "soft_1 --softmax_tau 1" "soft_0.3 --softmax_tau 0.3" \
                  "soft_0.3_max_5 --softmax_tau 0.3 --max_weight 5" | arms ;;
     several)   for how in mean min; do

@@ -93,7 +93,7 @@ def paper(tmp_path_factory):
 @pytest.mark.slow
 def test_every_arm_and_figure_of_the_paper(paper):
     results = json.loads((paper / "out" / "figures" / "results.json").read_text())
-    arms = {"clm", "slm", "random", "keep_0.1", "self_low_ref", "weak", "soft_1", "several_mean", "warmup",
+    arms = {"clm", "slm", "random", "keep_1.0", "self_low_ref", "weak", "soft_1", "several_mean", "warmup",
             "answers"}
     assert set(results["arms"]) == arms | set(plot_paper.REFERENCES) and results["seeds"] == ["seed3"]
     for name, arm in results["arms"].items():
