@@ -39,7 +39,8 @@ ARMS = {  # by run folder
 }
 REFERENCES = {"start": Arm("what all arms start from"), "ref": Arm("reference model alone"),
               "weak_ref": Arm("small reference model alone")}
-RATIOS = {"keep_0.1": 0.1, "slm": 0.3, "keep_0.6": 0.6, "keep_0.8": 0.8, "keep_1.0": 1.0}  # at one learning rate
+# At one learning rate:
+RATIOS = {"keep_0.1": 0.1, "slm": 0.3, "keep_0.6": 0.6, "keep_0.8": 0.8, "keep_1.0": 1.0}
 KINDS = ("selected", "unselected")
 
 

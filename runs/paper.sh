@@ -8,8 +8,8 @@
 # Parts: main self weak ratios soft several schedule answers dynamics highlight figures. Run it again after an
 # interruption: what is finished is not done again. Ends with results.json, table.md and the figures in OUT/figures. (No
 # spaces in OUT, DATA and PYTHON.)
-# The set-up is that of runs/demo.sh, and so are the learning rates of `main`, where CLM's is higher. All other arms have
-# that of SLM, CLM too where ratios are compared (`keep_1.0`).
+# The set-up is that of runs/demo.sh, and so are the learning rates of `main`, where CLM's is higher. All other arms
+# have that of SLM, CLM too where ratios are compared (`keep_1.0`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} OUT=${OUT:-out/paper} DATA=${DATA:-data/paper} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2}
