@@ -32,7 +32,7 @@ class Measure:
 
 MEASURES = {  # extras/measures.py says what masked and calibrated are; what was not taken is left out
     "accuracy_0": Measure("accuracy, no shots", "accuracy without shots", "accuracy without shots", 1),
-    "accuracy": Measure("few-shot accuracy", "accuracy", "few-shot accuracy", 1),
+    "accuracy": Measure("few-shot accuracy", "few-shot accuracy", "few-shot accuracy", 1),
     "likeliest_result": Measure("results likeliest", "likeliest results", "results that are likeliest", 1),
     "masked": Measure("test loss, masked", "masked test loss", "test loss, noise ids masked", -1),
     "masked_result": Measure("on results, masked", "masked loss of results", "... on its results", -1),

@@ -25,7 +25,7 @@ def difference(results, claim, arm, control):
         return []
     here = [f"{m.short} {cell(minus[key], key, sign=True)}" for key, m in MEASURES.items()]
     verdicts = [f"{m.short}: {verdict(minus[key], m.better)}" for key, m in MEASURES.items()]
-    return [Row(claim, "; ".join(here), "; ".join(verdicts))]
+    return [Row(claim, "<br>".join(here), "<br>".join(verdicts))]
 
 
 def value(claim, what, v, sign):

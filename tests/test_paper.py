@@ -125,7 +125,7 @@ def test_the_committed_tables_are_what_the_code_makes_of_the_committed_results()
         assert plot.table(results) == table, name
     results, table = results_and_table("paper")
     assert plot_paper.claims(results) + "\n" + plot_paper.table(results) == table
-    assert set(results["arms"]) == {*plot_paper.ARMS, *plot_paper.REFERENCES}
+    assert set(results["arms"]) <= {*plot_paper.ARMS, *plot_paper.REFERENCES}
 
 
 def run_of(test_loss, tokens=(0, 10, 20, 40)):
