@@ -29,6 +29,7 @@ ARMS = {  # by run folder
     "clm_mixed": Arm("CLM on noisy + curated", "tab:brown"),
     "clm_curated": Arm("CLM on curated alone", "black"),
     "documents": Arm("whole documents (lowest reference loss)", "tab:orange"),
+    "documents_excess": Arm("whole documents (highest excess)", "gold"),
     "distill": Arm("distillation from the reference", "tab:pink"),
     "random": Arm("random tokens", "tab:olive"),
     "low_ref": Arm("lowest reference loss", "tab:purple"),
@@ -317,7 +318,7 @@ def cost_lines(cost):
         if name not in STEPS:
             arm = name.removesuffix("_tuned")
             parts = {name, arm, "start" if "start" in cost else "base"}
-            if arm in ("slm", "slm_filtered", "documents", "low_ref"):
+            if arm in ("slm", "slm_filtered", "documents", "documents_excess", "low_ref"):
                 parts |= {"base", "ref", "score"}
             elif arm == "distill":
                 parts |= {"base", "ref"}

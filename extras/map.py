@@ -20,8 +20,8 @@ from engine.cli import run
 from engine.report import (MEASURES, cell, paired_interval, pyplot, read_results, save_figure, seeds_text,
                            table_lines, verdict, write_report)
 
-ALONE = ("clm", "random", "low_ref", "documents", "distill", "ref")
-TUNED = tuple(f"{name}_tuned" for name in ("clm", "random", "low_ref", "documents", "distill", "clm_mixed"))
+ALONE = ("clm", "random", "low_ref", "documents", "documents_excess", "distill", "ref")
+TUNED = tuple(f"{name}_tuned" for name in (*ALONE[:-1], "clm_mixed"))
 HANDS = {  # what is at hand: (SLM's run, the controls' runs)
     "the reference alone": ("slm", ALONE),
     "the curated text too": ("slm_tuned", (*ALONE, "clm_mixed", "clm_curated", *TUNED)),

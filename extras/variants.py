@@ -6,6 +6,8 @@ asks for them.
     --select low_ref / low_entropy / ...        self-reference: the reference's loss and entropy
     --select documents                          control: whole documents, those of lowest mean reference loss
     --more_scores out/scores_b --combine min    several references: the mean, or the lowest, of their losses
+    --more_scores out/base_scores --combine less   control, with documents or low_ref: the reference's loss
+                                                less that of a model from before it learned the curated text
     --labels solution result                    only tokens of these true labels are ranked and trained on
     --softmax_tau 1.0                           all tokens, weighted by softmax(excess / tau)
     --keep_warmup 500                           keep falls from 1.0 to its value over the first steps
@@ -31,7 +33,8 @@ from extras import distill_text, filter_backward
 from model import token_loss
 
 BY_ENTROPY = ("low_entropy", "intersection", "union")
-SELECT = ("excess", "random", "high_loss", "low_ref", "documents", *BY_ENTROPY)
+BY_LOSS = ("excess", "low_ref", "documents")  # what reads reference losses, of one model or of several
+SELECT = (*BY_LOSS, "random", "high_loss", *BY_ENTROPY)
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Options:
     `keep` and the fields of TrainConfig besides."""
     select: str = "excess"       # by excess, or a variant, one of those above
     more_scores: list[str] = dataclasses.field(default_factory=list)  # variant: other references' scores
-    combine: str = "mean"           # variant: of several reference losses, the mean or the min
+    combine: str = "mean"           # variant: of these losses the mean, the min, or the first less the second
     labels: list[str] = dataclasses.field(default_factory=list)  # variant: only tokens of these labels
     softmax_tau: float = 0.0        # variant: above 0, all tokens, weighted by softmax(excess / tau)
     max_weight: float = 0.0         # variant: cut such weights, whose mean is 1, to this (0: no limit)
@@ -53,8 +56,10 @@ class Options:
             yield f"keep must lie in (0, 1], not {self.keep}"
         if self.select not in SELECT:
             yield f"select must be {', '.join(SELECT[:-1])} or {SELECT[-1]}, not {self.select!r}"
-        if self.combine not in ("mean", "min"):
-            yield f"combine must be mean or min, not {self.combine!r}"
+        if self.combine not in ("mean", "min", "less"):
+            yield f"combine must be mean, min or less, not {self.combine!r}"
+        if self.combine == "less" and (len(self.more_scores) != 1 or self.select == "excess"):
+            yield "combine less needs one more_scores, and select documents or low_ref"
         for name in ("softmax_tau", "max_weight", "keep_warmup"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, but is {getattr(self, name)}"
@@ -68,8 +73,8 @@ class Options:
                    "does not go with compile")
         if self.max_weight and (self.max_weight < 1 or not self.softmax_tau):
             yield "max_weight needs softmax_tau, and must be at least 1, the mean of the weights"
-        if self.more_scores and (self.select not in ("excess", "low_ref") or not self.selects_or_weighs):
-            yield "more_scores is for select excess and low_ref, with keep below 1 or softmax_tau"
+        if self.more_scores and (self.select not in BY_LOSS or not self.selects_or_weighs):
+            yield f"more_scores is for select {', '.join(BY_LOSS)}, with keep below 1 or softmax_tau"
         problems = list(super().validate())
         yield from problems
         if not problems and not self.softmax_tau and round(self.keep * self.tokens_of_a_pass) < 1:
@@ -145,12 +150,11 @@ class Reference:
 
     def __init__(self, cfg, train):
         self.cfg, self.train, self.scores = cfg, train, []
-        if cfg.selects_or_weighs and cfg.select in ("excess", "low_ref"):
-            self.scores = [Scores(folder, train) for folder in (cfg.scores, *cfg.more_scores)]
+        if cfg.selects_or_weighs and cfg.select in BY_LOSS:
+            kind = DocumentScores if cfg.select == "documents" else Scores
+            self.scores = [kind(folder, train) for folder in (cfg.scores, *cfg.more_scores)]
         elif cfg.selects_or_weighs and cfg.select in BY_ENTROPY:
             self.scores = [Scores(cfg.scores, train, name) for name in ("loss", "entropy")]
-        elif cfg.selects_or_weighs and cfg.select == "documents":
-            self.scores = [DocumentScores(cfg.scores, train)]
         names = train.label_names or []
         self.wanted = torch.tensor([name in cfg.labels for name in names])                  # (labels,) bool
         if cfg.labels:
@@ -171,6 +175,9 @@ class Reference:
         values = values.masked_fill(unwanted, torch.inf)
         if self.cfg.select in BY_ENTROPY and self.scores:
             ref_loss = low_loss_and_entropy(self.cfg.select, *values)
+        elif self.cfg.combine == "less":
+            unknown = values.isinf().any(dim=0)                                          # (B, T)
+            ref_loss = (values[0] - values[1]).masked_fill(unknown, torch.inf)
         elif self.cfg.combine == "mean":
             ref_loss = values.mean(dim=0)
         else:

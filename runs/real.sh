@@ -71,6 +71,9 @@ arm() {  # seed, name
     clm_mixed) how="--keep 1.0 --train noisy+${MIX}xcurated" ;;  # a control: all the text there is
     clm_curated) how="--keep 1.0 --train curated" ;;        # a control: no noisy text
     distill)   how="--keep 1.0 --distill $OUT/seed$1/ref/best.pt" ;;
+    documents_excess)  # of the base less the reference, its mean over a document: what Moore and Lewis select by
+      $PYTHON score.py --ckpt "$OUT/seed$1/base/ckpt.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/base_scores"
+      how="--keep 0.4 --select documents --more_scores $OUT/seed$1/base_scores --combine less" ;;
     *)         how="--keep 0.4 --select $2" ;;
   esac
   train train_slm.py "$1" "$2" --train_tokens "$TOKENS" --lr 1e-3 --init_from "$OUT/seed$1/base/ckpt.pt" \

@@ -131,6 +131,31 @@ def test_several_reference_models(demo, scores, entropy_scores, tmp_path):
         torch.testing.assert_close(ref_loss, own.rows(rows) * share, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("select", ["low_ref", "documents"])
+def test_a_loss_less_that_of_another_model(demo, scores, tmp_path, select):
+    """Of a token or of a document, and never selected where one of the two is not known."""
+    tokens, rows = Tokens(demo, "noisy", 32), np.arange(5)
+    rng, other = np.random.default_rng(3), tmp_path / "other"
+    other.mkdir()
+    loss = (np.fromfile(f"{scores}/loss.bin", dtype=np.float16) * rng.random(tokens.n_rows * 32)).astype(np.float16)
+    loss[[3, 70]] = np.inf
+    loss.tofile(other / "loss.bin")
+    (other / "scores.json").write_text(open(f"{scores}/scores.json").read())
+
+    def values(folder):
+        kind = variants.DocumentScores if select == "documents" else Scores
+        return kind(str(folder), tokens).rows(rows)
+    options = dict(scores=scores, more_scores=[str(other)], combine="less", select=select)
+    found = variants.Reference(train_slm.Config(**options), tokens)(rows, 0)
+    expected = values(scores).double() - values(other).double()
+    expected[~expected.isfinite()] = torch.inf
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+    assert expected.isinf().sum() == (2 if select == "low_ref" else 0)  # a document's mean leaves them out
+    of_highest_difference = variants.low_ref(None, found).flatten().argmax()
+    assert expected.flatten()[of_highest_difference] == expected.min()
+    train(train_slm, tmp_path / "run", demo, keep=0.25, **options)
+
+
 def test_whole_documents_are_those_of_lowest_mean_reference_loss(demo, scores, tmp_path):
     """Against a walk over the flat files; and a run selects whole documents but for the last of a forward pass."""
     tokens = Tokens(demo, "noisy", 32)
@@ -181,6 +206,7 @@ def test_soft_step_equals_brute_force(demo, scores, tmp_path):
 @pytest.mark.parametrize("options, message", [
     ({"combine": "max"}, "combine"), ({"softmax_tau": -1.0}, "softmax_tau"), ({"max_weight": 2.0}, "max_weight"),
     ({"softmax_tau": 1.0, "max_weight": 0.5}, "max_weight"), ({"more_scores": ["x"], "select": "random"}, "more_scores"),
+    ({"combine": "less", "select": "documents"}, "combine less"), ({"combine": "less", "more_scores": ["x"]}, "combine less"),
     ({"distill": "x", "keep": 0.5}, "distill"), ({"distill": "x", "keep": 1.0, "labels": ["result"]}, "distill"),
     ({"softmax_tau": 1.0, "keep_warmup": 5}, "keep_warmup"), ({"softmax_tau": 1.0, "select": "union"}, "union")])
 def test_bad_options(options, message):
