@@ -169,9 +169,9 @@ def test_natural_pairs(tmp_path, pair):
     merges_of_letters(tmp_path / "merges.txt")
     which = {"posts": dict(POSTS="posts.jsonl", GROUP="b"), "school": dict(PROBLEMS="problems.jsonl", BOOKS="books.jsonl")}
     sh("real.sh", tmp_path, PAIR=pair, TOKENIZER="merges.txt", SEEDS=0, OUT=tmp_path / "out", DATA=tmp_path / "data",
-       ARMS="slm documents", **which[pair])
+       ARMS="slm documents_excess", **which[pair])
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results["arms"]) == {"ref", "slm", "documents", "slm_tuned", "documents_tuned"}
+    assert set(results["arms"]) == {"ref", "slm", "documents_excess", "slm_tuned", "documents_excess_tuned"}
     selection = results["arms"]["slm"]["selection"]
     # Posts of the group are labelled, hidden problems are not.
     assert ("selected_solution" in selection) == (pair == "posts")
