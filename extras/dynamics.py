@@ -42,7 +42,7 @@ FLUCTUATES = 0.2   # nats from its line, root mean square: as much as `categorie
 
 @dataclass
 class Config:
-    runs: str = "out/paper/seed0"       # folder with ref, clm and slm
+    runs: str = "out/paper/seed0"       # folder with base, ref, clm and slm
     data: str = "data/paper/held_out"   # corpus folder
     corpus: str = "noisy"               # which of its token files
     keep: float = 0.3                   # share of the tokens in the selections that are looked at
@@ -241,6 +241,7 @@ def main(cfg):
         raise BadInput(f"clm and slm in {cfg.runs} have weights of different steps: train them with the same "
                        f"--snapshot_every")
     base_path, ref_path = os.path.join(cfg.runs, "base", "ckpt.pt"), os.path.join(cfg.runs, "ref", "best.pt")
+    load_checkpoint(base_path)  # refuse one that is missing or broken before anything is measured
     tokens = Tokens(cfg.data, cfg.corpus, load_checkpoint(ref_path)["model_config"]["block_size"])
     paths = [base_path, ref_path, *runs["clm"].paths, *runs["slm"].paths]
     made_from = {"method": METHOD, "corpus_sha256": tokens.sha256, "keep": cfg.keep, "max_rows": cfg.max_rows,

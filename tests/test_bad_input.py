@@ -341,6 +341,11 @@ def test_variants_that_do_not_fit(options, says, world, tmp_path, refused):
 
 def test_analysis_without_runs(world, tmp_path, refused):
     refused(["T/clm has 0 step_", "--snapshot_every"], dynamics, "--runs", tmp_path, "--data", world / "demo", "--device", "cpu")
+    for arm in ("clm", "slm"):
+        (tmp_path / arm).mkdir()
+        for step in (0, 4, 8, 12):
+            (tmp_path / arm / f"step_{step:06}.pt").write_bytes(b"")
+    refused(["T/base/ckpt.pt"], dynamics, "--runs", tmp_path, "--data", world / "demo", "--device", "cpu")
     refused(["no seed", r"runs/paper\.sh main"], plot_paper, "--runs", tmp_path)
     ckpt = world / "ref/ckpt.pt"
     refused(["W/ref/ckpt.pt", "another tokenizer"], highlight, "--data", world / "other", "--ref", ckpt, "--ckpt", ckpt,
