@@ -276,7 +276,7 @@ def own_numbers(page):
     ours = "\n\n".join(p for p in page.split("\n\n") if not theirs.match(p))
     ours = re.sub(r"\]\([^)]*\)|```.*?```", "", ours, flags=re.S)
     # Differences of shares are points in the text: "10.4 points", "1.6 to 19.2 points".
-    ours = re.sub(r"(\d+\.\d+) to (\d+\.\d+)\s+points", r"\1% to \2%", ours)
+    ours = re.sub(r"(\d+\.\d+)\s+to\s+(\d+\.\d+)\s+points", r"\1% to \2%", ours)
     ours = re.sub(r"(\d+\.\d+)\s+points", r"\1%", ours)
     return re.findall(r"(?<![\w./])\d+\.\d+%?(?![\w.]*M)", ours)
 
