@@ -148,16 +148,20 @@ def test_the_real_text_page_shows_a_newsgroup_among_twenty():
     shown = plot.table(posts, ("masked", "test_loss")).split("\n\nCost (mean over seeds):")[0]
     assert shown in text("docs", "real_text.md")
     page, readme = words("docs", "real_text.md"), words("README.md")
-    for arm, v in posts["slm_minus"].items():
-        assert arm == "documents_tuned" or without_signs(v["masked"]) in page, arm
+    for arm in ("ref", "clm", "clm_mixed", "documents", "documents_excess", "distill", "random", "clm_tuned",
+                "clm_mixed_tuned", "distill_tuned"):
+        assert without_signs(posts["slm_minus"][arm]["masked"]) in page, arm
     for arm in ("clm", "clm_mixed_tuned"):
         assert without_signs(posts["slm_minus"][arm]["masked"]) in readme, arm
+    assert without_signs(slm_map.compare(posts, "the curated text too", "masked")["difference"]) in page
 
-    def mean_share(arm, label):
-        shares = posts["arms"][arm]["selection"][f"selected_{label}"]
-        return f"{100 * sum(s for s in shares if s is not None) / sum(s is not None for s in shares):.0f}%"
-    ours, theirs = ([mean_share(arm, label) for label in ("solution", "question")] for arm in ("slm", "documents"))
-    assert f"SLM selects {ours[0]} of their tokens and {ours[1]} of the others', documents {theirs[0]} and {theirs[1]}" in page
+    def shares(arm):
+        curves = [posts["arms"][arm]["selection"][f"selected_{label}"] for label in ("solution", "question")]
+        known = [[share for share in curve if share is not None] for curve in curves]
+        return "{:.0f}% and {:.0f}%".format(*(100 * sum(curve) / len(curve) for curve in known))
+    ours = shares("slm").replace(" and ", " of their tokens and ")
+    assert (f"SLM selects {ours} of the others', documents of lowest loss {shares('documents')}, those of highest "
+            f"excess {shares('documents_excess')}.") in page
 
 
 def test_the_evaluation_page_shows_the_committed_results():
