@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's analysis at laptop scale, three seeds: every figure, self-reference and weak-to-strong tables, variants.
 #
-#   bash runs/paper.sh                          # all parts; some three hours on two cores
+#   bash runs/paper.sh                          # all parts; some two and a half hours on two cores
 #   bash runs/paper.sh main ratios figures      # some; `main` first (its models and scores), `several` after `weak`
 #   SIZE=tiny SEEDS="0 1" bash runs/paper.sh    # a try: tiny runs, one arm of each part
 #
