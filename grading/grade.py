@@ -32,7 +32,7 @@ RUN_ON = re.compile(any_of(
     r"<\|(?:endoftext|im_end|eot_id|end_of_text)\|>|</s>",
     r"I hope it is correct",
     r"Question:",
-    r"\n[ \t#*]*(?:Question|Problem|Exercise|Example|Q|Table|User|USER|Human|Instruction)"
+    r"\n[ \t#*]*(?=[QPETUHI])(?:Question|Problem|Exercise|Example|Q|Table|User|USER|Human|Instruction)"
     r"(?: ?\d{1,3})?[ \t*]*:"))
 
 # The words after which an answer stands, for example "the answer is", "**Answer:**", or "the answer to your
@@ -79,7 +79,8 @@ SPACED = (rf"(?<![\d.,/^_A-Za-z\\])(?<!\d[ :-]){NO_LABEL}[1-9]\d{{0,2}}(?: \d{{3
 NUMBER = any_of(r"\d+ \d+/\d+", rf"{SPACED}(?:\.\d+)?", r"\d{1,3}(?:,\d{2,3}){0,9},\d{3}(?:\.\d+)?(?!\d)",
                 r"\d+(?:\.\d+)?(?:/\d+)?", r"\.\d+")
 # The same with its sign. A minus after a digit is a subtraction: "10-5" ends in 5, and not in -5.
-SIGNED = rf"(?:(?<![\w)\]}}.])[-+])?{NUMBER}"
+# The check in front is the quick one: where it fails, no form of a number is tried.
+SIGNED = rf"(?=[-+]?\.?\d)(?:(?<![\w)\]}}.])[-+])?{NUMBER}"
 
 # A currency sign in front of a number, which may stand between the number and its sign: "-£340" is "-340".
 CURRENCY = re.compile(r"(?<!\d)[£€¥₹] ?(?=[-+]?\.?\d)")
