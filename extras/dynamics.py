@@ -56,6 +56,15 @@ class Config:
             yield f"max_rows must not be negative, but is {self.max_rows}"
 
 
+def slopes(losses):
+    """The line of least squares through the losses of each token: the checkpoints x, counted from their
+    middle, (n_checkpoints,), and its slope in nats a checkpoint, (n_tokens,). losses: (n_checkpoints,
+    n_tokens).
+    """
+    x = np.arange(len(losses)) - (len(losses) - 1) / 2           # centred: the slope is then x . l / x . x
+    return x, (x @ losses) / (x @ x)
+
+
 def categories(losses):
     """The paper's four categories. losses: (n_checkpoints, n_tokens). Returns (n_tokens,), indices into
     CATEGORIES.
@@ -64,8 +73,8 @@ def categories(losses):
     more than 0.2 over all of them (a n < -0.2), H->L; if it rises by more, L->H; else by the last loss:
     L->L up to the mean of all tokens' last losses, H->H above.
     """
-    x = np.arange(len(losses)) - (len(losses) - 1) / 2           # centred: the slope is then x . l / x . x
-    change = (x @ losses) / (x @ x) * (len(losses) - 1)          # (n_tokens,)
+    _, slope = slopes(losses)
+    change = slope * (len(losses) - 1)                           # (n_tokens,)
     low_at_last = losses[-1] <= losses[-1].mean()
     category = np.where(low_at_last, CATEGORIES.index("L->L"), CATEGORIES.index("H->H"))
     category[change < -0.2] = CATEGORIES.index("H->L")
@@ -79,8 +88,7 @@ def fluctuation(losses):
     losses: (n_checkpoints, n_tokens). Returns (n_tokens,). The line is the one of `categories`. The paper
     shows tokens that fluctuate and gives no measure of it; this is ours.
     """
-    x = np.arange(len(losses)) - (len(losses) - 1) / 2           # (n_checkpoints,), centred
-    slope = (x @ losses) / (x @ x)                               # (n_tokens,)
+    x, slope = slopes(losses)
     from_line = losses - losses.mean(axis=0) - x[:, None] * slope      # (n_checkpoints, n_tokens)
     return np.sqrt((from_line ** 2).mean(axis=0))
 

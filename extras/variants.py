@@ -34,7 +34,7 @@ from model import token_loss
 
 BY_ENTROPY = ("low_entropy", "intersection", "union")
 BY_LOSS = ("excess", "low_ref", "documents")  # what reads reference losses, of one model or of several
-SELECT = (*BY_LOSS, "random", "high_loss", *BY_ENTROPY)
+SELECT = ("excess", "random", "high_loss", "low_ref", "documents", *BY_ENTROPY)
 
 
 @dataclass

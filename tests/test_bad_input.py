@@ -114,7 +114,7 @@ def test_help_from_a_shell():  # the other tests go past `if __name__ == "__main
     ("--n_layer 0", ["n_layer", "at least 1", "0"]),
     ("--keep 0", ["keep", r"\(0, 1\]"]),
     ("--keep 1.2", ["keep", r"\(0, 1\]", "1.2"]),
-    ("--select best", ["select", "excess, low_ref", "'best'"]),
+    ("--select best", ["select", "excess, random", "'best'"]),
     ("--n_embd 15", [r"n_embd \(15\)", r"divisible by n_head \(2\)"]),
     ("--batch_tokens 100", [r"batch_tokens \(100\)", "divisible by block_size"]),
     ("--train_tokens 10", [r"train_tokens \(10\)", "one batch of 64"]),
