@@ -19,6 +19,7 @@ export REF_DATA=${REF_DATA:-$DATA} REF_CORPUS=${REF_CORPUS:-}   # the reference 
 export REFS=${REFS:-$OUT}                 # folder of the base, the reference model, its scores and the start
 export MODEL=${MODEL---n_layer 3}         # sizes of what the arms start from
 export START=${START-start}               # the run whose weights the arms start from (empty: fresh models)
+export START_LR=${START_LR:-5e-3}         # learning rate of that run (a wider MODEL wants a lower one)
 export LR=${LR:-}                         # one learning rate for all arms (default: each arm's own)
 export CONTROL_LR=${CONTROL_LR:-1e-2}     # that of CLM and of distillation, which want a higher one
 export MIX=${MIX:-}                       # 30: the mixture repeats the curated side so often (the corpus's own: 10 times)
@@ -62,7 +63,7 @@ score() {  # step 2: the reference loss of every token of the noisy corpus
 }
 start() {  # a model of the arms' size that has learned the form of a worked problem, and no arithmetic
   $PYTHON train_ref.py --resume --data "$DATA/seed$1" --train form --out "$REFS/seed$1/start" --device "$DEVICE" \
-    --train_tokens "$START_TOKENS" --lr 5e-3 --seed $((2000 + $1)) --eval_every 650 $MODEL
+    --train_tokens "$START_TOKENS" --lr "$START_LR" --seed $((2000 + $1)) --eval_every 650 $MODEL
 }
 arm() {  # step 3: same first weights, order and tokens; the loss differs, and the learning rate (runs/steady.sh chose it)
   lr=5e-3 tokens=$TOKENS

@@ -19,7 +19,7 @@ if [ "$SIZE" = tiny ]; then
   QUESTIONS="--questions 4 --n_layer 1 --n_head 2 --n_embd 32 --prefix 20 --question 6 --new_tokens 5"
   DEMO="TOKENS=15360 START_TOKENS=15360 BASE_TOKENS=15360 REF_TOKENS=15360 TUNE_TOKENS=0 NOISY=40000 PROBLEMS=4 ROWS=16"
 else
-  SHAPE="--part gpt2 --rounds 10 --seconds 60" STEPS="clm_nanogpt clm slm_0.6 slm_0.3" COMPILE="--compile"
+  SHAPE="--part gpt2 --rounds 10 --seconds 20" STEPS="clm_nanogpt clm slm_0.6 slm_0.3" COMPILE="--compile"
   QUESTIONS="--questions 1024 --naive_questions 16"
   DEMO="JOBS=${JOBS:-4}"
 fi
