@@ -24,11 +24,12 @@ two cores; --steps, --rounds and --seconds keep the whole short.
 The measurements take turns, again and again, so that what changes with time changes all of them. Times are
 medians. A ratio is the median of the ratios within a round, to clm_nanogpt with as many micro-batches (that
 of score: to forward). Both are given with their quartiles. Memory is the peak of a process of its own that
-takes the step. MFU is the share of the measured speed of a large matrix product that the model's own
-operations reach. Loading is reading the tokens and reference losses of a micro-batch. Every part writes
-OUT/PART.json.
+takes the step, or what the step allocates on a GPU at most. MFU is the share of the measured speed of a large
+matrix product that the model's own operations reach. Loading is reading the tokens and reference losses of a
+micro-batch. Every part writes OUT/PART.json.
 """
 import functools
+import gc
 import multiprocessing
 import os
 import sys
@@ -80,25 +81,29 @@ class Config:
 
 # ------------------------------------------------------------------------------------------ memory
 
-def peak_memory(name, shape, rows, n_micro, device, threads, compiled):
+def peak_memory(name, shape, rows, n_micro, device, threads):
     """Bytes that this process needs at most to take the step STEPS[name], weights and optimizer included.
 
     None where the system does not tell. It must run in a process of its own.
     """
     torch.set_num_threads(threads)
-    ranks, step = Ranks(device), STEPS[name]
-    work = Work(shape, rows, n_micro, ranks, compiled, step.filtered)
-    if compiled:
-        fast_loss.compile_passes()
+    step = STEPS[name]
+    work = Work(shape, rows, n_micro, Ranks(device), filtered=step.filtered)
     for p in work.model.parameters():
         p.grad = torch.zeros_like(p)
     work.update()  # the optimizer makes its state in its first step
     step.take(work, n_micro, step.keep)
-    if ranks.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # compiling is not a part of the step
-        step.take(work, n_micro, step.keep)
-        return torch.cuda.max_memory_allocated()
     return peak_of_this_process()
+
+
+def peak_on_gpu(name, work, n_micro):
+    """The same of a GPU, on which nothing but `work` may be. In this process, which compiles once for all."""
+    step = STEPS[name]
+    step.take(work, n_micro, step.keep)  # what is compiled or made in a first step is not a part of it
+    torch.cuda.reset_peak_memory_stats()
+    step.take(work, n_micro, step.keep)
+    vars(work).pop("reference_model", None)  # the other steps do without
+    return torch.cuda.max_memory_allocated()
 
 
 def peak_of_this_process():
@@ -210,20 +215,28 @@ def bench_shape(part, cfg, ranks):
     default_threads = torch.get_num_threads()
     threads = 1 if part == "demo" else default_threads
     chosen = [(n_micro, name) for n_micro in cfg.micro_batches for name in STEPS if name in cfg.steps]
-    memory = {}
-    for n_micro, name in chosen:
-        # From the second micro-batch on there are gradients already: eight need as much memory as two. On a
-        # processor the step is not compiled, since the compiler's own memory would count.
-        key = min(n_micro, 2), name
-        if key not in memory:
-            memory[key] = in_a_process_of_its_own(
-                peak_memory, name, shape, rows, key[0], cfg.device, threads, cfg.compile and on_gpu)
+    kinds = sorted({STEPS[name].filtered for _, name in chosen} | {False})
+
+    def new_work(filtered):
+        return Work(shape, rows, max(cfg.micro_batches), ranks, cfg.compile, filtered)
+
+    # From the second micro-batch on there are gradients already: eight need as much memory as two.
+    memory = dict.fromkeys((min(n_micro, 2), name) for n_micro, name in chosen)
+    if not on_gpu:
+        for n_micro, name in memory:  # not compiled, since the compiler's own memory would count
+            memory[n_micro, name] = in_a_process_of_its_own(
+                peak_memory, name, shape, rows, n_micro, cfg.device, threads)
     torch.set_num_threads(threads)
     if cfg.compile:
         fast_loss.compile_passes()
-    works = {False: Work(shape, rows, max(cfg.micro_batches), ranks, cfg.compile)}
-    if any(STEPS[name].filtered for _, name in chosen):
-        works[True] = Work(shape, rows, max(cfg.micro_batches), ranks, filtered=True)
+    for filtered in kinds if on_gpu else []:
+        work = new_work(filtered)
+        for n_micro, name in memory:
+            if STEPS[name].filtered == filtered:
+                memory[n_micro, name] = peak_on_gpu(name, work, n_micro)
+        del work
+        gc.collect()  # the next is weighed alone
+    works = {filtered: new_work(filtered) for filtered in kinds}
 
     actions = {}
     for n_micro, name in chosen:
