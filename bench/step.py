@@ -215,7 +215,7 @@ def bench_shape(part, cfg, ranks):
     default_threads = torch.get_num_threads()
     threads = 1 if part == "demo" else default_threads
     chosen = [(n_micro, name) for n_micro in cfg.micro_batches for name in STEPS if name in cfg.steps]
-    kinds = sorted({STEPS[name].filtered for _, name in chosen} | {False})
+    kinds = {STEPS[name].filtered for _, name in chosen} | {False}
 
     def new_work(filtered):
         return Work(shape, rows, max(cfg.micro_batches), ranks, cfg.compile, filtered)
@@ -229,14 +229,16 @@ def bench_shape(part, cfg, ranks):
     torch.set_num_threads(threads)
     if cfg.compile:
         fast_loss.compile_passes()
-    for filtered in kinds if on_gpu else []:
-        work = new_work(filtered)
+    works = {}
+    for filtered in sorted(kinds, reverse=True):
+        works.clear()
+        gc.collect()  # on a GPU each kind is weighed while the other is gone; what was compiled is kept
+        works[filtered] = new_work(filtered)
         for n_micro, name in memory:
-            if STEPS[name].filtered == filtered:
-                memory[n_micro, name] = peak_on_gpu(name, work, n_micro)
-        del work
-        gc.collect()  # the next is weighed alone
-    works = {filtered: new_work(filtered) for filtered in kinds}
+            if on_gpu and STEPS[name].filtered == filtered:
+                memory[n_micro, name] = peak_on_gpu(name, works[filtered], n_micro)
+    if True in kinds:
+        works[True] = new_work(True)
 
     actions = {}
     for n_micro, name in chosen:
