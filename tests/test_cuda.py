@@ -1,4 +1,5 @@
 """What only a GPU can show: bfloat16, compiling, and that it agrees with a processor. Skipped without one."""
+import json
 import os
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 import score
 import train_ref
 import train_slm
-from bench.work import STEPS, Work
+from bench import step as bench_step
+from bench.work import SHAPES, STEPS, Work
 from engine import fast_loss
 from engine.generation import generate
 from engine.ranks import Ranks
@@ -83,6 +85,15 @@ def test_a_step_does_not_wait_for_the_gpu(chunks_of_100, name):
             work.model.wte.weight.sum().item()  # the instrument works
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_bench_weighs_each_step_alone(tmp_path):
+    """The naive way holds a second model; what it leaves behind must not count in the steps after it."""
+    bench_step.main(bench_step.Config(part=["demo"], rows=1, rounds=1, seconds=0, device=DEVICE, out=str(tmp_path)))
+    steps = json.loads((tmp_path / "demo.json").read_text())["steps"]["8"]
+    weights = 4 * sum(p.numel() for p in GPT(SHAPES["demo"]).parameters())
+    assert set(steps) == set(STEPS) and steps["slm_naive_0.6"]["memory"] - steps["slm_0.6"]["memory"] > 0.9 * weights
+    assert 3 * weights < steps["slm_0.3"]["memory"] < 3 * steps["clm_nanogpt"]["memory"]
 
 
 def assert_same_trace(a, b, steps=12):

@@ -62,3 +62,21 @@ def test_the_reference_may_come_from_another_corpus(tmp_path):
     assert made_from["base"]["corpus_sha256"] == corpora["better"] != corpora["crawl"]
     assert made_from["slm"]["corpus_sha256"] == made_from["distill"]["corpus_sha256"] == corpora["crawl"]
     assert made_from["slm"]["config"]["keep"] == 0.2 and made_from["distill"]["config"]["lr"] == 2e-2
+
+
+@pytest.mark.slow
+def test_the_arms_may_be_wider_than_their_reference(tmp_path):
+    environment = os.environ | {
+        "TOKENS": "3072", "START_TOKENS": "3072", "BASE_TOKENS": "15360", "REF_TOKENS": "15360", "NOISY": "20000",
+        "PROBLEMS": "5", "ROWS": "0", "PYTHON": sys.executable, "SEEDS": "3", "DEVICE": "cpu",
+        "DATA": str(tmp_path / "crawl"), "REF_DATA": str(tmp_path / "better"), "OUT": str(tmp_path / "out")}
+    assert subprocess.run(["bash", os.path.join(ROOT, "runs", "wide.sh")], env=environment).returncode == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(found["arms"]) == {"ref", "slm", "clm", "distill", "documents"}
+    configs = {name: json.loads((tmp_path / "out" / "seed3" / name / "config.json").read_text())
+               for name in ("ref", "start", "slm", "clm", "distill", "documents")}
+    learning_rates = {name: made["config"]["lr"] for name, made in configs.items()}
+    assert learning_rates == {"ref": 2e-3, "start": 1e-3, "slm": 5e-4, "clm": 1e-3, "distill": 1e-3, "documents": 1e-3}
+    operations = found["cost"]
+    assert operations["slm"]["operations"] == 6 * 2526208 * 3072  # parameters of the wider model, tokens
+    assert operations["ref"]["operations"] == 6 * 139200 * operations["ref"]["tokens"]

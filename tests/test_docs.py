@@ -64,8 +64,9 @@ def test_the_results_page_shows_the_committed_results():
         assert points(lower["slm_minus"][arm]["accuracy_0"]) in page_words, arm
     rows = results_of("map")
     assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
-    cells = [os.path.join(ROOT, "results", name) for name in ("demo", "crawl_eight", "hard", "school", "posts")]
-    assert slm_map.collect(cells, ["demo", "crawl", "hard", "school", "posts"]) == rows
+    cells = [os.path.join(ROOT, "results", name)
+             for name in ("demo", "crawl_eight", "wide", "hard", "school", "posts")]
+    assert slm_map.collect(cells, ["demo", "crawl", "wide", "hard", "school", "posts"]) == rows
     for setting in ("demo", "hard", "useful"):
         assert against_reference.table(results_of(f"mechanism/{setting}")).strip() in page
     for setting, arms in (("demo", ("clm", "distill", "distill_tuned", "clm_tuned", "clm_mixed_tuned")),
@@ -189,6 +190,17 @@ def test_the_speed_page_shows_the_comparison_with_transformers():
         assert f"| {size} | {ours:.3f} | {theirs:.3f} | {r['ratio']:.2f} | {r['same_tokens']:.0%} |" in page
 
 
+def test_the_speed_page_shows_what_was_measured_on_a_gpu():
+    page = text("docs", "speed.md")
+    scoring = json.loads(text("results", "gpu", "scoring", "gpt2.json"))
+    assert step.table(scoring).strip() in page and "H100" in scoring["device"]
+    assert 1e9 / scoring["passes"]["score"]["tokens_per_s"] / 60 == pytest.approx(20, abs=0.5)
+    r = json.loads(text("results", "gpu", "generation", "generation.json"))
+    assert (f"{r['questions_per_s']:.0f} questions a second, 256 at a time, nanoGPT's way "
+            f"{r['naive_questions_per_s']:.2f}, so {r['ratio']:.0f} times") in words("docs", "speed.md")
+    assert f"{r['same_tokens']:.0%} of the new tokens are the same" in words("docs", "speed.md")
+
+
 def test_the_results_page_shows_llamas_architecture():
     page, results, seed5 = text("docs", "results.md"), results_of("llama"), results_of("llama_seed5")
     assert plot.table(results, SHOWN).split("\n\nSLM less the arm")[0] in page
@@ -209,6 +221,28 @@ def test_the_results_page_shows_llamas_architecture():
     for page_words in (said, words("docs", "log.md")):
         assert "SLM then answers {}%, CLM {}, the mixture {}, distillation {}".format(*at_seed5) in page_words or (
             "SLM answers {}%, CLM {}, the mixture {}, distillation {}".format(*at_seed5) in page_words)
+
+
+def test_the_results_page_shows_the_wider_models():
+    page, said, wide = text("docs", "results.md"), words("docs", "results.md"), results_of("wide")
+    assert plot.table(wide, SHOWN).split("\n\nSLM less the arm")[0] in page
+    assert text("results", "wide", "table.md") == plot.table(wide)
+    for arm in ("clm", "documents", "ref", "distill"):
+        assert points(wide["slm_minus"][arm]["accuracy_0"]) in said, arm
+    assert points(wide["slm_minus"]["clm"]["accuracy"]) in said
+    assert points(wide["slm_minus"]["clm"]["accuracy_0"]) in words("README.md")
+    for arm in ("slm", "clm"):
+        ends = [run["final"]["accuracy_0"] for run in wide["arms"][arm]["seeds"].values()]
+        assert ", ".join(f"{100 * end:.1f}" for end in ends) in said.replace("%", ""), arm
+    rates = json.loads(text("results", "wide", "rates.json"))
+    chosen = {arm: min(losses, key=lambda lr: losses[lr]["val_loss"]) for arm, losses in rates["seed 5"].items()}
+    assert chosen == {"slm": "5e-4", "clm": "1e-3", "distill": "1e-3"}
+    for seed in ("seed 0", "seed 1", "seed 2"):
+        both = [rates[seed]["slm"][lr]["test_loss"] for lr in ("1e-3", "5e-4")]
+        assert abs(both[0] - both[1]) <= 0.002
+    row = [f"{100 * wide['arms'][arm]['final']['accuracy_0']['mean']:.1f}"
+           for arm in ("slm", "clm", "distill", "documents", "ref")]
+    assert "| " + " | ".join(row) + " |" in text("README.md")
 
 
 def test_the_real_models_page_shows_the_losses_of_smollm2():
