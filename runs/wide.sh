@@ -3,7 +3,7 @@
 # SLM, CLM, distillation, documents; three seeds. Minutes on a GPU, and hours on a processor.
 #
 #   bash runs/wide.sh
-#   SEEDS=5 SLM_LR=1e-3 OUT=out/rate_1e-3 bash runs/wide.sh     # how the learning rates were chosen: by val, on seed 5
+#   SEEDS=5 SLM_LR=2e-3 CONTROL_LR=2e-3 OUT=out/rate_2e-3 bash runs/wide.sh  # how the rates were chosen: by val of seed 5
 #
 # Restartable.
 set -euo pipefail
