@@ -1,7 +1,7 @@
 """
 Step 3: train on the tokens of highest excess loss (SLM), or on all, with --keep 1.0 (CLM).
 
-    python train_slm.py --scores out/scores --keep 0.3 --out out/slm --init_from out/start/ckpt.pt --lr 5e-3
+    python train_slm.py --scores out/scores --keep 0.6 --out out/slm --init_from out/start/ckpt.pt --lr 5e-3
     python train_slm.py --keep 1.0 --out out/clm --init_from out/start/ckpt.pt --lr 1e-2
 
 The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is
@@ -30,7 +30,7 @@ from model import token_loss
 @dataclass
 class Config(variants.Options, TrainConfig):
     scores: str = "out/scores"      # folder of the reference losses, written by score.py
-    keep: float = 0.3               # fraction of the tokens that the loss counts; 1.0 is CLM
+    keep: float = 0.6               # fraction of the tokens that the loss counts; 1.0 is CLM
     train: str = "noisy"            # which of the corpus's token files to train on
     out: str = "out/slm"            # run folder
 

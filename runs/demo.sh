@@ -23,7 +23,7 @@ export START_LR=${START_LR:-5e-3}         # learning rate of that run (a wider M
 export LR=${LR:-}                         # one learning rate for all arms (default: each arm's own)
 export CONTROL_LR=${CONTROL_LR:-1e-2}     # that of CLM and of distillation, which want a higher one
 export MIX=${MIX:-}                       # 30: the mixture repeats the curated side so often (the corpus's own: 10 times)
-export KEEP=${KEEP:-0.3}                  # of the arms that select tokens
+export KEEP=${KEEP:-0.6}                  # of the arms that select tokens
 export TOKENS=${TOKENS:-5990400}          # tokens of each arm: 3,900 steps
 export START_TOKENS=${START_TOKENS:-2995200}   # of what they start from
 export BASE_TOKENS=${BASE_TOKENS:-3993600} REF_TOKENS=${REF_TOKENS:-600000}  # of the base; of the reference at most

@@ -8,5 +8,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-slm clm clm_mixed} OUT=${OUT:-out/hard} TOKENS=${TOKENS:-3993600}
-export DATA=${DATA:-data/hard} CORPUS=${CORPUS:---largest 40 --curated_documents 200}
+export KEEP=${KEEP:-0.3} DATA=${DATA:-data/hard} CORPUS=${CORPUS:---largest 40 --curated_documents 200}
 exec bash runs/demo.sh

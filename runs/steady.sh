@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-5} ARMS=${ARMS:-slm clm clm_mixed documents_0.3 documents distill} PYTHON=${PYTHON:-python}
-export SNAPSHOT=${SNAPSHOT:-1300} TOKENS=${TOKENS:-3993600}
+export SNAPSHOT=${SNAPSHOT:-1300} TOKENS=${TOKENS:-3993600} KEEP=${KEEP:-0.3}
 runs=${OUT:-out/steady}
 for lr in ${LRS:-5e-3 2e-3 1e-2}; do  # one reference model and one start for all of them
   LR=$lr REFS="$runs" OUT="$runs/lr$lr" bash runs/demo.sh
