@@ -21,7 +21,7 @@ export MODEL=${MODEL---n_layer 3}         # sizes of what the arms start from
 export START=${START-start}               # the run whose weights the arms start from (empty: fresh models)
 export START_LR=${START_LR:-5e-3}         # learning rate of that run (a wider MODEL wants a lower one)
 export LR=${LR:-}                         # one learning rate for all arms (default: each arm's own)
-export CONTROL_LR=${CONTROL_LR:-1e-2}     # that of CLM and of distillation, which want a higher one
+export CONTROL_LR=${CONTROL_LR:-}         # that of CLM and of distillation (default: 5e-3, and 1e-2)
 export MIX=${MIX:-}                       # 30: the mixture repeats the curated side so often (the corpus's own: 10 times)
 export KEEP=${KEEP:-0.6}                  # of the arms that select tokens
 export TOKENS=${TOKENS:-5990400}          # tokens of each arm: 3,900 steps
@@ -69,12 +69,12 @@ arm() {  # step 3: same first weights, order and tokens; the loss differs, and t
   lr=5e-3 tokens=$TOKENS
   case $2 in
     slm)       how="--keep $KEEP" ;;
-    clm)       how="--keep 1.0" lr=$CONTROL_LR ;;
-    clm_long)  how="--keep 1.0" lr=$CONTROL_LR tokens=$((TOKENS * 3 / 2)) ;;    # CLM with SLM's whole budget
+    clm)       how="--keep 1.0" lr=${CONTROL_LR:-5e-3} ;;
+    clm_long)  how="--keep 1.0" lr=${CONTROL_LR:-5e-3} tokens=$((TOKENS * 3 / 2)) ;;    # CLM with SLM's whole budget
     clm_mixed) how="--keep 1.0 --train noisy+${MIX:+${MIX}x}curated" ;;         # a control: all the text there is
     documents) how="--keep 0.6 --select documents" ;;                           # the same reference chooses documents
     documents_*) how="--keep ${2#documents_} --select documents" ;;             # another share of them
-    distill)   how="--keep 1.0 --distill $REFS/seed$1/ref/best.pt" lr=$CONTROL_LR ;;  # its probabilities as targets
+    distill)   how="--keep 1.0 --distill $REFS/seed$1/ref/best.pt" lr=${CONTROL_LR:-1e-2} ;;  # its probabilities
     labels)    how="--keep 1.0 --labels question solution result" ;;            # the best that a selection can do
     slm_filtered) how="--keep $KEEP --filter_backward" ;;
     *)         how="--keep $KEEP --select $2" ;;                                # random, high_loss, low_ref

@@ -8,5 +8,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS:-0 1 2} ARMS=${ARMS:-slm clm clm_mixed} OUT=${OUT:-out/hard} TOKENS=${TOKENS:-3993600}
-export KEEP=${KEEP:-0.3} DATA=${DATA:-data/hard} CORPUS=${CORPUS:---largest 40 --curated_documents 200}
+export KEEP=${KEEP:-0.3} CONTROL_LR=${CONTROL_LR:-1e-2} DATA=${DATA:-data/hard}
+export CORPUS=${CORPUS:---largest 40 --curated_documents 200}
 exec bash runs/demo.sh

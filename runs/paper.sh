@@ -68,7 +68,7 @@ for part in $PARTS; do
   case $part in
     main)      # nothing that is set for runs/demo.sh elsewhere may change these three arms alone
                env -u START -u MODEL -u LR -u CONTROL_LR -u KEEP -u MIX -u REFS -u CORPUS -u REF_DATA -u REF_CORPUS \
-                 ARMS="clm slm random" KEEP=0.3 TUNE_TOKENS=0 bash runs/demo.sh
+                 ARMS="clm slm random" KEEP=0.3 CONTROL_LR=1e-2 TUNE_TOKENS=0 bash runs/demo.sh
                echo start | all_seeds evaluate ;;
     self)      echo | all_seeds self_scores                                                   # tables 3, 4
                for how in low_ref low_entropy intersection union; do
