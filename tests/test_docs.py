@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import statistics
 import subprocess
 
 import pytest
@@ -65,8 +66,8 @@ def test_the_results_page_shows_the_committed_results():
     rows = results_of("map")
     assert slm_map.table(rows).strip() in page and text("results", "map", "table.md") == slm_map.table(rows)
     cells = [os.path.join(ROOT, "results", name)
-             for name in ("demo", "crawl_eight", "wide", "hard", "school", "posts")]
-    assert slm_map.collect(cells, ["demo", "crawl", "wide", "hard", "school", "posts"]) == rows
+             for name in ("keep", "demo", "crawl_eight", "wide", "hard", "school", "posts")]
+    assert slm_map.collect(cells, ["demo", "demo 0.3", "crawl", "wide", "hard", "school", "posts"]) == rows
     for setting in ("demo", "hard", "useful"):
         assert against_reference.table(results_of(f"mechanism/{setting}")).strip() in page
     for setting, arms in (("demo", ("clm", "distill", "distill_tuned", "clm_tuned", "clm_mixed_tuned")),
@@ -223,6 +224,47 @@ def test_the_results_page_shows_llamas_architecture():
             "SLM answers {}%, CLM {}, the mixture {}, distillation {}".format(*at_seed5) in page_words)
 
 
+def final(results, arm, measure):
+    """{seed: the last value of this measure}."""
+    return {seed: run["final"][measure] for seed, run in results["arms"][arm]["seeds"].items()}
+
+
+def paired(a, b):
+    """The interval of a less b, both {seed: value}, over the seeds of b."""
+    return paired_interval([(a[seed], b[seed]) for seed in sorted(b)])
+
+
+def three_digits(v):
+    return f"{v['mean']:.3f} ({v['low']:.3f} to {v['high']:.3f})"
+
+
+def test_the_results_page_shows_the_demo_at_another_keep():
+    page, said = text("docs", "results.md"), words("docs", "results.md")
+    keep, at_30, fast = map(results_of, ("keep", "keep_0.3", "keep_fast"))
+    for setting, found in (("keep", keep), ("keep_0.3", at_30), ("keep_fast", fast)):
+        assert text("results", setting, "table.md") == plot.table(found)
+    assert plot.table(keep, SHOWN).strip().split("\n\nCost (mean over seeds):")[0] in page
+    for arm in ("clm", "clm_tuned", "low_ref", "clm_mixed"):
+        assert points(keep["slm_minus"][arm]["accuracy_0"]).split(" (")[1] in said, arm
+    assert points(fast["slm_minus"]["clm"]["accuracy_0"]) in said
+    assert final(keep, "slm", "accuracy_0") == final(fast, "slm", "accuracy_0")
+    assert points(paired(final(keep, "slm", "accuracy_0"), final(at_30, "slm", "accuracy_0"))) in said
+    for measure in ("masked", "masked_solution"):
+        ours, theirs = final(keep, "slm", measure), final(at_30, "slm", measure)
+        assert three_digits(paired(ours, theirs)) in said and all(ours[seed] < theirs[seed] for seed in ours)
+    filtered, clm = (final(keep, arm, "masked") for arm in ("low_ref", "clm"))
+    assert three_digits(paired(filtered, clm)) in said and all(filtered[seed] < clm[seed] for seed in clm)
+    ours, theirs = (final(keep, arm, "accuracy_0") for arm in ("slm", "clm"))
+    assert all(ours[seed] > theirs[seed] for seed in ours)
+    spread = [100 * statistics.stdev(values.values()) for values in (ours, theirs)]
+    assert "standard deviations of {:.1f} and {:.1f} points".format(*spread) in said
+    for results, shares in ((keep, "{:.0f}% of the useful tokens, {:.0f}% of the irrelevant and {:.0f}% of the noise"),
+                            (at_30, "at 0.3 it is {:.0f}, {:.0f} and {:.1f}%")):
+        selection = results["arms"]["slm"]["selection"]
+        names = ("recall", "selected_irrelevant", "selected_noise")
+        assert shares.format(*(100 * selection[name][-1] for name in names)) in said
+
+
 def test_the_results_page_shows_the_wider_models():
     page, said, wide = text("docs", "results.md"), words("docs", "results.md"), results_of("wide")
     assert plot.table(wide, SHOWN).split("\n\nSLM less the arm")[0] in page
@@ -234,24 +276,19 @@ def test_the_results_page_shows_the_wider_models():
     for arm in ("slm", "clm"):
         accuracies = [run["final"]["accuracy_0"] for run in wide["arms"][arm]["seeds"].values()]
         assert ", ".join(f"{100 * accuracy:.1f}" for accuracy in accuracies) in said.replace("%", ""), arm
-    small = results_of("crawl_lower")["arms"]  # the same seeds and references, models of the usual size
+    small = results_of("crawl_lower")  # the same seeds and references, models of the usual size
 
-    def ends(arms, name, measure):
-        return {seed: run["final"][measure] for seed, run in arms[name]["seeds"].items()}
-
-    def lead(arms, measure):
-        return {seed: ours - ends(arms, "clm", measure)[seed] for seed, ours in ends(arms, "slm", measure).items()}
-
-    def paired(a, b):
-        return paired_interval([(a[seed], b[seed]) for seed in sorted(b)])
+    def lead(results, measure):
+        theirs = final(results, "clm", measure)
+        return {seed: ours - theirs[seed] for seed, ours in final(results, "slm", measure).items()}
     for page_words in (said, words("README.md")):
-        assert points(paired(ends(small, "slm", "accuracy_0"), ends(small, "clm", "accuracy_0"))) in (
+        assert points(paired(final(small, "slm", "accuracy_0"), final(small, "clm", "accuracy_0"))) in (
             page_words.replace(" points", ""))
-    change = paired(lead(wide["arms"], "accuracy_0"), lead(small, "accuracy_0"))
+    change = paired(lead(wide, "accuracy_0"), lead(small, "accuracy_0"))
     assert f"the change is {points(change)}" in said
-    change = paired(lead(wide["arms"], "masked_result"), lead(small, "masked_result"))
+    change = paired(lead(wide, "masked_result"), lead(small, "masked_result"))
     assert "({mean:.3f}, {low:.3f} to {high:.3f})".format(**change) in said
-    gain = {arm: points(paired(ends(wide["arms"], arm, "accuracy_0"), ends(small, arm, "accuracy_0")))
+    gain = {arm: points(paired(final(wide, arm, "accuracy_0"), final(small, arm, "accuracy_0")))
             for arm in ("clm", "distill")}
     assert f"CLM gains {gain['clm']} points" in said
     assert f"gains nothing** ({gain['distill'].replace(' (', ', ')}" in said
@@ -473,8 +510,8 @@ def test_the_readme_is_a_door():
 
 
 def test_the_readmes_results_are_the_committed_ones():
-    """Its table, and the differences in its text, from results/demo, results/crawl and results/hard."""
-    crawl, demo, hard, readme = (*map(results_of, ("crawl_eight", "demo", "hard")), words("README.md"))
+    """Its table, and the differences in its text, from results/keep, results/crawl_eight, results/hard and others."""
+    crawl, demo, hard, readme = (*map(results_of, ("crawl_eight", "keep", "hard")), words("README.md"))
 
     def row(results, ending=""):
         cells = []
@@ -485,7 +522,8 @@ def test_the_readmes_results_are_the_committed_ones():
         return " ".join(f"| {' | '.join(cells)} |".split())
     for results, ending in ((crawl, ""), (crawl, "_tuned"), (demo, ""), (demo, "_tuned"), (hard, "")):
         assert row(results, ending) in readme, (results["seeds"], ending)
-    for results, arms in ((crawl, ("clm", "distill", "distill_tuned")), (demo, ("clm", "distill", "clm_tuned"))):
+    for results, arms in ((crawl, ("clm", "distill", "distill_tuned")), (demo, ("clm", "low_ref", "clm_tuned")),
+                          (results_of("demo"), ("clm", "distill"))):  # the last at keep 0.3
         for arm in arms:
             assert points(results["slm_minus"][arm]["accuracy_0"]) in readme, arm
     assert points(results_of("crawl")["slm_minus"]["distill"]["accuracy_0"]) in readme  # of the first five seeds
