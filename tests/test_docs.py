@@ -252,6 +252,12 @@ def test_the_results_page_shows_the_demo_at_another_keep():
     for measure in ("masked", "masked_solution"):
         ours, theirs = final(keep, "slm", measure), final(at_30, "slm", measure)
         assert three_digits(paired(ours, theirs)) in said and all(ours[seed] < theirs[seed] for seed in ours)
+    assert points(paired(final(at_30, "slm", "accuracy_0"), final(keep, "clm", "accuracy_0"))) in said.replace(" points", "")
+    assert points(paired(final(keep, "low_ref", "accuracy_0"), final(keep, "clm", "accuracy_0"))) in said
+    assert points(paired(final(keep, "clm", "accuracy_0"), final(fast, "clm", "accuracy_0"))) in said
+    again = [100 * statistics.mean(final(results, "clm", "accuracy_0")[f"seed{seed}"] for seed in (6, 7, 8, 9))
+             for results in (results_of("demo"), fast)]
+    assert "had {:.1f}% on another processor, where it has {:.1f} here".format(*again) in said
     filtered, clm = (final(keep, arm, "masked") for arm in ("low_ref", "clm"))
     assert three_digits(paired(filtered, clm)) in said and all(filtered[seed] < clm[seed] for seed in clm)
     ours, theirs = (final(keep, arm, "accuracy_0") for arm in ("slm", "clm"))
