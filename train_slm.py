@@ -2,7 +2,7 @@
 Step 3: train on the tokens of highest excess loss (SLM), or on all, with --keep 1.0 (CLM).
 
     python train_slm.py --scores out/scores --keep 0.6 --out out/slm --init_from out/start/ckpt.pt --lr 5e-3
-        python train_slm.py --keep 1.0 --out out/clm --init_from out/start/ckpt.pt --lr 5e-3
+    python train_slm.py --keep 1.0 --out out/clm --init_from out/start/ckpt.pt --lr 5e-3
 
 The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is
 the method. Several GPUs: torchrun --nproc_per_node 4 -- in the place of python.
