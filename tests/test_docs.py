@@ -252,7 +252,8 @@ def test_the_results_page_shows_the_demo_at_another_keep():
     for measure in ("masked", "masked_solution"):
         ours, theirs = final(keep, "slm", measure), final(at_30, "slm", measure)
         assert three_digits(paired(ours, theirs)) in said and all(ours[seed] < theirs[seed] for seed in ours)
-    assert points(paired(final(at_30, "slm", "accuracy_0"), final(keep, "clm", "accuracy_0"))) in said.replace(" points", "")
+    less = points(paired(final(at_30, "slm", "accuracy_0"), final(keep, "clm", "accuracy_0")))
+    assert f"SLM at 0.3 less CLM is {less}" in said
     assert points(paired(final(keep, "low_ref", "accuracy_0"), final(keep, "clm", "accuracy_0"))) in said
     assert points(paired(final(keep, "clm", "accuracy_0"), final(fast, "clm", "accuracy_0"))) in said
     again = [100 * statistics.mean(final(results, "clm", "accuracy_0")[f"seed{seed}"] for seed in (6, 7, 8, 9))
@@ -269,6 +270,17 @@ def test_the_results_page_shows_the_demo_at_another_keep():
         selection = results["arms"]["slm"]["selection"]
         names = ("recall", "selected_irrelevant", "selected_noise")
         assert shares.format(*(100 * selection[name][-1] for name in names)) in said
+
+
+def test_the_pages_show_clm_at_a_quarter_of_its_rate():
+    slow, said = results_of("crawl_slow"), words("docs", "results.md")
+    assert text("results", "crawl_slow", "table.md") == plot.table(slow)
+    accuracies = final(slow, "clm", "accuracy_0")
+    assert list(accuracies) == ["seed0", "seed1", "seed2", "seed6"]
+    assert ", ".join(f"{100 * value:.1f}" for value in accuracies.values()) + "%" in said
+    assert three_digits(slow["slm_minus"]["clm"]["masked"]) in said
+    less = points(slow["slm_minus"]["clm"]["accuracy_0"])
+    assert f"{less} points ahead" in said and f"{less} at a quarter (four)" in words("README.md")
 
 
 def test_the_results_page_shows_the_wider_models():
