@@ -69,8 +69,8 @@ arm() {  # step 3: same first weights, order and tokens; the loss differs, and t
   lr=5e-3 tokens=$TOKENS
   case $2 in
     slm)       how="--keep $KEEP" ;;
-    clm)       how="--keep 1.0" lr=${CONTROL_LR:-5e-3} ;;
-    clm_long)  how="--keep 1.0" lr=${CONTROL_LR:-5e-3} tokens=$((TOKENS * 3 / 2)) ;;    # CLM with SLM's whole budget
+    clm)       how="--keep 1.0" lr=${CONTROL_LR:-$lr} ;;
+    clm_long)  how="--keep 1.0" lr=${CONTROL_LR:-$lr} tokens=$((TOKENS * 3 / 2)) ;;    # CLM with SLM's whole budget
     clm_mixed) how="--keep 1.0 --train noisy+${MIX:+${MIX}x}curated" ;;         # a control: all the text there is
     documents) how="--keep 0.6 --select documents" ;;                           # the same reference chooses documents
     documents_*) how="--keep ${2#documents_} --select documents" ;;             # another share of them

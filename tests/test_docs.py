@@ -78,12 +78,26 @@ def test_the_results_page_shows_the_committed_results():
     less = results_of("crawl_eight")["slm_minus"]
     for arm in ("clm", "distill", "documents", "ref"):  # what the page says of every control
         assert less[arm]["accuracy_0"]["low"] > 0 > less[arm]["masked_solution"]["high"]
-        assert "{mean:.3f} ({low:.3f} to {high:.3f})".format(**less[arm]["masked_solution"]) in page_words
+        assert three_digits(less[arm]["masked_solution"]) in page_words
 
 
 def points(v):
     """A difference in points: '5.8 (1.0 to 10.6)'."""
     return f"{100 * v['mean']:.1f} ({100 * v['low']:.1f} to {100 * v['high']:.1f})"
+
+
+def final(results, arm, measure):
+    """{seed: the last value of this measure}."""
+    return {seed: run["final"][measure] for seed, run in results["arms"][arm]["seeds"].items()}
+
+
+def paired(a, b):
+    """The interval of a less b, both {seed: value}, over the seeds of b."""
+    return paired_interval([(a[seed], b[seed]) for seed in sorted(b)])
+
+
+def three_digits(v):
+    return f"{v['mean']:.3f} ({v['low']:.3f} to {v['high']:.3f})"
 
 
 def test_the_results_page_shows_what_is_selected():
@@ -209,33 +223,17 @@ def test_the_results_page_shows_llamas_architecture():
         assert text("results", setting, "table.md") == plot.table(found)
     said, less = words("docs", "results.md"), results["slm_minus"]
     assert points(less["distill"]["accuracy_0"]) in said and points(less["clm"]["accuracy_0"]) in said
-    assert "{mean:.3f} ({low:.3f} to {high:.3f})".format(**less["distill"]["masked_result"]) in said
+    assert three_digits(less["distill"]["masked_result"]) in said
     for arm in ("slm", "clm", "distill"):
         ends = [run["final"]["accuracy_0"] for run in results["arms"][arm]["seeds"].values()]
         assert ", ".join(f"{100 * end:.1f}" for end in ends) in said.replace("%", ""), arm
-    gpt2 = results_of("crawl_more")["arms"]["slm"]["seeds"]
-    ours = results["arms"]["slm"]["seeds"]
-    pairs = [(ours[seed]["final"]["accuracy_0"], gpt2[seed]["final"]["accuracy_0"]) for seed in ours]
-    assert points(paired_interval(pairs)).replace(" (", " points (") in said
+    ours, gpt2 = (final(found, "slm", "accuracy_0") for found in (results, results_of("crawl_more")))
+    assert points(paired(ours, gpt2)).replace(" (", " points (") in said
     at_seed5 = [f"{100 * seed5['arms'][arm]['final']['accuracy_0']['mean']:.1f}"
                 for arm in ("slm", "clm", "clm_mixed", "distill")]
     for page_words in (said, words("docs", "log.md")):
         assert "SLM then answers {}%, CLM {}, the mixture {}, distillation {}".format(*at_seed5) in page_words or (
             "SLM answers {}%, CLM {}, the mixture {}, distillation {}".format(*at_seed5) in page_words)
-
-
-def final(results, arm, measure):
-    """{seed: the last value of this measure}."""
-    return {seed: run["final"][measure] for seed, run in results["arms"][arm]["seeds"].items()}
-
-
-def paired(a, b):
-    """The interval of a less b, both {seed: value}, over the seeds of b."""
-    return paired_interval([(a[seed], b[seed]) for seed in sorted(b)])
-
-
-def three_digits(v):
-    return f"{v['mean']:.3f} ({v['low']:.3f} to {v['high']:.3f})"
 
 
 def test_the_results_page_shows_the_demo_at_another_keep():
@@ -553,7 +551,7 @@ def test_the_readmes_results_are_the_committed_ones():
     less = hard["slm_minus"]["clm"]
     assert points(less["accuracy_0"]) in readme
     assert "{mean:.3f} higher ({low:.3f} to {high:.3f})".format(**less["masked"]) in readme
-    assert "calibrated {mean:.3f} ({low:.3f} to {high:.3f})".format(**less["calibrated"]) in readme
+    assert "calibrated " + three_digits(less["calibrated"]) in readme
     for arm in ("slm", "clm", "distill"):
         assert f"{100 * crawl['arms'][arm]['final']['accuracy_0']['mean']:.1f}%" in readme, arm
     more, lower = (results_of(name)["arms"] for name in ("crawl_more", "crawl_lower"))
@@ -574,7 +572,7 @@ def test_the_pages_show_clm_at_half_its_rate_on_six_seeds():
     for page in ("README.md", "docs/results.md"):
         assert points(less["accuracy_0"]) in words(page)
     page = words("docs", "results.md")
-    assert "{mean:.3f} ({low:.3f} to {high:.3f})".format(**less["masked_solution"]) in page
+    assert three_digits(less["masked_solution"]) in page
     ends = [f"{100 * run['final']['accuracy_0']:.1f}" for run in runs[1][1].values()]
     assert f"answers {', '.join(ends)}% in seeds 6 to 8" in page
 
