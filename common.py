@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from corpora.vocabulary import must_have_rows
 from engine import fast_loss
 from engine.cli import BadInput
 from engine.files import read_json, read_jsonl, replacing, source_revision, write_json, write_jsonl
@@ -204,10 +205,13 @@ def model_of(checkpoint, path, tokenizer_sha256, source, **changes):
     return model
 
 
-def load_model(path, tokenizer_sha256, source, device):
-    """(model on the device, with dropout off; its checkpoint), see `model_of`."""
+def load_model(path, tokenizer_sha256, source, device, *corpora):
+    """(model on the device, with dropout off; its checkpoint), see `model_of`. corpora: Tokens that the model
+    is to read, see `must_have_rows`."""
     checkpoint = load_checkpoint(path)
-    return model_of(checkpoint, path, tokenizer_sha256, source).to(device).eval(), checkpoint
+    model = model_of(checkpoint, path, tokenizer_sha256, source)
+    must_have_rows(model, path, *corpora)
+    return model.to(device).eval(), checkpoint
 
 
 def where_to_start(cfg, first):
@@ -258,8 +262,9 @@ class RunFolder:
     checkpoints, and done.json at the end.
 
     A folder that holds a run is not written over: BadInput, unless cfg.resume; then the run must have the
-    same options, but for cfg.may_differ(). made_from: hashes of what the run reads. Of several processes the
-    main one alone writes.
+    same options, but for cfg.may_differ(), and the same made_from, hashes of what the run reads. What a run of
+    an older revision has not noted cannot be compared: a line says so, and it is noted from then on. Of
+    several processes the main one alone writes.
     """
 
     def __init__(self, cfg, made_from, ranks):
@@ -280,7 +285,7 @@ class RunFolder:
         if not self.cfg.resume:
             raise BadInput(f"{folder} already holds a run: add --resume to continue it, or choose another "
                            f"--out")
-        other = [k.removesuffix("_sha256") for k, v in made_from.items() if held.get(k) != v]
+        other = [k.removesuffix("_sha256") for k, v in made_from.items() if k in held and held[k] != v]
         if other:
             raise BadInput(f"{folder} holds a run on another corpus, or made from other files "
                            f"({', '.join(other)}): choose another --out, or delete the folder")
@@ -292,6 +297,11 @@ class RunFolder:
             raise BadInput(f"{folder} holds a run with another configuration ({', '.join(changed)}): give "
                            f"the same options (micro_rows, where it is not given, follows from the number of "
                            f"processes), choose another --out, or delete the folder")
+        new = {k: v for k, v in made_from.items() if k not in held}
+        if new:
+            names = ", ".join(k.removesuffix("_sha256") for k in new)
+            print(f"{folder}: begun before hashes of {names} were noted: taken as unchanged")
+            write_json(self.path("config.json"), held | new)
 
     def path(self, name):
         return os.path.join(self.folder, name)

@@ -23,6 +23,7 @@ The built-in corpus has `form` besides (what all arms start from: the form of a 
 that are any numbers), `noisy+curated` (a control), and problems as text: curated.jsonl, eval.jsonl.
 """
 import functools
+import hashlib
 import json
 import os
 
@@ -77,6 +78,17 @@ class Tokens:
         tokens = torch.from_numpy(self.token_rows[rows].astype(np.int64))      # (len(rows), T + 1)
         return tokens[:, :-1], tokens[:, 1:]
 
+    def highest_id(self):
+        """The highest token id that the file holds. It is read once from beginning to end."""
+        return int(self.tokens.max())
+
+    def labels_hash(self):
+        """What tells the labels apart, their names and meanings included; None where there are none."""
+        if not self.label_names:
+            return None
+        about = [self.meta.get(key) for key in ("labels", "labels_sha256", "useful_labels", "solution_labels")]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
     def row_labels(self, rows):
         """True labels of the targets, (len(rows), T) uint8, or None where the corpus has none."""
         if self.labels is None:
@@ -125,6 +137,15 @@ class Scores:
             raise BadInput(f"{self.path} holds losses that are not numbers (NaN): score again with a "
                            f"reference model whose losses are finite, into another folder")
         return values
+
+
+def hashes_of(train, val, test):
+    """What a training run is made from: hashes of its three Tokens and of their labels, which decide what it
+    reports of solutions."""
+    hashes = {"tokenizer_sha256": train.tokenizer_sha256}
+    for name, tokens in (("corpus", train), ("val", val), ("test", test)):
+        hashes |= {f"{name}_sha256": tokens.sha256, f"{name}_labels_sha256": tokens.labels_hash()}
+    return hashes
 
 
 def batch(n_rows, batch_rows, seed, step):

@@ -28,7 +28,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from common import load_model
-from corpora.tokenizers import END_OF_TEXT, load_tokenizer, start_of, tokenizer_hash
+from corpora.tokenizers import END_OF_TEXT, load_tokenizer, prompt_ids, start_of, tokenizer_hash
+from corpora.vocabulary import draw_only, tokenizer_must_fit
 from engine.cli import BadInput, Progress, run
 from engine.generation import common_prefix, generate, new_caches
 from engine.ranks import Ranks
@@ -122,7 +123,7 @@ def fit_prompt(question, shots, separator, enc, room):
     special = {END_OF_TEXT} if separator == END_OF_TEXT else set()  # else just text
     for n in range(len(shots), -1, -1):
         prompt = "".join(shot + separator for shot in shots[:n]) + question
-        ids = [*start_of(enc), *enc.encode(prompt, allowed_special=special, disallowed_special=())]
+        ids = prompt_ids(enc, prompt, special)
         if len(ids) <= room:
             return prompt, ids, n
     return "", [], 0
@@ -191,6 +192,7 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
     again. Of several processes each answers a share of the problems; the main one returns all rows, the
     others none."""
     rows, prompts = [], []
+    draw_only(enc.n_vocab, model)
     room = model.config.block_size - cfg.max_new_tokens
     for index, (problem, its_shots) in enumerate(zip(problems, shots)):
         prompt, ids, n = fit_prompt(problem["question"], its_shots, cfg.separator, enc, room)
@@ -232,6 +234,15 @@ def evaluate(model, enc, problems, shots, cfg, ranks, path):
     return rows
 
 
+def texts_of(problems, shots, separator):
+    """All texts that a task gives to the tokenizer, one by one: prompts with all their shots, solutions and
+    options."""
+    for problem, its_shots in zip(problems, shots):
+        yield separator.join([*its_shots, problem["question"]])
+        yield problem["solution"]
+        yield from (f" {option}" for option in problem["options"])
+
+
 def main(cfg):
     if cfg.grade:
         return grade_file(cfg.grade, cfg.task[0])
@@ -244,7 +255,8 @@ def main(cfg):
     for path in cfg.ckpt:
         model, checkpoint = load_model(path, tokenizer_hash(enc), cfg.data, ranks.device)
         context = model.config.block_size
-        for task_cfg, _, _ in tasks:
+        for task_cfg, problems, shots in tasks:
+            tokenizer_must_fit(model, path, enc, cfg.data, texts_of(problems, shots, task_cfg.separator))
             if task_cfg.max_new_tokens >= context:
                 raise BadInput(f"max_new_tokens {task_cfg.max_new_tokens} for {task_cfg.task[0]} leaves no "
                                f"room in the context of {context} tokens of {path}: give a smaller "
@@ -254,6 +266,8 @@ def main(cfg):
         ckpt_sha256, accuracies = weights_hash(path), []
         for task_cfg, problems, shots in tasks:
             about = settings(path, ckpt_sha256, task_cfg)
+            if start_of(enc):
+                about["start"] = start_of(enc)  # two tokenizers that differ in it ask in different ways
             name = rows_file(about, problems, shots)
             rows = evaluate(model, enc, problems, shots, task_cfg, ranks, os.path.join(out, name))
             if not ranks.main:

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from common import load_checkpoint, model_of
+from corpora.vocabulary import must_have_rows
 from data import Tokens
 from engine import fast_loss
 from engine.cli import BadInput, Progress, run
@@ -96,6 +97,7 @@ def main(cfg):
         raise BadInput(f"block_size {T} is more than the {model_T} of the model in {cfg.ckpt}")
     tokens = Tokens(cfg.data, cfg.corpus, T)
     model = model_of(checkpoint, cfg.ckpt, tokens.tokenizer_sha256, f"{tokens.path}.bin")
+    must_have_rows(model, cfg.ckpt, tokens)
     model = model.to(ranks.device).eval()  # dropout is off
 
     names = ["loss", "entropy"] if cfg.entropy else ["loss"]

@@ -19,10 +19,12 @@ from torch.nn import functional as F
 
 from common import (RunFolder, TrainConfig, adamw, compiled_and_parallel, held_out_loss, initial_model,
                     learning_rate, seed_dropout)
-from data import Tokens, batch
+from corpora.vocabulary import must_have_rows
+from data import Tokens, batch, hashes_of
 from engine import fast_loss
 from engine.cli import Progress, StopSignal, run
 from engine.ranks import Ranks, load_optimizer
+from extras.pretrained import hash_of_start
 from model import token_loss
 
 
@@ -48,9 +50,10 @@ def main(cfg):
 
     # The model: fresh, from another run's weights, or where this run stopped.
     raw_model, checkpoint = initial_model(cfg, train)
+    must_have_rows(raw_model, cfg.init_from, train, val, test)
     raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(ranks.device)
     loss_of = fast_loss.all_tokens_loss if cfg.fast else all_tokens_loss
-    made_from = {"corpus_sha256": train.sha256}
+    made_from = {**hashes_of(train, val, test), **hash_of_start(cfg.init_from, not checkpoint)}
     folder = RunFolder(cfg, made_from, ranks)
     if folder.finished:
         return

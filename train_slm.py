@@ -19,11 +19,13 @@ from torch.nn import functional as F
 
 from common import (RunFolder, TrainConfig, adamw, compiled_and_parallel, held_out_loss, initial_model,
                     learning_rate, seed_dropout)
-from data import Tokens, batch
+from corpora.vocabulary import must_have_rows
+from data import Tokens, batch, hashes_of
 from engine import fast_loss
 from engine.cli import Progress, StopSignal, run
 from engine.ranks import Ranks, load_optimizer
 from extras import variants
+from extras.pretrained import hash_of_start
 from model import token_loss
 
 
@@ -65,12 +67,14 @@ def main(cfg):
 
     # The model: fresh, from another run's weights, or where this run stopped.
     raw_model, checkpoint = initial_model(cfg, train)
+    must_have_rows(raw_model, cfg.init_from, train, val, test)
     raw_model = ranks.shard(raw_model) if cfg.fsdp else raw_model.to(ranks.device)
     loss_of = fast_loss.selected_loss if cfg.fast else selected_loss
     # Plain SLM: reference(rows, step) is Scores(cfg.scores, train).rows(rows), rank_by is excess_loss, and
     # keep_at(step) is cfg.keep. Options put variants in their place (not needed to read on).
     reference, rank_by, loss_of, keep_at = variants.choose(cfg, train, raw_model, excess_loss, loss_of)
-    made_from = {"corpus_sha256": train.sha256, **reference.made_from}
+    made_from = {**hashes_of(train, val, test), **hash_of_start(cfg.init_from, not checkpoint),
+                 **reference.made_from}
     folder = RunFolder(cfg, made_from, ranks)
     if folder.finished:
         return

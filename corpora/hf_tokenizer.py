@@ -23,27 +23,66 @@ PROBE = "The cat, 3 + 4 = 7.\n\nna\u00efve"
 ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>")  # what may end a text, where nothing says which token does
 
 
+NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")  # what Hugging Face calls these tokens
+
+
 def from_folder(folder):
     """The tokenizer of a model's folder. Raises BadInput."""
     path = os.path.join(folder, "tokenizer.json")
-    return HFTokenizer(json.dumps(read_json(path), sort_keys=True), end_of_text(folder), path)
+    spec, config = read_json(path), config_of(folder, "tokenizer_config.json")
+    end, named = token_text(config.get("eos_token")), named_tokens(folder)[0]
+    enc = HFTokenizer(json.dumps(spec, sort_keys=True), end, path, named)
+    bos = enc.named.get("bos_token")
+    if config.get("add_bos_token") is True and bos and not enc.start:
+        # In older files only this says that a text begins with a token. Put where newer ones have it.
+        spec["post_processor"] = begin_with(bos, enc.id_of(bos), spec.get("post_processor"))
+        enc = HFTokenizer(json.dumps(spec, sort_keys=True), end, path, named)
+    return enc
 
 
-def end_of_text(folder):
-    """The token that ends a text, as the folder's tokenizer_config.json says, or None."""
-    path = os.path.join(folder, "tokenizer_config.json")
+def config_of(folder, name):
+    """A folder's .json file that may be missing, as a dict. Raises BadInput."""
+    path = os.path.join(folder, name)
     config = read_json(path) if os.path.exists(path) else {}
-    token = config.get("eos_token") if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def token_text(token):
+    """The text of a token as a configuration names it, or None."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
 
 
-class HFTokenizer:
-    """A tokenizer with the calls of tiktoken's Encoding. spec: the text of tokenizer.json. end: the token
-    that ends a text, None for the first of ENDS that it has. Raises BadInput."""
+def named_tokens(folder):
+    """({name of NAMES: token, or None where it is said that there is none}, the class of the tokenizer), as a
+    folder's files say; the end as tokenizer_config.json alone says."""
+    config = config_of(folder, "tokenizer_config.json")
+    said = config_of(folder, "special_tokens_map.json") | config
+    named = {name: token_text(said[name]) for name in NAMES if name in said}
+    if token_text(said.get("cls_token")):
+        named.setdefault("bos_token", None)  # what stands before a text has another name there
+    return named, str(config.get("tokenizer_class") or "")
 
-    def __init__(self, spec, end, source):
+
+def begin_with(token, number, processor):
+    """The post_processor of tokenizer.json that puts this token before a text, after what another does."""
+    text, begin = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": token, "type_id": 0}}
+    second = {"Sequence": {"id": "B", "type_id": 1}}
+    template = {"type": "TemplateProcessing", "single": [begin, text], "pair": [begin, text, second],
+                "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}}}
+    return {"type": "Sequence", "processors": [processor, template]} if processor else template
+
+
+class HFTokenizer:
+    """A tokenizer with the calls of tiktoken's Encoding. Raises BadInput.
+
+    spec: the text of tokenizer.json. end: the token that ends a text, None for the first of ENDS that it has.
+    named: what `named_tokens` finds; a name that is not in it is what `spec` says. The attribute `named` has
+    those of the tokens that there are.
+    """
+
+    def __init__(self, spec, end, source, named=None):
         try:
             package = importlib.import_module("tokenizers")  # not our file of that name
         except ImportError:
@@ -66,13 +105,23 @@ class HFTokenizer:
         added = {i: token.content.encode() for i, token in self.tokenizer.get_added_tokens_decoder().items()}
         self.bytes_of = {i: self.to_bytes(token) for token, i in ids.items()} | added
         # What the model was trained to see before a text, such as Llama 2's <s>; most have nothing there.
-        self.start = self.tokenizer.encode("").ids
+        # What a template puts behind a text, such as </s>, is no part of it.
+        encoding = self.tokenizer.encode("a")
+        n_start = encoding.special_tokens_mask.index(0)  # 1 for each token that is not of the text
+        self.start = encoding.ids[:n_start]
+        begin = self.tokenizer.id_to_token(self.start[0]) if self.start else None
+        defaults = {"bos_token": begin, "unk_token": json.loads(spec)["model"].get("unk_token")}
+        named = defaults | (named or {}) | {"eos_token": self.end}
+        self.named = {name: named[name] for name in NAMES if named.get(name) in ids}
         # The second kind puts a space before every text. A text that begins with one has it already.
         first = self.tokenizer.encode("a", add_special_tokens=False).tokens[0]
         self.puts_space = self.low_line and first.startswith(LOW_LINE)
         if self.decode(self.encode_ordinary(PROBE)).strip() != PROBE:
             raise BadInput(f"{source} is of a kind that is not known here: it does not give a text back as "
                            f"it was; give one that works on bytes, or with <0x0A>")
+
+    def id_of(self, token):
+        return self.tokenizer.token_to_id(token)
 
     def to_bytes(self, token):
         """The bytes that a token of the vocabulary stands for."""

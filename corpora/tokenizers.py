@@ -18,7 +18,7 @@ import os
 import tiktoken
 
 from corpora import builtin
-from corpora.hf_tokenizer import BYTE_OF, END_OF_TEXT, HFTokenizer, from_folder
+from corpora.hf_tokenizer import BYTE_OF, END_OF_TEXT, HFTokenizer, from_folder, named_tokens
 from engine.cli import BadInput
 from engine.files import read_json, write_json
 
@@ -26,6 +26,19 @@ GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|
 DEMO_PATTERN = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]|\s"
 SINGLE_BYTES = [bytes([i]) for i in range(256)]
 KINDS = "a corpus folder, a model's folder, a .tiktoken or GPT-2 merges file, or a name of tiktoken's"
+
+
+class BytePairs(tiktoken.Encoding):
+    """A tiktoken Encoding of which an id that is no token decodes to nothing, as weights may have rows for
+    such ids. named: {"eos_token": ...}, what stands for begin, end, unknown and padding, where it has
+    that."""
+    named = {"eos_token": END_OF_TEXT}
+
+    def id_of(self, token):
+        return self.encode_single_token(token)
+
+    def decode(self, tokens, errors="replace"):
+        return super().decode([i for i in tokens if i < self.n_vocab], errors)
 
 
 def make_tokenizer(name, pattern, tokens):
@@ -43,8 +56,7 @@ def make_tokenizer(name, pattern, tokens):
     if missing:
         raise ValueError(f"it lacks {len(missing)} of the 256 single bytes, the first is {missing[0]!r}, so "
                          f"that there are texts which it cannot encode")
-    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ids,
-                             special_tokens={END_OF_TEXT: len(tokens)})
+    return BytePairs(name, pat_str=pattern, mergeable_ranks=ids, special_tokens={END_OF_TEXT: len(tokens)})
 
 
 def demo_tokenizer(largest=builtin.LARGEST):
@@ -74,7 +86,9 @@ def load_tokenizer(source, vocab_size=None):
                            f"tokenizer {source}")
         if vocab_size:
             tokens = tokens[:vocab_size - 1]
-        return make_tokenizer(name, pattern, tokens)
+        enc = make_tokenizer(name, pattern, tokens)
+        enc.named = named_byte_pairs(source, name)
+        return enc
     except (ValueError, KeyError, IndexError, TypeError) as e:
         first_line = f"{source} is not a tokenizer, or is damaged: {e}".splitlines()[0]
         raise BadInput(f"{first_line}; give {KINDS}")
@@ -95,13 +109,29 @@ def hugging_face(source):
     if not isinstance(spec, dict) or "ranks" in spec:
         return None
     if "hugging_face" in spec:
-        enc = HFTokenizer(spec["hugging_face"], spec.get("end_of_text"), path)
+        enc = HFTokenizer(spec["hugging_face"], spec.get("end_of_text"), path, spec.get("special_tokens"))
         if enc.sha256() != spec.get("sha256"):
             raise BadInput(f"{path} does not have the hash that it names: make the corpus again")
         return enc
     if "model" not in spec or is_gpt2_folder(folder):
         return None
     return from_folder(folder)
+
+
+def named_byte_pairs(source, name):
+    """`named` of a byte-pair tokenizer. GPT-2's own names its one special token as begin, end and unknown;
+    of others it is the end alone, unless they were made from a folder that says more."""
+    named = {}
+    if name == "gpt2":
+        named = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+    if os.path.isdir(source) and is_gpt2_folder(source):
+        found, its_class = named_tokens(source)
+        if its_class and not its_class.startswith("GPT2"):
+            named = {}  # the names that GPT-2's class has by itself, this one has not
+        named = named | found
+    elif os.path.isdir(source):  # a corpus
+        named = read_json(os.path.join(source, "tokenizer.json")).get("special_tokens", named)
+    return {key: token for key, token in named.items() if token == END_OF_TEXT} | BytePairs.named
 
 
 def is_gpt2_folder(folder):
@@ -134,6 +164,18 @@ def start_of(enc):
     return enc.start if isinstance(enc, HFTokenizer) else []
 
 
+def prompt_ids(enc, text, special=(), room=None):
+    """The ids of a prompt: what stands before every text, once, and the text. All prompts are made here.
+
+    special: END_OF_TEXT in it is the token that ends a text; else it is text like any other. room: the most
+    tokens, of which a longer text loses its beginning.
+    """
+    start, ids = start_of(enc), enc.encode(text, allowed_special=set(special), disallowed_special=())
+    if room is not None:
+        ids = ids[max(0, len(start) + len(ids) - room):]
+    return [*start, *ids]
+
+
 def tokens_of(enc):
     """The byte strings of an Encoding in the order of their ids, without <|endoftext|>."""
     return sorted(enc._mergeable_ranks, key=enc._mergeable_ranks.get)
@@ -145,11 +187,12 @@ def save_tokenizer(enc, folder):
     """Write tokenizer.json into a corpus folder."""
     path = os.path.join(folder, "tokenizer.json")
     if isinstance(enc, HFTokenizer):
-        about = {"name": enc.name, "sha256": enc.sha256(), "end_of_text": enc.end, "hugging_face": enc.spec}
+        about = {"name": enc.name, "sha256": enc.sha256(), "end_of_text": enc.end, "hugging_face": enc.spec,
+                 "special_tokens": enc.named}
         return write_json(path, about)
     tokens = [base64.b64encode(token).decode() for token in tokens_of(enc)]
-    about = {"name": enc.name, "sha256": tokenizer_hash(enc), "pattern": enc._pat_str, "ranks": tokens}
-    write_json(path, about)
+    write_json(path, {"name": enc.name, "sha256": tokenizer_hash(enc), "pattern": enc._pat_str,
+                      "special_tokens": enc.named, "ranks": tokens})
 
 
 def read_folder(folder):

@@ -53,7 +53,7 @@ def result_losses(path, data, contexts, ranks):
     test = Tokens(data, "test", 1)
     if "result" not in (test.label_names or []):
         raise BadInput(f"{data}/test has no tokens labelled `result`: give a built-in corpus")
-    model, _ = load_model(path, test.tokenizer_sha256, data, ranks.device)
+    model, _ = load_model(path, test.tokenizer_sha256, data, ranks.device, test)
     contexts.add(model.config.block_size)
     if len(contexts) > 1:
         raise BadInput(f"{path} has another context than the models before it, {sorted(contexts)} tokens, so "

@@ -39,7 +39,8 @@ from torch.nn.parallel import DistributedDataParallel
 from common import (Optimisation, RunFolder, adamw, held_out_loss, learning_rate, load_checkpoint, load_model,
                     model_of, not_negative, where_to_start)
 from corpora.tokenizers import load_tokenizer, tokenizer_hash
-from data import Tokens
+from corpora.vocabulary import draw_only, must_have_rows, tokenizer_must_fit
+from data import Tokens, hashes_of
 from engine.cli import BadInput, Progress, StopSignal, run
 from engine.ranks import Ranks, load_optimizer
 from extras.pretrained import weights_hash
@@ -118,7 +119,7 @@ class Config(Optimisation):
     def may_differ(self):
         """The options that may differ when a run is resumed (`micro_rows` may not: it says which answers are
         drawn together, from one stream of random numbers)."""
-        return {"resume", "out", "eval_every", "eval_rows", "eval_problems", "save_every", "device"}
+        return {"resume", "out", "eval_every", "save_every", "device"}
 
 
 # ----------------------------------------------------------------------------------------------- the method
@@ -259,11 +260,17 @@ def main(cfg):
     for teacher, path in zip(teachers, paths):
         must_fit(teacher, path, problems.longest, cfg)
     val, test = (Tokens(cfg.data, name, student.config.block_size) for name in ("val", "test"))
+    must_have_rows(student, cfg.student, val, test)
+    for model, path in zip([student, *teachers], [cfg.student, *paths]):
+        tokenizer_must_fit(model, path, enc, cfg.data, problems.questions + tests.questions)
+    draw_only(enc.n_vocab, student, *teachers)
 
     cfg.micro_rows = cfg.micro_rows or cfg.rollouts // ranks.world           # answers run together
     made_from = {"tokenizer_sha256": sha256, "student_sha256": weights_hash(cfg.student),
                  "teachers_sha256": [weights_hash(path) for path in paths],
                  "problems_sha256": [problems.sha256, tests.sha256]}
+    held_out = hashes_of(val, val, test)
+    made_from |= {key: value for key, value in held_out.items() if key.startswith(("val", "test"))}
     folder = RunFolder(cfg, made_from, ranks)
     if folder.finished:
         return

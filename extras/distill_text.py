@@ -22,10 +22,12 @@ def install(model, path, train):
     """(a loss of the form of `selected_loss`, the hash of the reference's checkpoint). The loss has to know
     the inputs, so `model` is made to remember them. train: the Tokens to train on. Raises BadInput."""
     device = next(model.parameters()).device
-    reference, _ = load_model(path, train.tokenizer_sha256, train.path, device)
+    reference, _ = load_model(path, train.tokenizer_sha256, train.path, device, train)
     if reference.config.block_size < train.T:
         raise BadInput(f"{path} has a context of {reference.config.block_size} tokens, fewer than the "
                        f"block_size {train.T}: train with a smaller one, or give another reference")
+    # Where only one of the two has rows for ids that no token has, these have no part in what is learned.
+    V = min(model.config.vocab_size, reference.config.vocab_size)
     seen = {}
 
     def remember(_, inputs):
@@ -34,9 +36,10 @@ def install(model, path, train):
 
     def distillation_loss(hidden, weight, targets, ref_loss, k, rank_by):
         with torch.no_grad():
-            probabilities = reference.logits(reference(seen["ids"])).float().softmax(dim=-1)       # (B, T, V)
-        logits = F.linear(hidden, weight)                                                        # (B, T, V)
-        loss_sum = -(probabilities * logits.float().log_softmax(dim=-1)).sum()
+            reference_logits = reference.logits(reference(seen["ids"]))[..., :V]                 # (B, T, V)
+            probabilities = reference_logits.float().softmax(dim=-1)                             # (B, T, V)
+        logits = F.linear(hidden, weight)                                        # (B, T, V or the model's more)
+        loss_sum = -(probabilities * logits.float().log_softmax(dim=-1)[..., :V]).sum()
         everything = torch.isfinite(ref_loss)                                                    # (B, T)
         return loss_sum, token_loss(logits.detach(), targets), everything
     return distillation_loss, weights_hash(path)

@@ -125,7 +125,7 @@ def read_snapshots(folder):
 @torch.no_grad()
 def losses_at(path, tokens, rows, ranks, batch_rows=64):
     """Loss of every target of the rows under the checkpoint at path, (len(rows) * T,) float32."""
-    model, _ = load_model(path, tokens.tokenizer_sha256, f"{tokens.path}.bin", ranks.device)
+    model, _ = load_model(path, tokens.tokenizer_sha256, f"{tokens.path}.bin", ranks.device, tokens)
     losses = []
     for first in range(0, len(rows), batch_rows):
         x, y = map(ranks.to_device, tokens.rows(rows[first:first + batch_rows]))      # (B, T) each

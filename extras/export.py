@@ -46,18 +46,19 @@ def main(cfg):
     if tokenizer_hash(enc) != checkpoint["tokenizer_sha256"]:
         raise BadInput(f"{path} was trained with another tokenizer than that of {data}: give its own --data")
     os.makedirs(folder, exist_ok=True)
-    export_weights(checkpoint, enc.eot_token, folder)
+    export_weights(checkpoint, enc, folder)
     export_tokenizer(enc, checkpoint["model_config"]["block_size"], folder)
     print(f"{folder}: load it with transformers' AutoModelForCausalLM and AutoTokenizer")
 
 
 # ---------------------------------------------------------------------------------------------------- weights
 
-def export_weights(checkpoint, end_of_text, folder):
+def export_weights(checkpoint, enc, folder):
     """Write config.json, and model.safetensors where that package is installed, else pytorch_model.bin."""
     c = GPTConfig(**checkpoint["model_config"])
     to_theirs = llama_tensors if c.arch == "llama" else gpt2_tensors
-    tensors, their_config = to_theirs(dict(checkpoint["model"]), c, end_of_text)
+    tensors, their_config = to_theirs(dict(checkpoint["model"]), c)
+    their_config |= special_ids(enc, c.vocab_size)
     try:
         from safetensors.torch import save_file
         save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
@@ -67,7 +68,17 @@ def export_weights(checkpoint, end_of_text, folder):
     write_json(os.path.join(folder, "config.json"), their_config)
 
 
-def gpt2_tensors(state, c, end_of_text):
+def special_ids(enc, n_rows):
+    """What config.json says of the tokens that begin, end and pad a text: their ids, and null where there is
+    none or the weights have no row for it. Without these lines transformers takes ids of its own."""
+    ids = {}
+    for name in ("bos_token", "eos_token", "pad_token"):
+        number = enc.id_of(enc.named[name]) if name in enc.named else n_rows
+        ids[f"{name}_id"] = number if number < n_rows else None
+    return ids
+
+
+def gpt2_tensors(state, c):
     """({name: tensor} as transformers' GPT-2 has them, its config.json)."""
     if not c.bias:  # theirs always has biases
         shapes = GPT(GPTConfig(1, 1, c.n_layer, c.n_head, c.n_embd)).state_dict()
@@ -82,10 +93,10 @@ def gpt2_tensors(state, c, end_of_text):
         "vocab_size": c.vocab_size, "n_positions": c.block_size, "n_ctx": c.block_size, "n_embd": c.n_embd,
         "n_layer": c.n_layer, "n_head": c.n_head, "layer_norm_epsilon": 1e-5,
         "attn_pdrop": c.dropout, "embd_pdrop": c.dropout, "resid_pdrop": c.dropout,
-        "bos_token_id": end_of_text, "eos_token_id": end_of_text, "tie_word_embeddings": True}
+        "tie_word_embeddings": True}
 
 
-def llama_tensors(state, c, end_of_text):
+def llama_tensors(state, c):
     """The same as transformers' Llama has them: what is one matrix here is two or three there."""
     kv_channels = c.n_embd // c.n_head * c.n_kv_head
     rows = {"attn.c_attn.weight": [c.n_embd, kv_channels, kv_channels],
@@ -103,8 +114,7 @@ def llama_tensors(state, c, end_of_text):
         "vocab_size": c.vocab_size, "max_position_embeddings": c.block_size, "hidden_size": c.n_embd,
         "intermediate_size": c.n_inner, "num_hidden_layers": c.n_layer, "num_attention_heads": c.n_head,
         "num_key_value_heads": c.n_kv_head, "rms_norm_eps": c.norm_eps, "rope_theta": c.rope_base,
-        "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": c.tied,
-        "bos_token_id": end_of_text, "eos_token_id": end_of_text}
+        "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": c.tied}
 
 
 # ---------------------------------------------------------------------------------------------- the tokenizer
@@ -115,9 +125,14 @@ def export_tokenizer(enc, block_size, folder):
         return export_byte_pairs(enc, block_size, folder)
     with replacing(os.path.join(folder, "tokenizer.json")) as f:
         f.write(enc.spec)
+    write_tokenizer_config(enc, block_size, folder)
+
+
+def write_tokenizer_config(enc, block_size, folder):
+    """Write tokenizer_config.json, which names the special tokens that the tokenizer had, and no others."""
     write_json(os.path.join(folder, "tokenizer_config.json"), {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": enc.end, "eos_token": enc.end,
-        "unk_token": enc.end, "model_max_length": block_size, "clean_up_tokenization_spaces": False})
+        "tokenizer_class": "PreTrainedTokenizerFast", **enc.named, "model_max_length": block_size,
+        "clean_up_tokenization_spaces": False})
 
 
 def export_byte_pairs(enc, block_size, folder):
@@ -146,9 +161,7 @@ def export_byte_pairs(enc, block_size, folder):
         "added_tokens": [end_of_text],
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut_into_words, bytes_as_characters]},
         "post_processor": bytes_as_characters, "decoder": bytes_as_characters, "model": byte_pair_encoding})
-    write_json(os.path.join(folder, "tokenizer_config.json"), {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT,
-        "unk_token": END_OF_TEXT, "model_max_length": block_size, "clean_up_tokenization_spaces": False})
+    write_tokenizer_config(enc, block_size, folder)
     write_json(os.path.join(folder, "vocab.json"), vocab)
     with replacing(os.path.join(folder, "merges.txt")) as f:
         f.write("#version: 0.2\n")

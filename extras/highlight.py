@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from common import load_checkpoint, load_model
-from corpora.tokenizers import load_tokenizer
+from corpora.tokenizers import load_tokenizer, prompt_ids, start_of
+from corpora.vocabulary import must_have_row
 from data import Tokens
 from engine import fast_loss
 from engine.cli import BadInput, run
@@ -89,8 +90,9 @@ def read_text(cfg, tokens, enc):
             text = f.read(20 * cfg.max_tokens)  # enough for max_tokens tokens of any usual text
     except (OSError, UnicodeError) as e:
         raise BadInput(f"cannot read {cfg.text} as UTF-8 text: {e}")
-    ids = [enc.eot_token, *enc.encode_ordinary(text)][:cfg.max_tokens]
-    if len(ids) < 2:
+    before = [] if start_of(enc) else [enc.eot_token]  # the first token of the text needs one before it
+    ids = [*before, *prompt_ids(enc, text)][:cfg.max_tokens]
+    if not text or len(ids) < 2:
         raise BadInput(f"{cfg.text} is empty: give a text of one token or more")
     return ids
 
@@ -214,6 +216,7 @@ def main(cfg):
     losses = []
     for path in paths:
         model, _ = load_model(path, tokens.tokenizer_sha256, cfg.data, ranks.device)
+        must_have_row(model, path, max(ids), enc.n_vocab, cfg.text or f"{tokens.path}.bin")
         losses.append(text_losses(model, ids, T, ranks))
     ref_loss, losses = losses[0], np.stack(losses[1:])  # (n_tokens,), (n_checkpoints, n_tokens)
     pieces = [enc.decode([i]) for i in ids[1:]]

@@ -82,7 +82,7 @@ def measure(model, cfg, ranks):
     """The record of a model: {measure: value}. Of a group without members there is none."""
     T = model.config.block_size
     val, test, curated = (Tokens(cfg.data, name, T) for name in ("val", "test", "curated"))
-    never = torch.ones(val.vocab_size, dtype=torch.bool)                                     # (V,)
+    never = torch.ones(model.config.vocab_size, dtype=torch.bool)                            # (V,)
     for tokens in (curated, val):
         never[torch.from_numpy(np.unique(tokens.tokens).astype(np.int64))] = False
     logits, targets = logits_of(model, test, cfg.max_rows, ranks)                            # (n, V), (n,)
@@ -122,7 +122,8 @@ def main(cfg):
         held = read_jsonl(out)
         if any(about.items() <= r.items() for r in held):
             continue
-        model, checkpoint = load_model(path, test.tokenizer_sha256, cfg.data, ranks.device)
+        read = [Tokens(cfg.data, name, 1) for name in ("curated", "val", "test")]
+        model, checkpoint = load_model(path, test.tokenizer_sha256, cfg.data, ranks.device, *read)
         record = about | {"step": checkpoint.get("step"), "tokens": checkpoint.get("tokens")}
         record |= measure(model, cfg, ranks)
         os.makedirs(os.path.dirname(out), exist_ok=True)

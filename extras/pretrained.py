@@ -129,6 +129,20 @@ def weights_hash(path):
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
+def hash_of_start(path, needed):
+    """{"init_from_sha256": hash of the weights that a run starts from}, for its config.json; {} where it
+    starts from none. {} too where they are gone and not needed, because the run goes on from its own. Raises
+    BadInput or OSError where they are needed."""
+    if not path:
+        return {}
+    try:
+        return {"init_from_sha256": weights_hash(path)}
+    except (BadInput, OSError):
+        if needed:
+            raise
+        return {}
+
+
 def shards(index):
     """The names of the files of an index. Raises BadInput."""
     weight_map = read_json(index).get("weight_map")

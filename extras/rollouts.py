@@ -2,11 +2,13 @@
 What extras/distill.py does with problems: draws them, lets models answer them, and grades the answers.
 
 Shapes: r answers, T tokens of problem and answer (all padded to the longest that may come), V vocabulary.
+V counts the ids that may be drawn, which are the same for all models (corpora/vocabulary.py).
 `mask` (r, T) is true at the n targets of ids[:, 1:] that were generated, the end-of-text tokens among them.
 """
 import numpy as np
 import torch
 
+from corpora.tokenizers import prompt_ids
 from engine.cli import BadInput
 from engine.files import file_hash, json_rows
 from engine.generation import generate
@@ -20,7 +22,8 @@ class Problems:
 
     def __init__(self, path, enc, names=("",)):
         problems = load_problems("demo", path)
-        self.prompts = [enc.encode(p["question"], disallowed_special=()) for p in problems]
+        self.questions = [p["question"] for p in problems]
+        self.prompts = [prompt_ids(enc, question) for question in self.questions]
         self.answers = [p["answer"] for p in problems]
         self.longest = max(map(len, self.prompts))
         self.sha256 = file_hash(path)
@@ -74,14 +77,14 @@ def log_probs_of(model, ids, mask, gpt):
     """Log-probabilities over the vocabulary at the n tokens of the mask, (r, T + 1) ids -> (n, V). model: the
     GPT `gpt`, or its parallel form, which knows the forward pass and not the output layer."""
     hidden = model(ids[:, :-1])[mask]                                       # (n, C): logits of these alone
-    return gpt.logits(hidden).float().log_softmax(dim=-1)
+    return gpt.logits(hidden)[:, :gpt.n_drawn].float().log_softmax(dim=-1)
 
 
 def teachers_log_probs(teachers, teacher_of, ids, mask):
     """The same by each answer's own teacher. teacher_of: (r,) numbers."""
     teacher_of = torch.from_numpy(teacher_of).to(ids.device)
     of_token = teacher_of.unsqueeze(1).expand(mask.shape)[mask]             # (n,)
-    log_probs = torch.empty(len(of_token), teachers[0].config.vocab_size, device=ids.device)
+    log_probs = torch.empty(len(of_token), teachers[0].n_drawn, device=ids.device)
     for number in teacher_of.unique().tolist():
         rows, teacher = teacher_of == number, teachers[number]
         log_probs[of_token == number] = log_probs_of(teacher, ids[rows], mask[rows], teacher)

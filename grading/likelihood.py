@@ -5,7 +5,7 @@ import re
 
 import torch
 
-from corpora.tokenizers import start_of
+from corpora.tokenizers import prompt_ids
 from engine.generation import new_caches, run_cached, shared_prefix, tokens_at_once
 from model import token_loss
 
@@ -56,9 +56,8 @@ def likeliest_option(model, enc, question, options):
     """
     context = model.config.block_size
     continuations = [enc.encode_ordinary(" " + text)[:context // 2] for text in options]
-    bare = enc.encode_ordinary(re.sub(r"\nOptions: .*", "\nAnswer:", question, flags=re.S))
-    room = context - max(map(len, continuations)) - len(start_of(enc))
-    bare = [*start_of(enc), *bare[-room:]]
+    bare = re.sub(r"\nOptions: .*", "\nAnswer:", question, flags=re.S)
+    bare = prompt_ids(enc, bare, room=context - max(map(len, continuations)))
     losses = continuation_losses(model, [bare] * len(options), continuations)
     per_byte = [loss.sum().item() / len(text.encode()) for loss, text in zip(losses, options)]
     return "ABCDE"[per_byte.index(min(per_byte))]
