@@ -262,8 +262,8 @@ class RunFolder:
     checkpoints, and done.json at the end.
 
     A folder that holds a run is not written over: BadInput, unless cfg.resume; then the run must have the
-    same options, but for cfg.may_differ(), and the same made_from, hashes of what the run reads. What a run of
-    an older revision has not noted cannot be compared: a line says so, and it is noted from then on. Of
+    same options, but for cfg.may_differ(), and the same made_from, hashes of what the run reads. What a run
+    of an older revision has not noted cannot be compared: a line says so, and it is noted from then on. Of
     several processes the main one alone writes.
     """
 

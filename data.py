@@ -86,7 +86,8 @@ class Tokens:
         """What tells the labels apart, their names and meanings included; None where there are none."""
         if not self.label_names:
             return None
-        about = [self.meta.get(key) for key in ("labels", "labels_sha256", "useful_labels", "solution_labels")]
+        keys = ("labels", "labels_sha256", "useful_labels", "solution_labels")
+        about = [self.meta.get(key) for key in keys]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def row_labels(self, rows):

@@ -137,7 +137,7 @@ class GPT(nn.Module):
             raise ValueError(f"n_head ({config.n_head}) must be divisible by n_kv_head ({config.n_kv_head})")
         self.config = config
         # How many ids may be drawn. There can be fewer than rows: some published weights have rows for which
-        # their tokenizer has no token. Whoever generates text with a tokenizer lowers it (corpora/vocabulary.py).
+        # their tokenizer has no token. Whoever knows the tokenizer lowers it (corpora/vocabulary.py).
         self.n_drawn = config.vocab_size
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.arch == "gpt2" else None

@@ -32,7 +32,7 @@ def from_folder(folder):
     spec, config = read_json(path), config_of(folder, "tokenizer_config.json")
     end, named = token_text(config.get("eos_token")), named_tokens(folder)[0]
     enc = HFTokenizer(json.dumps(spec, sort_keys=True), end, path, named)
-    bos = enc.named.get("bos_token")
+    bos = enc.named["bos_token"]
     if config.get("add_bos_token") is True and bos and not enc.start:
         # In older files only this says that a text begins with a token. Put where newer ones have it.
         spec["post_processor"] = begin_with(bos, enc.id_of(bos), spec.get("post_processor"))
@@ -79,7 +79,7 @@ class HFTokenizer:
 
     spec: the text of tokenizer.json. end: the token that ends a text, None for the first of ENDS that it has.
     named: what `named_tokens` finds; a name that is not in it is what `spec` says. The attribute `named` has
-    those of the tokens that there are.
+    all of NAMES, None where there is no such token.
     """
 
     def __init__(self, spec, end, source, named=None):
@@ -112,7 +112,8 @@ class HFTokenizer:
         begin = self.tokenizer.id_to_token(self.start[0]) if self.start else None
         defaults = {"bos_token": begin, "unk_token": json.loads(spec)["model"].get("unk_token")}
         named = defaults | (named or {}) | {"eos_token": self.end}
-        self.named = {name: named[name] for name in NAMES if named.get(name) in ids}
+        there = (name for name in NAMES if named.get(name) in ids)
+        self.named = dict.fromkeys(NAMES) | {name: named[name] for name in there}
         # The second kind puts a space before every text. A text that begins with one has it already.
         first = self.tokenizer.encode("a", add_special_tokens=False).tokens[0]
         self.puts_space = self.low_line and first.startswith(LOW_LINE)

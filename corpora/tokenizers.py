@@ -18,7 +18,7 @@ import os
 import tiktoken
 
 from corpora import builtin
-from corpora.hf_tokenizer import BYTE_OF, END_OF_TEXT, HFTokenizer, from_folder, named_tokens
+from corpora.hf_tokenizer import BYTE_OF, END_OF_TEXT, NAMES, HFTokenizer, from_folder, named_tokens
 from engine.cli import BadInput
 from engine.files import read_json, write_json
 
@@ -30,9 +30,8 @@ KINDS = "a corpus folder, a model's folder, a .tiktoken or GPT-2 merges file, or
 
 class BytePairs(tiktoken.Encoding):
     """A tiktoken Encoding of which an id that is no token decodes to nothing, as weights may have rows for
-    such ids. named: {"eos_token": ...}, what stands for begin, end, unknown and padding, where it has
-    that."""
-    named = {"eos_token": END_OF_TEXT}
+    such ids. named: what stands for begin, end, unknown and padding, as Hugging Face calls these."""
+    named = dict.fromkeys(NAMES) | {"eos_token": END_OF_TEXT}
 
     def id_of(self, token):
         return self.encode_single_token(token)
@@ -131,7 +130,7 @@ def named_byte_pairs(source, name):
         named = named | found
     elif os.path.isdir(source):  # a corpus
         named = read_json(os.path.join(source, "tokenizer.json")).get("special_tokens", named)
-    return {key: token for key, token in named.items() if token == END_OF_TEXT} | BytePairs.named
+    return BytePairs.named | {key: END_OF_TEXT for key in NAMES if named.get(key) == END_OF_TEXT}
 
 
 def is_gpt2_folder(folder):

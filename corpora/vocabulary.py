@@ -23,8 +23,8 @@ def must_have_row(model, path, highest, n_ids, source):
     """The same for the highest id of a text from `source`, whose tokenizer has n_ids."""
     n_rows = model.config.vocab_size
     if highest >= n_rows:
-        raise BadInput(f"{path or 'the model'} has rows for {n_rows} token ids, the tokenizer of {source} has "
-                       f"{n_ids}, and id {highest} is in use: give weights with a row for each id, or a "
+        raise BadInput(f"{path or 'the model'} has rows for {n_rows} token ids, the tokenizer of {source} "
+                       f"has {n_ids}, and id {highest} is in use: give weights with a row for each id, or a "
                        f"corpus made with the weights' own tokenizer")
 
 

@@ -144,7 +144,7 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
     prompt_of = list(range(len(prompts)))                                 # prompt number of each row
     new_tokens, finished = [[] for _ in prompts], [False] * len(prompts)
     for i in range(max_new_tokens):
-        logits = model.logits(last)[:, :model.n_drawn]                               # (B, ids that are tokens)
+        logits = model.logits(last)[:, :model.n_drawn]                               # (B, ids to draw)
         token = next_token(logits, temperature, generator)                           # (B,)
         for p, t in zip(prompt_of, token.tolist()):
             if not finished[p]:

@@ -38,7 +38,7 @@ def install(model, path, train):
         with torch.no_grad():
             reference_logits = reference.logits(reference(seen["ids"]))[..., :V]                 # (B, T, V)
             probabilities = reference_logits.float().softmax(dim=-1)                             # (B, T, V)
-        logits = F.linear(hidden, weight)                                        # (B, T, V or the model's more)
+        logits = F.linear(hidden, weight)                                       # (B, T, V, or the model's V)
         loss_sum = -(probabilities * logits.float().log_softmax(dim=-1)[..., :V]).sum()
         everything = torch.isfinite(ref_loss)                                                    # (B, T)
         return loss_sum, token_loss(logits.detach(), targets), everything

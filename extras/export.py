@@ -73,7 +73,7 @@ def special_ids(enc, n_rows):
     none or the weights have no row for it. Without these lines transformers takes ids of its own."""
     ids = {}
     for name in ("bos_token", "eos_token", "pad_token"):
-        number = enc.id_of(enc.named[name]) if name in enc.named else n_rows
+        number = enc.id_of(enc.named[name]) if enc.named[name] else n_rows
         ids[f"{name}_id"] = number if number < n_rows else None
     return ids
 
@@ -129,7 +129,8 @@ def export_tokenizer(enc, block_size, folder):
 
 
 def write_tokenizer_config(enc, block_size, folder):
-    """Write tokenizer_config.json, which names the special tokens that the tokenizer had, and no others."""
+    """Write tokenizer_config.json, which names the special tokens that the tokenizer had; the others are
+    null."""
     write_json(os.path.join(folder, "tokenizer_config.json"), {
         "tokenizer_class": "PreTrainedTokenizerFast", **enc.named, "model_max_length": block_size,
         "clean_up_tokenization_spaces": False})

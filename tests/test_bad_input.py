@@ -442,6 +442,46 @@ def test_resume_on_another_corpus(world, tmp_path, monkeypatch, refused):
     refused(["T/run", "another corpus", "--out"], *command, "--resume")
 
 
+@pytest.mark.parametrize("change, says", [
+    ("val", r"files \(val\)"), ("test", r"files \(test\)"), ("test labels", r"files \(test_labels\)"),
+    ("label names", r"files \(corpus_labels\)"), ("start", r"files \(init_from\)"), (None, "")])
+@pytest.mark.parametrize("module", [train_ref, train_slm], ids=lambda m: m.__name__)
+def test_resume_where_something_else_has_changed(change, says, module, world, tmp_path, monkeypatch, refused):
+    # All of it decides what the run reports, or what it says that it was made from.
+    corpus, start = shutil.copytree(world / "demo", tmp_path / "demo"), shutil.copy(world / "ref/ckpt.pt", tmp_path)
+    keep = ["--keep", 1] if module is train_slm else []
+    command = (module, *SHORT, *keep, "--data", corpus, "--out", tmp_path / "run", "--init_from", start)
+    assert _exit_code(monkeypatch, *command) == 0
+    (tmp_path / "run/done.json").unlink()
+
+    def change_sidecar(name, **changed):
+        meta = json.loads((corpus / f"{name}.json").read_text())
+        (corpus / f"{name}.json").write_text(json.dumps(meta | changed))
+    if change in ("val", "test"):
+        other = {"val": "test", "test": "val"}[change]
+        for ending in ("bin", "labels.bin", "json"):
+            shutil.copy(corpus / f"{other}.{ending}", corpus / f"{change}.{ending}")
+        change_sidecar(change, labels_sha256=json.loads((world / f"demo/{change}.json").read_text())["labels_sha256"])
+    elif change == "test labels":
+        change_sidecar("test", labels_sha256="other")
+    elif change == "label names":
+        train = command[command.index("--data") + 1] / ("curated.json" if module is train_ref else "noisy.json")
+        change_sidecar(train.stem, useful_labels=["result"])
+    elif change == "start":
+        shutil.copy(world / "ref/best.pt", start)
+        torch.save(torch.load(start, weights_only=True) | {"step": 99}, start)
+    else:
+        os.remove(start)  # a run that goes on needs it no more
+        config = json.loads((tmp_path / "run/config.json").read_text())
+        old = {key: value for key, value in config.items() if not key.startswith(("val", "test", "init_from"))}
+        (tmp_path / "run/config.json").write_text(json.dumps(old))  # as an older revision wrote it
+        assert _exit_code(monkeypatch, *command, "--resume") == 0
+        now = json.loads((tmp_path / "run/config.json").read_text())
+        assert now == {key: value for key, value in config.items() if key != "init_from_sha256"}
+        return
+    refused(["T/run", says, "another --out"], *command, "--resume")
+
+
 @pytest.mark.parametrize("module", [train_ref, train_slm], ids=lambda m: m.__name__)
 def test_loss_that_is_not_a_number(module, world, tmp_path, monkeypatch, refused):
     # Three good steps, then one that throws the weights away: what was saved must still be of use.

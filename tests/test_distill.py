@@ -1,6 +1,7 @@
 """On-policy distillation: its pure functions against brute force and enumeration, a step's parts, whole tiny runs."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -306,6 +307,14 @@ def test_resuming_is_exact(demo, runs, tmp_path, monkeypatch):
                           (dict(problems=str(runs / "both.jsonl")), "problems")):
         with pytest.raises(BadInput, match=f"made from other files .{what}"):
             distilled(runs, demo, tmp_path / "cut", resume=True, **how | changed)
+    other = shutil.copytree(demo, tmp_path / "other")  # the same problems, and other held-out text
+    for ending in ("bin", "labels.bin", "json"):
+        shutil.copy(other / f"test.{ending}", other / f"val.{ending}")
+    with pytest.raises(BadInput, match="made from other files .val, val_labels.:"):
+        distilled(runs, str(other), tmp_path / "cut", resume=True, **how)
+    for option in ("eval_rows", "eval_problems"):  # they decide what the figures in the log are of
+        with pytest.raises(BadInput, match=f"another configuration .{option}"):
+            distilled(runs, demo, tmp_path / "cut", resume=True, **how | {option: 3})
     distilled(runs, demo, tmp_path / "cut", resume=True, **how)
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
     for kind in ("train", "eval"):

@@ -114,6 +114,36 @@ def test_exported_tokenizer_gives_the_same_ids(tmp_path, demo, tokenizer):
     assert theirs("a<|endoftext|>b")["input_ids"] == enc.encode("a<|endoftext|>b", allowed_special="all")
 
 
+@pytest.mark.parametrize("kind, names", [("demo", "eos"), ("merges", "eos"), ("gpt2 folder", "bos eos unk"),
+                                         ("other class", "eos"), ("with padding", "eos pad")])
+def test_an_export_names_the_special_tokens_that_there_were(tmp_path, demo, kind, names):
+    """GPT-2's own tokenizer names <|endoftext|> in three roles; of others it is the end, and what their files say."""
+    end, source = "<|endoftext|>", demo
+    if kind != "demo":
+        path, _, _ = checkpoint(tmp_path / "a")
+        source = str(tmp_path / "a") if kind == "merges" else str(exported(path, tmp_path / "hf"))
+        config = {"other class": {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": None},
+                  "with padding": {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": end, "unk_token": "<none>"}}
+        if kind != "merges":  # GPT-2's own file says nothing of them
+            (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps(config.get(kind, {"model_max_length": 9})))
+    (tmp_path / "corpus").mkdir()
+    save_tokenizer(load_tokenizer(source), str(tmp_path / "corpus"))
+    enc = load_tokenizer(str(tmp_path / "corpus"))
+    export.export_tokenizer(enc, 32, str(tmp_path))
+    said = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    for name in ("bos", "eos", "unk", "pad"):
+        assert said[f"{name}_token"] == (end if name in names.split() else None)
+    for n_rows, expected in ((enc.n_vocab, enc.eot_token), (enc.n_vocab - 1, None)):  # no id that has no row
+        ids = export.special_ids(enc, n_rows)
+        assert [ids[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [
+            expected if name in names.split() else None for name in ("bos", "eos", "pad")]
+    path = tmp_path / "corpus" / "tokenizer.json"  # of a corpus of an older revision, only GPT-2's is known to have more
+    about = json.loads(path.read_text())
+    del about["special_tokens"]
+    path.write_text(json.dumps(about))
+    assert (load_tokenizer(str(tmp_path / "corpus")).named["bos_token"] == end) == (about["name"] == "gpt2")
+
+
 def test_merges_by_brute_force():
     """Joined in any other order than the merges found, the tokens do not come out."""
     ranks = {bytes([b]): b for b in range(256)}
