@@ -73,9 +73,8 @@ def main(cfg):
     # Plain SLM: reference(rows, step) is Scores(cfg.scores, train).rows(rows), rank_by is excess_loss, and
     # keep_at(step) is cfg.keep. Options put variants in their place (not needed to read on).
     reference, rank_by, loss_of, keep_at = variants.choose(cfg, train, raw_model, excess_loss, loss_of)
-    made_from = {**hashes_of(train, val, test), **hash_of_start(cfg.init_from, not checkpoint),
-                 **reference.made_from}
-    folder = RunFolder(cfg, made_from, ranks)
+    made_from = {**hashes_of(train, val, test), **hash_of_start(cfg.init_from, not checkpoint)}
+    folder = RunFolder(cfg, made_from | reference.made_from, ranks)
     if folder.finished:
         return
     optimizer = adamw(raw_model, cfg, ranks.device)
