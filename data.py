@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from engine.cli import BadInput
-from engine.files import read_json
+from engine.files import TEXT, read_json
 
 
 class Tokens:
@@ -40,7 +40,7 @@ class Tokens:
     def __init__(self, folder, name, T):
         path = os.path.join(folder, name)
         try:
-            with open(path + ".json", encoding="utf-8") as f:
+            with open(path + ".json", encoding=TEXT) as f:
                 self.meta = json.load(f)
             self.dtype = np.dtype(self.meta["dtype"])
             n, self.sha256, self.label_names = self.meta["n_tokens"], self.meta["sha256"], self.meta["labels"]

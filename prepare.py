@@ -8,17 +8,16 @@ Make a corpus folder: token files from the built-in corpus, or from your own tex
     python prepare.py --mix 10 30 --out data/mine       # a control: noisy+10xcurated, noisy+30xcurated
     python prepare.py --check_overlap gsm8k math_oai --out data/mine    # are test questions in the corpus?
 
-A .jsonl or .parquet file has a document a row; in a .txt file documents are separated by lines that say
-<|endoftext|>. .jsonl and .txt may be packed (.gz, .xz); hf:NAME is a dataset of Hugging Face's, read over
-the network (pip install datasets; for .parquet, pyarrow). All are read as a stream, and may be larger than
-memory. An interrupted run on your own text goes on with the same command. data.py says what the folder holds.
+A .jsonl, .ndjson, .json or .parquet file has a document a row; in a .txt file documents are separated by
+lines that say <|endoftext|>. All but .parquet may be packed (.gz, .xz), and no other ending is read; hf:NAME
+is a dataset of Hugging Face's, read over the network (pip install datasets; for .parquet, pyarrow). All are
+read as a stream, and may be larger than memory, but for a .json that is one value. An interrupted run on your own text goes on with the same command. data.py says what the folder holds.
 """
 import contextlib
 import glob
 import itertools
 import json
 import os
-import re
 import shutil
 from dataclasses import dataclass, field as option  # because one of the options is called field
 
@@ -27,6 +26,7 @@ import numpy as np
 from corpora import builtin
 from corpora.overlap import check_overlap
 from corpora.own_text import PROGRESS_FILE, make_own
+from corpora.readers import has_rows, unknown
 from corpora.tokenizers import demo_tokenizer, load_tokenizer, save_tokenizer
 from corpora.writer import LOCK, TokenWriter, empty, join
 from data import Tokens
@@ -50,7 +50,7 @@ class Config:
     p_chatter: float = 0.35                 # built-in: share of the noisy documents that are chatter alone
     chatter_words: int = 25                 # built-in: most words of chatter before and after a problem
     p_slip: float = 0.3                     # built-in: share of the noisy problems that are solved wrongly
-    curated: list[str] = option(default_factory=list)  # your curated files: .txt, .jsonl, .parquet, hf:NAME
+    curated: list[str] = option(default_factory=list)  # your files: .txt, .jsonl, .json, .parquet, hf:NAME
     noisy: list[str] = option(default_factory=list)    # your noisy ones
     field: list[str] = option(default_factory=lambda: ["text"])  # fields of a row that make its text
     answer_field: str = ""                  # label the tokens of this field `solution`, all others `question`
@@ -67,7 +67,9 @@ class Config:
             yield ("--curated and --noisy go together: both name files of yours, or neither (the built-in "
                    "corpus)")
         files = self.curated + self.noisy
-        if self.answer_field and any(re.search(r"\.txt(\.gz|\.xz)?$", path) for path in files):
+        if problem := next(filter(None, map(unknown, files)), None):
+            yield problem
+        elif self.answer_field and not all(map(has_rows, files)):
             yield "answer_field needs files with fields: a .txt has none"
         if self.answer_field and self.answer_field not in self.field:
             yield f"answer_field {self.answer_field!r} must be one of --field: {' '.join(self.field)}"

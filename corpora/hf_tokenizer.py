@@ -14,6 +14,7 @@ import json
 import os
 import re
 
+from corpora.long_runs import encode_in_pieces, is_panic, pieces
 from engine.cli import BadInput
 from engine.files import read_json
 
@@ -117,6 +118,8 @@ class HFTokenizer:
         # The second kind puts a space before every text. A text that begins with one has it already.
         first = self.tokenizer.encode("a", add_special_tokens=False).tokens[0]
         self.puts_space = self.low_line and first.startswith(LOW_LINE)
+        # Where something is put before every text, a piece of a text would get it too.
+        self.may_be_cut = self.decode(self.encode_whole("\n\n")) == "\n\n"
         if self.decode(self.encode_ordinary(PROBE)).strip() != PROBE:
             raise BadInput(f"{source} is of a kind that is not known here: it does not give a text back as "
                            f"it was; give one that works on bytes, or with <0x0A>")
@@ -141,12 +144,22 @@ class HFTokenizer:
     def ordinary(self, text):
         return text[1:] if self.puts_space and text.startswith(" ") else text
 
-    def encode_ordinary(self, text):
+    def encode_whole(self, text):
         return self.tokenizer.encode(self.ordinary(text), add_special_tokens=False).ids if text else []
 
+    def encode_ordinary(self, text):
+        return encode_in_pieces(self.encode_whole, text, self.may_be_cut)
+
     def encode_ordinary_batch(self, texts, num_threads=None):
-        found = self.tokenizer.encode_batch([self.ordinary(text) for text in texts], add_special_tokens=False)
-        return [encoding.ids for encoding in found]
+        cut = [pieces(text) if self.may_be_cut else [text] for text in texts]
+        flat = [self.ordinary(piece) for its_pieces in cut for piece in its_pieces]
+        try:
+            found = iter(self.tokenizer.encode_batch(flat, add_special_tokens=False))
+        except BaseException as e:
+            if not is_panic(e):
+                raise
+            return [self.encode_ordinary(text) for text in texts]  # which cuts as far as need be
+        return [[i for _ in its_pieces for i in next(found).ids] for its_pieces in cut]
 
     def encode(self, text, allowed_special=(), disallowed_special=()):
         """Token ids; with END_OF_TEXT in allowed_special, it stands for the token that ends a text."""

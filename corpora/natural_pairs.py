@@ -20,8 +20,9 @@ import random
 import re
 from dataclasses import dataclass
 
+from corpora.readers import text_of
 from engine.cli import BadInput, run
-from engine.files import json_rows, write_jsonl
+from engine.files import object_rows, write_jsonl
 
 
 @dataclass
@@ -46,21 +47,25 @@ class Config:
 
 
 def rows_of(path, fields):
-    """The rows of a .jsonl, each a tuple of these fields as text. Raises BadInput."""
+    """The rows of a .jsonl or .json, each a tuple of these fields as text. Raises BadInput."""
     rows = []
-    for number, row in json_rows(path):
+    for where, row in object_rows(path):
         missing = [name for name in fields if name not in row]
         if missing:
-            raise BadInput(f"{path}, line {number}, lacks the field {missing[0]!r}: give the file that "
-                           f"--help describes")
-        rows.append(tuple(str(row[name]).strip() for name in fields))
+            raise BadInput(f"{path}, {where}, lacks the field {missing[0]!r}: give the file that --help "
+                           f"describes")
+        try:
+            rows.append(tuple(text_of(row[name]).strip() for name in fields))
+        except ValueError as e:
+            raise BadInput(f"{path}, {where}: one of {', '.join(fields)} holds {e}: give the file that --help "
+                           f"describes")
     return rows
 
 
 def problem_rows(path):
     """(question, answer) of each problem; ("", its text) where a row has its text in one piece. Raises
     BadInput."""
-    _, first = next(iter(json_rows(path)), (0, {}))
+    _, first = next(object_rows(path), ("", {}))
     if "text" in first:
         return [("", text) for text, in rows_of(path, ("text",))]
     return rows_of(path, ("question", "answer"))

@@ -1,25 +1,30 @@
 """
 The user's text files as a stream of documents, so that they may be larger than memory.
 
-    .jsonl, .parquet, hf:NAME    a document is a row; some of its fields, put together, are the text
-    .txt                         documents are separated by lines that say <|endoftext|>
+    .jsonl, .ndjson, .json, .parquet, hf:NAME    a document is a row; some of its fields, put together, are
+                                                 the text
+    .txt                                         documents are separated by lines that say <|endoftext|>
 
-.jsonl and .txt may be packed (.gz, .xz). A document comes as one piece or several:
+All but .parquet may be packed (.gz, .xz). What a file is, its ending says; a file with any other ending, and
+a row whose field is no text, are refused, because whatever else one made of them would be trained on in
+silence. A document comes as one piece or several:
 
     segments         [(text, label), ...], the text of the piece; the labels are those of corpora/builtin.py
     ends_document    whether the document ends with this piece
 """
 import itertools
+import math
 import os
-import re
 
 from corpora.builtin import QUESTION, SOLUTION
 from corpora.tokenizers import END_OF_TEXT
 from engine.cli import BadInput
-from engine.files import UNREADABLE, json_rows, open_text, unreadable
+from engine.files import UNREADABLE, ending_of, object_rows, open_text, unreadable
 
 PIECE_CHARACTERS = 2**20   # a longer document of a .txt comes in pieces of about so many
 BATCH_CHARACTERS = 2**22   # so many are tokenized at a time
+ROWS = ("jsonl", "ndjson", "json", "parquet")               # the endings of files that have rows
+PACKINGS = ("zst", "bz2", "zip", "7z", "lz4", "tgz", "tar")  # known by name only
 
 
 # ------------------------------------------------------------------------------------------ text to token ids
@@ -63,34 +68,90 @@ def read_documents(paths, fields, answer_field=""):
     BadInput where a file cannot be read or a row lacks a field.
     """
     for path in paths:
-        number = 0  # of the row
+        if problem := unknown(path):
+            raise BadInput(problem)
         try:
-            rows = read_rows(path, fields)
-            if rows is None:
+            if not has_rows(path):
                 yield from read_txt(path)
                 continue
-            for number, row in rows:
-                yield row_segments(row, fields, answer_field), True
+            for where, row in read_rows(path, fields):
+                yield row_segments(path, where, row, fields, answer_field), True
         except UNREADABLE as e:
             raise BadInput(unreadable(path, e))
-        except KeyError as e:
-            raise BadInput(f"{path}, line {number}, has no field {e}; name its text fields with --field")
 
 
-def row_segments(row, fields, answer_field):
-    """The segments of a row: what stands before the answer field, in it, and after it. Raises KeyError,
-    UnicodeError."""
+def has_rows(path):
+    """Whether a file that is known here has rows with fields, and is not one running text."""
+    return path.startswith("hf:") or ending_of(path)[0] in ROWS
+
+
+def unknown(path):
+    """A line about a file whose name does not say that it is one of those which are read here, or None."""
+    ending, packing = ending_of(path)
+    if ending == "parquet" and packing and not path.startswith("hf:"):
+        return f"{path}: a .parquet is read as it is, and not out of a .{packing}: unpack it first"
+    if ending == "txt" or has_rows(path):
+        return None
+    if ending in PACKINGS:
+        return f"{path} is packed in a way that is not known here (.gz and .xz are): unpack it first"
+    return (f"{path} has no ending that is known here: give .txt (plain text), .jsonl, .ndjson or .json, each "
+            f"plain or as .gz or .xz, or .parquet, or hf:NAME; convert or rename the file")
+
+
+def row_segments(path, where, row, fields, answer_field):
+    """The segments of a row: what stands before the answer field, in it, and after it. Raises BadInput."""
+    if not isinstance(row, dict):
+        raise BadInput(f"{path}, {where}, is {kind_of(row)} and has no fields: give rows that have")
     texts = []
     for name in fields:
-        value = row[name]
-        texts.append("" if value is None else str(value))
+        if name not in row:
+            raise BadInput(f"{path}, {where}, has no field {name!r}; name its text fields with --field")
+        try:
+            texts.append(text_of(row[name]))
+        except ValueError as e:
+            raise BadInput(f"{path}, {where}: the field {name!r} holds {e}; make it text, or name another "
+                           f"--field")
     filled = [i for i, text in enumerate(texts) if text]
     for i in filled[:-1]:
         texts[i] += "\n"
-    "".join(texts).encode()  # a row of JSON can hold half a character, which UTF-8 cannot
     at = fields.index(answer_field) if answer_field else len(fields)
     return [("".join(texts[:at]), QUESTION), ("".join(texts[at:at + 1]), SOLUTION),
             ("".join(texts[at + 1:]), QUESTION)]
+
+
+def text_of(value):
+    """The text that a field holds: "" where it is empty, and bytes (as some programs write text into
+    .parquet) as UTF-8. Raises ValueError, with what it holds instead, for all else: the name of a value is no
+    text."""
+    if value is None:
+        return ""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            raise ValueError("bytes that are not UTF-8 text")
+    if not isinstance(value, str):
+        raise ValueError(f"{kind_of(value)}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON can hold half a character
+        raise ValueError("half a character (a lone surrogate), which UTF-8 cannot hold")
+    return value
+
+
+def kind_of(value):
+    """What a value is, in words, for a message."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
+    if isinstance(value, (int, float)):
+        return "a number"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, dict):
+        return "an object"
+    return f"a value of type {type(value).__name__}"
 
 
 def read_txt(path):
@@ -113,31 +174,28 @@ def read_txt(path):
 
 
 def read_rows(path, fields):
-    """The rows of a file as (number, dict), or None for a .txt. Packages that only some formats need are
-    imported here."""
-    if re.search(r"\.jsonl(\.gz|\.xz)?$", path):
-        return json_rows(path)
+    """The rows of a file as (where, dict), with where a text such as "line 3". Packages that only some
+    formats need are imported here. Raises BadInput."""
     if path.startswith("hf:"):
         try:
             from datasets import load_dataset
         except ImportError:
             raise BadInput(f"reading {path} needs another package: pip install datasets")
         return hf_rows(path, load_dataset)
-    if path.endswith(".parquet"):
+    if ending_of(path)[0] == "parquet":
         return parquet_rows(path, fields)
-    if re.search(r"\.(zst|bz2|zip|7z|lz4)$", path):
-        raise BadInput(f"{path} is packed in a way that is not known here (.gz and .xz are): unpack it first")
-    return None
+    return object_rows(path)
 
 
 def hf_rows(path, load_dataset):
     """The rows of a dataset of Hugging Face's, over the network. Raises BadInput."""
     try:
-        yield from enumerate(load_dataset(path.removeprefix("hf:"), split="train", streaming=True), 1)
+        rows = load_dataset(path.removeprefix("hf:"), split="train", streaming=True)
+        for number, row in enumerate(rows, 1):
+            yield f"row {number}", row
     except Exception as e:  # no network or no such dataset raises a dozen kinds
-        first_line = str(e).splitlines()[0]
-        raise BadInput(f"reading {path} failed ({first_line:.100}): the same command goes on; or fetch the "
-                       f"files, and name these")
+        raise BadInput(f"reading {path} failed ({first_line(e):.100}): the same command goes on; or fetch "
+                       f"the files, and name these")
 
 
 def parquet_rows(path, fields):
@@ -147,14 +205,21 @@ def parquet_rows(path, fields):
         import pyarrow.parquet
     except ImportError:
         raise BadInput(f"reading {path} needs another package: pip install pyarrow")
+    number = 0
     try:
         file = pyarrow.parquet.ParquetFile(path)
         columns = [name for name in fields if name in file.schema_arrow.names]
-        number = 0
         for thousand in file.iter_batches(1000, columns=columns):
             for row in thousand.to_pylist():
                 number += 1
-                yield number, row
+                yield f"row {number}", row
     except pyarrow.ArrowException as e:
-        first_line = str(e).splitlines()[0]
-        raise BadInput(unreadable(path, EOFError(first_line)))
+        raise BadInput(unreadable(path, EOFError(first_line(e))))
+    except (ValueError, LookupError, ArithmeticError, ImportError) as e:  # a value that Python cannot hold
+        raise BadInput(f"{path}, in the thousand rows from row {number + 1} on: a field holds what cannot be "
+                       f"read as text ({first_line(e):.100}); convert it, or name another --field")
+
+
+def first_line(e):
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(e).splitlines() or [type(e).__name__])[0]

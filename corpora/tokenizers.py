@@ -11,6 +11,8 @@ A tokenizer is its tokens in the order of their ids, each a byte string, and a p
 words before the words are cut into tokens.
 """
 import base64
+import codecs
+import functools
 import hashlib
 import json
 import os
@@ -19,8 +21,9 @@ import tiktoken
 
 from corpora import builtin
 from corpora.hf_tokenizer import BYTE_OF, END_OF_TEXT, NAMES, HFTokenizer, from_folder, named_tokens
+from corpora.long_runs import encode_in_pieces
 from engine.cli import BadInput
-from engine.files import read_json, write_json
+from engine.files import TEXT, read_json, write_json
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 DEMO_PATTERN = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]|\s"
@@ -29,12 +32,22 @@ KINDS = "a corpus folder, a model's folder, a .tiktoken or GPT-2 merges file, or
 
 
 class BytePairs(tiktoken.Encoding):
-    """A tiktoken Encoding of which an id that is no token decodes to nothing, as weights may have rows for
-    such ids. named: what stands for begin, end, unknown and padding, as Hugging Face calls these."""
+    """tiktoken's Encoding, for any text and any id. What its library cannot take comes in pieces: all texts of
+    the user go through `encode` and `encode_ordinary` (and `encode_ordinary_batch`, which calls the second),
+    whatever reads them. An id that is no token decodes to nothing, as weights may have rows for such ids.
+
+    named: what stands for begin, end, unknown and padding, as Hugging Face calls these.
+    """
     named = dict.fromkeys(NAMES) | {"eos_token": END_OF_TEXT}
 
     def id_of(self, token):
         return self.encode_single_token(token)
+
+    def encode(self, text, **options):
+        return encode_in_pieces(functools.partial(super().encode, **options), text)
+
+    def encode_ordinary(self, text):
+        return encode_in_pieces(super().encode_ordinary, text)
 
     def decode(self, tokens, errors="replace"):
         return super().decode([i for i in tokens if i < self.n_vocab], errors)
@@ -101,7 +114,7 @@ def hugging_face(source):
     folder = os.path.dirname(source) or "." if os.path.basename(source) == "tokenizer.json" else source
     path = os.path.join(folder, "tokenizer.json")
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(path, encoding=TEXT) as f:
             spec = json.load(f)
     except (OSError, ValueError):
         return None  # what else it may be, `read_tokenizer` sees
@@ -196,7 +209,7 @@ def save_tokenizer(enc, folder):
 
 def read_folder(folder):
     """What `save_tokenizer` wrote, as `read_tokenizer` returns it."""
-    with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as f:
+    with open(os.path.join(folder, "tokenizer.json"), encoding=TEXT) as f:
         spec = json.load(f)
     if not isinstance(spec, dict) or not {"name", "pattern", "ranks"} <= spec.keys():
         raise ValueError("its tokenizer.json is not one that prepare.py wrote")
@@ -212,6 +225,8 @@ def tiktoken_tokens(path):
     tokens = {}  # id -> byte string
     with open(path, "rb") as f:
         for number, line in enumerate(f, 1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             if not line.strip():
                 continue
             try:
@@ -231,7 +246,7 @@ def gpt2_tokens(path):
     """Byte strings in the order of their ids from GPT-2's merges file: a '#version' line, then two symbols
     a line."""
     tokens = [bytes([b]) for b in BYTE_OF.values()]
-    with open(path, encoding="utf-8") as f:
+    with open(path, encoding=TEXT) as f:
         for number, line in enumerate(f, 1):
             if line.startswith("#version") or not line.strip():
                 continue

@@ -24,6 +24,7 @@ from corpora.vocabulary import must_have_row
 from data import Tokens
 from engine import fast_loss
 from engine.cli import BadInput, run
+from engine.files import TEXT
 from engine.ranks import Ranks
 from engine.report import pyplot, save_figure
 from extras.dynamics import CATEGORIES, categories, top
@@ -86,7 +87,7 @@ def read_text(cfg, tokens, enc):
     if not cfg.text:
         return tokens.tokens[:cfg.max_tokens].tolist()
     try:
-        with open(cfg.text, encoding="utf-8") as f:
+        with open(cfg.text, encoding=TEXT) as f:
             text = f.read(20 * cfg.max_tokens)  # enough for max_tokens tokens of any usual text
     except (OSError, UnicodeError) as e:
         raise BadInput(f"cannot read {cfg.text} as UTF-8 text: {e}")

@@ -10,7 +10,7 @@ import torch
 
 from corpora.tokenizers import prompt_ids
 from engine.cli import BadInput
-from engine.files import file_hash, json_rows
+from engine.files import file_hash, object_rows
 from engine.generation import generate
 from grading.grade import extract_answer, is_equal
 from grading.tasks import load_problems
@@ -29,7 +29,7 @@ class Problems:
         self.sha256 = file_hash(path)
         self.teacher_of = np.zeros(len(problems), dtype=int)
         if len(names) > 1:
-            wanted = [row.get("teacher") for _, row in json_rows(path)]
+            wanted = [row.get("teacher") for _, row in object_rows(path)]
             if unknown := [name for name in wanted if name not in names]:
                 raise BadInput(f"{path}: the field `teacher` of a problem is {unknown[0]!r}, but --teacher "
                                f"names {', '.join(names)}: give every problem one of these")

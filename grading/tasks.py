@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.cli import BadInput
-from engine.files import json_rows, replacing
+from engine.files import TEXT, object_rows, replacing
 from grading.grade import boxed, extract_answer
 
 
@@ -47,6 +47,7 @@ class Task:
 # ------------------------------------------------------------------------------------------- rows to problems
 
 def problem(question, answer, solution, options=()):
+    (question + solution).encode()  # a row of JSON can hold half a character, which UTF-8 cannot
     solution = re.sub("  +", " ", solution)
     return {"question": question, "answer": answer, "solution": solution, "options": list(options)}
 
@@ -73,11 +74,20 @@ def decimal(x):
     return str(int(x)) if float(x).is_integer() else str(x)
 
 
+def text(value):
+    """The value, where it is a text. Raises TypeError for all else: the name of a value is no question."""
+    if not isinstance(value, str):
+        raise TypeError(f"found {repr(value):.40} where a text belongs")
+    return value
+
+
 def demo(r):
+    if not isinstance(r["answer"], (str, int, float)):
+        raise TypeError(f"the answer is {repr(r['answer']):.40}, no text and no number")
     answer = extract_answer(str(r["answer"]), "demo")
     if not answer:
         raise ValueError("the answer holds no number")
-    return problem(f"Question: {r['question']}\nAnswer:", answer, f" {r['answer']}")
+    return problem(f"Question: {text(r['question'])}\nAnswer:", answer, f" {r['answer']}")
 
 
 def gsm8k(r):
@@ -100,15 +110,15 @@ def mawps(r):
 
 def latex(r):
     answer = r["answer"] if "answer" in r else boxed(r["solution"])
-    return problem(f"Problem: {r['problem']}\nSolution:", answer,
-                   f" {r['solution']}\nFinal Answer: The final answer is ${answer}$. I hope it is correct.")
+    return problem(f"Problem: {text(r['problem'])}\nSolution:", answer,
+                   f" {text(r['solution'])}\nFinal Answer: The final answer is ${answer}$. I hope it is correct.")
 
 
 def table(r):
     unit = f" (in {r['unit']})" if r["unit"] else ""
     among = f" ({' or '.join(r['choices'])})" if r["choices"] else ""
     shown = f"Table: {r['table_title'] or ''}\n{r['table']}"
-    return problem(f"{shown}\nQuestion: {r['question']}{unit}{among}\nAnswer:", r["answer"],
+    return problem(f"{shown}\nQuestion: {text(r['question'])}{unit}{among}\nAnswer:", r["answer"],
                    f" The answer is {r['answer']}.")
 
 
@@ -147,25 +157,20 @@ TASKS = {
 def demonstrations(style):
     """The worked problems of a Style: those of grading/prompts/NAME.txt, which blank lines separate."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "prompts", f"{style.name}.txt")
-    with open(path, encoding="utf-8") as f:
+    with open(path, encoding=TEXT) as f:
         return f.read().strip().split("\n\n")
 
 
 def load_problems(name, path):
-    """The problems of a .jsonl file (or a .json object of rows, as TabMWP's) of the task `name`. Raises
-    BadInput."""
-    problems, number = [], 0
-    try:
-        if path.endswith(".json"):
-            with open(path, encoding="utf-8") as f:
-                rows = enumerate(json.load(f).values(), 1)
-        else:
-            rows = json_rows(path)
-        for number, row in rows:
+    """The problems of a .jsonl file (or a .json, see `object_rows`: TabMWP's is an object of rows) of the
+    task `name`. Raises BadInput."""
+    problems = []
+    for where, row in object_rows(path):
+        try:
             problems.append(TASKS[name].read(row))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
-        what = "a question with its answer" if name == "demo" else f"a row of {name}"
-        raise BadInput(f"{path}, line {number}, is not {what}: {e!r}")
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+            what = "a question with its answer" if name == "demo" else f"a row of {name}"
+            raise BadInput(f"{path}, {where}, is not {what}: {e!r}")
     if not problems:
         raise BadInput(f"{path} holds no problems")
     return problems
