@@ -101,7 +101,7 @@ def load_tokenizer(source, vocab_size=None):
         enc = make_tokenizer(name, pattern, tokens)
         enc.named = named_byte_pairs(source, name)
         return enc
-    except (ValueError, KeyError, IndexError, TypeError) as e:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as e:
         first_line = f"{source} is not a tokenizer, or is damaged: {e}".splitlines()[0]
         raise BadInput(f"{first_line}; give {KINDS}")
     except OSError as e:
@@ -116,7 +116,7 @@ def hugging_face(source):
     try:
         with open(path, encoding=TEXT) as f:
             spec = json.load(f)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # what else it may be, `read_tokenizer` sees
     if not isinstance(spec, dict) or "ranks" in spec:
         return None

@@ -97,11 +97,11 @@ def gsm8k(r):
 
 
 def svamp(r):
-    return word(f"{r['Body'].strip().rstrip('.')}. {r['Question']}", decimal(r["Answer"]))
+    return word(f"{r['Body'].strip().rstrip('.')}. {text(r['Question'])}", decimal(r["Answer"]))
 
 
 def asdiv(r):
-    return word(f"{r['body']} {r['question']}", re.sub(r"\s*\(.*?\)", "", r["answer"]))  # without the unit
+    return word(f"{text(r['body'])} {text(r['question'])}", re.sub(r"\s*\(.*?\)", "", r["answer"]))  # without the unit
 
 
 def mawps(r):
