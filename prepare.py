@@ -11,7 +11,8 @@ Make a corpus folder: token files from the built-in corpus, or from your own tex
 A .jsonl, .ndjson, .json or .parquet file has a document a row; in a .txt file documents are separated by
 lines that say <|endoftext|>. All but .parquet may be packed (.gz, .xz), and no other ending is read; hf:NAME
 is a dataset of Hugging Face's, read over the network (pip install datasets; for .parquet, pyarrow). All are
-read as a stream, and may be larger than memory, but for a .json that is one value. An interrupted run on your own text goes on with the same command. data.py says what the folder holds.
+read as a stream, and may be larger than memory, but for a .json that is one value. An
+interrupted run on your own text goes on with the same command. data.py says what the folder holds.
 """
 import contextlib
 import glob

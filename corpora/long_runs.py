@@ -19,7 +19,8 @@ ALIGN = 2**10           # and, where it is one character again and again, after 
 WINDOW = 2**16          # how far before that place an end of a line is looked for
 SHORTEST = 2**10        # a text of so few characters is no long run, whatever the library says
 # What the patterns' \s is. Python's own also has four control characters, which are signs there.
-BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200b)))
+BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
+BLANKS += "".join(map(chr, range(0x2000, 0x200b)))
 RUN = re.compile(f"[{BLANKS}]*")
 
 

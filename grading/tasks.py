@@ -101,7 +101,8 @@ def svamp(r):
 
 
 def asdiv(r):
-    return word(f"{text(r['body'])} {text(r['question'])}", re.sub(r"\s*\(.*?\)", "", r["answer"]))  # without the unit
+    without_unit = re.sub(r"\s*\(.*?\)", "", r["answer"])
+    return word(f"{text(r['body'])} {text(r['question'])}", without_unit)
 
 
 def mawps(r):
@@ -110,8 +111,8 @@ def mawps(r):
 
 def latex(r):
     answer = r["answer"] if "answer" in r else boxed(r["solution"])
-    return problem(f"Problem: {text(r['problem'])}\nSolution:", answer,
-                   f" {text(r['solution'])}\nFinal Answer: The final answer is ${answer}$. I hope it is correct.")
+    solution = f" {text(r['solution'])}\nFinal Answer: The final answer is ${answer}$. I hope it is correct."
+    return problem(f"Problem: {text(r['problem'])}\nSolution:", answer, solution)
 
 
 def table(r):
