@@ -80,7 +80,7 @@ PROSE_DASH = re.compile(r"(?<=[\w$%)}]) [\u2014\u2015] ")
 
 # A raised or lowered number behind a letter or a bracket, as in "cm^2" or "x_{10}", which is no number of its
 # own; behind a digit only a lowered one is none.
-INDEX = re.compile(r"(?:(?<=[A-Za-z)}\]])\^|(?<=[\w)}\]])_)\{?[-+]?\d+\}?")
+INDEX = re.compile(r"(?:(?<=[A-Za-z)}\]]) ?\^|(?<=[\w)}\]])_)\{?[-+]?\d+\}?")
 
 
 def without_thoughts(text):
@@ -223,7 +223,7 @@ def read_answer(span, kind):
     if kind == "letter":
         return read_letter(span)
     span = re.sub(TEXT_COMMAND + r"([^{}]*)\}", r"\1", span.replace("{,}", ","))
-    span = re.sub(r"\\[%!,;]|[%\"`\u00a2]|\bRs\.? ?", "", span).strip()
+    span = re.sub(" +", " ", re.sub(r"\\[%!,;]|[%\"`\u00a2]|\bRs\.? ?", "", span)).strip()
     # In "5 * 2 = 10" the answer is what stands after the last equals sign.
     sides = [side for side in span.split("=") if re.search(r"\d", side)]
     value = re.sub(r"^([-+]) +(?=\d)", r"\1", sides[-1].strip()) if sides else ""
@@ -233,10 +233,11 @@ def read_answer(span, kind):
         span = re.sub(r"^\([A-E]\) ", "", span)
         if yes_no := re.match(r"(yes|no)\b", span, re.I):
             return yes_no[1]
-        if not re.fullmatch(rf"{SIGNED}(?![\d:]|[a-z])[^\d=]*(?:\^\{{?\d\}}?)?", value):
+        if not re.fullmatch(rf"{SIGNED}(?![\d:]|[a-z])(?:[^\d=]*| [a-z. ]+\^\{{?\d\}}?)", value):
             return span  # The answer is a name, a time, `6th`, or `2 hours and 15 minutes`.
     if "\\" in value:
-        return value
+        number = re.match(SIGNED, value)  # of a number with a unit, such as "3 \cdot 10^8 m/s"
+        return plain(number[0]) if number and not re.search(r"[\d\\]", value[number.end():]) else value
     # Several numbers in a row, or a sum that was not worked out, stay together: the first of them is no
     # answer. The patterns are for "3 + 4" and "3:4", for "3 and 4", "3, 4" and "1 2 3", and for "2 hours and
     # 15 minutes".
@@ -309,10 +310,10 @@ GREEK = set((SPELLED_GREEK + "|zeta|eta|iota|kappa|mu|nu|xi|rho|tau|upsilon|chi|
              "varphi|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega").split("|"))
 ACCENTS = {"bar", "overline", "hat", "widehat", "vec", "overrightarrow", "tilde", "dot", "ddot"}
 
-# What begins no unit: "and" begins another part of a list, "sin" a formula, "ten" and "third" a number. The
-# last pattern tells the secant of "2 sec x" from the seconds of "2 sec".
+# What begins no unit: "and" begins another part of a list, "sin" a formula, "ten" and "third" a number (but
+# "two-digit primes" are a unit). The last pattern tells the secant of "2 sec x" from the seconds of "2 sec".
 NO_UNIT = any_of(rf"(?:and|or|am|pm|mod|pi|{SPELLED_GREEK}|{NAMES.replace('|sec', '')})\b",
-                 rf"(?i:{NUMBER_WORD})\b", r"sec ?(?:[A-Za-z]\b|[\d(\\])")
+                 rf"(?i:{NUMBER_WORD})\b(?!-)", r"sec ?(?:[A-Za-z]\b|[\d(\\])")
 
 # A unit, to the end of the text: an abbreviation or a word of three letters with a vowel or of more, and what
 # follows it, for example "cm^2", "square feet" or "miles per hour".
@@ -390,7 +391,7 @@ ESCAPED = re.compile(r"\\{2,}(?=(?:[dtc]?frac|sqrt|text|mbox|math[a-z]+|left|rig
 def normalise_commands(s):
     """One spelling for each of LaTeX's commands, and none of those that only set how a formula looks."""
     s = ESCAPED.sub(lambda m: "\\", s)
-    s = re.sub(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-z])", "", s)
+    s = re.sub(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|[bx]?cancel)(?![a-z])", "", s)
     # An array in brackets is a matrix.
     s = re.sub(r"[(\[]\s*(\\begin\{([a-z]*matrix|array)\}.*\\end\{\2\})\s*[)\]]", r"\1", s)
     s = re.sub(r",\s*\\!\s*|\{,\}", ",", s)  # 11,\! 111 and 11{,}111 are 11,111.
@@ -664,7 +665,9 @@ def tolerance_of(text):
 
 def difference(s, point):
     """The value of an expression (of an equation, that of left less right), and the words in it."""
-    parsers = [Parser(side, point) for side in s.split("=")]
+    sides = s.split("=")
+    parsers = [Parser(side, point, "=" * min(number, 1), "=" * (number + 1 < len(sides)))
+               for number, side in enumerate(sides)]
     left, *right = (parser.value() for parser in parsers)
     return left - right[0] if right else left, {word for parser in parsers for word in parser.words}
 
@@ -682,20 +685,25 @@ def close(x, y, tolerance):
 # name of a function, a LaTeX command, a Greek letter, letters in a row (up to the name of a function, as "x" in
 # "xsin"; single ones also with spaces, as "a b"), or a single character.
 TOKEN = re.compile(r"\s*(?:" + "|".join([
-    rf"{GROUPED}(?:\.\d+)?", rf"\d+(?:\.\d+)?{E_POWER}", r"\d+\.?\d*", r"\.\d+",
-    rf"\\?(?:{NAMES})(?![a-z])", r"\\[A-Za-z]+", r"pi\b", rf"(?:{SPELLED_GREEK})(?![A-Za-z])",
+    rf"{GROUPED}(?:\.\d+)?(?:{E_POWER})?", rf"\d+(?:\.\d+)?{E_POWER}", r"\d+\.?\d*", r"\.\d+",
+    rf"\\?(?:{NAMES})(?![a-z])", r"\\[A-Za-z]+", r"pi\b", rf"(?P<greek>{SPELLED_GREEK})(?![A-Za-z])",
     r"(?P<letters>(?:[A-Za-z] )+[A-Za-z](?![A-Za-z])"
     rf"|[A-Za-z]+?(?=(?:{NAMES}|pi)(?![A-Za-z]))|[A-Za-z]+)", r"\S"]) + ")")
 
 
-def tokens_of(text):
-    """The parts of a formula. Letters in a row are one each where they are a product, else they are a word."""
+def tokens_of(text, before="", after=""):
+    """The parts of a formula that stands between other texts.
+
+    Letters in a row are one part each where they are a product, else they are a word.
+    """
     tokens = []
     for m in TOKEN.finditer(text):
         letters = (m["letters"] or "").replace(" ", "")
-        if not letters:
+        if m["greek"]:
+            tokens.append("\\" + m["greek"])
+        elif not letters:
             tokens.append(m[0].strip())
-        elif is_product(letters, text[max(0, m.start("letters") - 30):m.start("letters")], text[m.end():]):
+        elif is_product(letters, before + text[:m.start("letters")][-30:], text[m.end():] + after):
             tokens += letters
         else:
             tokens.append("\\word" + letters.lower())
@@ -738,8 +746,9 @@ class Parser:
     A word is a value like a variable's. But `words` tells which occurred, and words side by side have no value.
     """
 
-    def __init__(self, text, point):
-        self.tokens, self.point, self.bars, self.infinite = tokens_of(text), point, 0, False
+    def __init__(self, text, point, before="", after=""):
+        self.tokens, self.point = tokens_of(text, before, after), point
+        self.bars, self.infinite = 0, False
         self.words = []  # those that it has read, in order
 
     def peek(self):

@@ -69,10 +69,11 @@ def braced(characters, spelling):
 
 # ------------------------------------------------------------------------------------------- words of numbers
 
-# Words that are a factor behind a number: "2.5 million" is 2500000, and "5 hundred thousand" is 500000.
+# Words that are a factor behind a number: "2.5 million" is 2500000, and "5 hundred thousand" is 500000. But
+# "3 hundred-dollar bills" are 3.
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9,
           "trillion": 10**12}
-SCALE = rf"[ -]?(?i:{'|'.join(SCALES)})s?(?![A-Za-z])"
+SCALE = rf"[ -]?(?i:{'|'.join(SCALES)})s?(?!-?[A-Za-z])"
 
 # Number words. They are read in front of a scale word: "two dozen", "twenty-five thousand", "half a million".
 # Elsewhere they stay words, so that "ten" is not 10; and they are no units, as in "3 tenths".
@@ -82,7 +83,7 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 COUNTS = {word: number for number, word in enumerate(ONES + TEENS, 1)}
 COUNTS |= {word: 10 * number for number, word in enumerate(TENS, 2)}
 COUNT = (rf"\b(?i:half an?|(?:{'|'.join(TENS)})(?:[ -](?:{'|'.join(ONES)}))?|{'|'.join(ONES + TEENS)})"
-         rf"(?= ?{SCALE})")
+         rf"(?= (?i:{'|'.join(SCALES)})\b(?!-))")
 NUMBER_WORD = any_of("zero", *COUNTS, *(f"{word}s?" for word in SCALES), "tens", "half", "halves",
                      r"(?:thi|fou|fif|six|seven|eigh|nin|ten|hundred|thousand|million|billion)(?:rd|th)s?")
 
@@ -103,19 +104,20 @@ SPACED = (rf"(?<![\d.,/^_A-Za-z\\])(?<!\d[ :-]){NO_LABEL}[1-9]\d{{0,2}}(?: \d{{3
 
 GROUPED = r"\d{1,3}(?:,\d{3})+(?!\d)"             # 1,234, in groups of thousands
 DECIMAL = any_of(r"\d+(?:\.\d+)?", r"\.\d+")      # 5, 0.5 or .5
-E_POWER = r"[eE][-+]?\d{1,3}(?!\w|\.\d)"          # the power of ten of 1.2e3
+E_POWER = r"[eE][-+]?\d{1,3}(?!\d|\.\d)"          # the power of ten of 1.2e3
 # The power of "2^10", "10^{-4}", "10^(-4)" or "2**3"; and what makes "3.2 * 10^5", "3.2 x 10^5" or
 # "3.2 \times 10^5" of 3.2.
 POWER = r" ?(?:\^|\*\*) ?" + any_of(r"\{ ?[-+]?\d+(?:[./]\d+)? ?\}", r"\([-+]?\d+\)", r"[-+]?\d+")
 TIMES_TEN = rf" ?(?:\*|x|\\times|\\cdot) ?(?=10\b)10{POWER}"
-# A decimal that repeats what is marked, as in "0.1\overline{6}", "0.\bar3" or "0.\dot{1}4285\dot{7}".
+# A decimal that repeats what is marked, as in "0.1\overline{6}", "0.\bar3", "0.\dot{1}4285\dot{7}" or "0.(3)".
 MARK = r"\\(?:overline|bar|dot) ?(?:\{ ?\d+ ?\}|\d)"
-REPEATING = rf"(?:{GROUPED}|\d+|(?<!\d))\.\d*{MARK}(?:\d*{MARK})*(?![\d_])"
+REPEATING = rf"(?:{GROUPED}|\d+|(?<!\d))\.(?:\d*{MARK}(?:\d*{MARK})*|\(\d+\))(?![\d_])"
 
 # A number as prose or a formula writes it: "0.\overline{3}", "1 1/2", "9 500", "1,234.50" (in prose also
 # "1,00,000"), "1.2e3", "3/4", "0.5" or ".5"; with a power, and with scale words.
 NUMBER = (any_of(REPEATING, r"\d+ \d+/\d+", rf"{SPACED}(?:\.\d+)?",
-                 r"\d{1,3}(?:,\d{2,3}){0,9},\d{3}(?:\.\d+)?(?!\d)", rf"{DECIMAL}(?:{E_POWER}|/\d+)?")
+                 rf"\d{{1,3}}(?:,\d{{2,3}}){{0,9}},\d{{3}}(?!\d)(?:\.\d+)?(?:{E_POWER})?",
+                 rf"{DECIMAL}(?:{E_POWER}|/\d+)?")
           + rf"(?:{TIMES_TEN}|{POWER})?(?:{SCALE})*")
 # The same with its sign. A minus after a digit is a subtraction: "10-5" ends in 5, and not in -5. The check
 # in front is the quick one: where it fails, no form of a number is tried.
