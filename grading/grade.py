@@ -86,8 +86,8 @@ INDEX = re.compile(r"(?:(?<=[A-Za-z)}\]]) ?\^|(?<=[\w)}\]])_)\{?[-+]?\d+\}?")
 def without_thoughts(text):
     """What a model says aloud: the text without what stands between <think> and </think>.
 
-    Where a thought is cut off, nothing comes after it. Where only </think> is there, the thought was opened in
-    the prompt, and all that comes before is part of it.
+    Where a thought is cut off, nothing comes after it. Where only </think> is there, the thought was opened
+    in the prompt, and all that comes before is part of it.
     """
     said, at, thinking = [], 0, False
     for tag in THOUGHT.finditer(text):
@@ -303,8 +303,8 @@ FUNCTIONS = {"sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan,
              "ln": cmath.log, "log": cmath.log10, "exp": cmath.exp, "sqrt": cmath.sqrt}
 NAMES = "|".join(sorted(FUNCTIONS, key=len, reverse=True))
 
-# Greek letters are variables, with a backslash or spelled out. So are a letter with an accent, as \bar{x}. All
-# other commands that are no function are unknown: each is a word.
+# Greek letters are variables, with a backslash or spelled out. So is a letter with an accent, as \bar{x}. A
+# command that is neither that nor a function is unknown, and counts as a word.
 SPELLED_GREEK = "alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|phi"
 GREEK = set((SPELLED_GREEK + "|zeta|eta|iota|kappa|mu|nu|xi|rho|tau|upsilon|chi|psi|ell|varepsilon|vartheta|"
              "varphi|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega").split("|"))
@@ -374,7 +374,7 @@ def normalise(text):
     s = re.sub(SPACED, lambda m: m[0].replace(" ", ""), s)  # 9 500 is 9500.
     s = without_unit(read_numbers(s))
     if words:
-        s = re.sub(rf"(?<![\\A-Za-z])({'|'.join(words)})(?![A-Za-z])", rf"{WORD}\1", s)
+        s = re.sub(rf"(?<![\\A-Za-z])({'|'.join(words)})(?![A-Za-z])", lambda m: WORD + m[1], s)
     s = re.sub(r"_\{(\w)\}|(?<=\d)_\{(\w+)\}", r"_\1\2", s)  # x_{1} is x_1, and 12_{10} is 12_10.
     # The mixed numbers 1\frac{1}{2} and 1 1/2 are sums.
     mixed = r"(?<![\w.^}/])(\d+) ?(?:\\frac\{(\d+)\}\{(\d+)\}|(?<= )(\d+) ?/ ?(\d+))"
@@ -384,8 +384,8 @@ def normalise(text):
 # What follows a doubled backslash that is one of JSON or Python, as in "\\frac". In a matrix "\\" is the end
 # of a row, and what follows it is a number or a letter.
 ESCAPED = re.compile(r"\\{2,}(?=(?:[dtc]?frac|sqrt|text|mbox|math[a-z]+|left|right|pi|begin|end|cdot|times|"
-                     r"circ|infty|in|cup|pm|theta|log|ln|sin|cos|tan|sec|csc|cot|overline|binom|leq?|geq?)"
-                     r"(?![a-z])|[%$!,;{}])")
+                     r"circ|infty|in|cup|pm|theta|log|ln|sin|cos|tan|sec|csc|cot|overline|bar|dot|binom|"
+                     r"leq?|geq?)(?![a-z])|[%$!,;{}])")
 
 
 def normalise_commands(s):
@@ -416,8 +416,9 @@ def normalise_commands(s):
     return re.sub(r"(?<![\\A-Za-z])(?:inf|infinity|oo)(?![A-Za-z])", r"\\infty", s)
 
 
-# The command by which a word stands that is none of LaTeX's: \text{no} + 1 is \wordno + 1.
-WORD = "\\\\word"
+# What stands in front of a word that must not be read as letters: \text{no} + 1 is \wordno + 1. LaTeX has no
+# such command.
+WORD = "\\word"
 
 
 def words_in_formula(s):
@@ -432,7 +433,7 @@ def words_in_formula(s):
 
 
 def without_text_unit(match):
-    r"""Nothing for the unit \text{ cm}^2, and what stands there for \text{ million}, \text{x} or \text{ pm}."""
+    r"""Nothing for the unit \text{ cm}^2; for \text{ million}, \text{x} or \text{ pm}, what stands there."""
     words = match[1].strip(" .")
     single_variable = re.fullmatch(r"[a-z]", words) and words not in "mgshl"
     if single_variable or re.fullmatch("[xyz]+", words) or re.match(rf"{NO_UNIT}|[AaPp]\.?[Mm]\b", words):
@@ -466,7 +467,8 @@ def without_unit(s):
     if word and re.search(r"(?:[\d)}!]|\\pi) ?$", s[:word.start()]):
         spaced = s[word.start() - 1] == " "
         unit = UNIT.fullmatch(s, word.start())
-        if unit and is_unit_word(unit[0]) and (spaced or not re.match(r"[a-z]{3}$|[b-df-hj-np-tv-xz]+$", unit[0])):
+        product = r"[a-z]{3}|[b-df-hj-np-tv-xz]{4,}"  # three letters, or more without a vowel
+        if unit and is_unit_word(unit[0]) and (spaced or not re.fullmatch(product, unit[0])):
             return s[:word.start()].strip()
     return s
 
@@ -502,7 +504,7 @@ def same(a, b, depth=0):
 
 def squash(s):
     """The text without case, full stops, spaces (except between digits) and leading article."""
-    s = re.sub(r"^(?:the|an?) (?=\w\w)", "", s.lower().replace("\\word", ""))
+    s = re.sub(r"^(?:the|an?) (?=\w\w)", "", s.lower().replace(WORD, ""))
     dropped = r" (?!\d)|(?<!\d) |\.(?!\d)"
     if "\\" not in s:
         dropped += "|[{}]"
@@ -682,8 +684,8 @@ def close(x, y, tolerance):
 # --------------------------------------------------------------------------------------------------- values
 
 # A part of a formula that the parser reads at once: a number such as "1,000.5", "1e5", "2.5" or ".5", the
-# name of a function, a LaTeX command, a Greek letter, letters in a row (up to the name of a function, as "x" in
-# "xsin"; single ones also with spaces, as "a b"), or a single character.
+# name of a function, a LaTeX command, a Greek letter, letters in a row (single ones also with spaces, as
+# "a b"; and up to the name of a function, as "x" in "xsin"), or a single character.
 TOKEN = re.compile(r"\s*(?:" + "|".join([
     rf"{GROUPED}(?:\.\d+)?(?:{E_POWER})?", rf"\d+(?:\.\d+)?{E_POWER}", r"\d+\.?\d*", r"\.\d+",
     rf"\\?(?:{NAMES})(?![a-z])", r"\\[A-Za-z]+", r"pi\b", rf"(?P<greek>{SPELLED_GREEK})(?![A-Za-z])",
@@ -706,7 +708,7 @@ def tokens_of(text, before="", after=""):
         elif is_product(letters, before + text[:m.start("letters")][-30:], text[m.end():] + after):
             tokens += letters
         else:
-            tokens.append("\\word" + letters.lower())
+            tokens.append(WORD + letters.lower())
     return tokens
 
 
@@ -718,7 +720,8 @@ def is_product(letters, before, after):
     """
     if len(letters) == 1 or set(letters) <= set("xyz"):
         return True
-    if re.fullmatch(NUMBER_WORD, letters.lower()) or len(letters) > 3 and re.search("[eiou]", letters.lower()):
+    small = letters.lower()
+    if re.fullmatch(NUMBER_WORD, small) or len(small) > 3 and re.search("[eiou]", small):
         return False
     return bool(re.search(r"(?:[-+*/^_=<>|:!()\[\]{}\d]|\\[A-Za-z]+) ?$", before)
                 or re.match(r" ?[-+*/^=<>|:!)\]}\\]|[_(\[{\d]", after))
@@ -743,7 +746,8 @@ class Parser:
         atom    = number | letter | ( sum ) | | sum | | \\frac a b | \\binom a b | \\sqrt[n] a
                 | function power | word
 
-    A word is a value like a variable's. But `words` tells which occurred, and words side by side have no value.
+    A word is a value like a variable's. But `words` tells which occurred, and words side by side have no
+    value.
     """
 
     def __init__(self, text, point, before="", after=""):

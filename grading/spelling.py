@@ -1,5 +1,5 @@
 r"""
-How characters and numbers are spelled. The extraction and the comparison of answers (grade.py) read both here.
+How characters and numbers are spelled. The extraction and the comparison of answers (grade.py) both use this.
 
     plain_characters("2½ × 10⁻³")          # "2 1/2 * 10^{-3}"
     re.match(NUMBER, "3.2 x 10^5 miles")   # "3.2 x 10^5"
@@ -17,14 +17,15 @@ def any_of(*patterns):
 
 # ----------------------------------------------------------------------------------------------- characters
 
-# Raised and lowered digits and signs, and fractions of one character: x² is x^2, 10⁻³ is 10^{-3}, x₁ is x_1.
+# Raised and lowered digits and signs, and fractions of one character: x² is x^2, 10⁻³ is 10^{-3}, ½ is
+# 1/2.
 RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n"))
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n"))
 FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞↉"
-RAISED_ONES, LOWERED_ONES = f"[{''.join(RAISED)}]+", f"[{''.join(LOWERED)}]+"
+RAISED_ONE, LOWERED_ONE = f"[{''.join(RAISED)}]", f"[{''.join(LOWERED)}]"
 
-# The other characters that have a plain spelling. The dashes, in this order: two hyphens, those of a digit, of
-# half and of a whole em, a bar, the minus sign, and two small ones.
+# The other characters that have a plain spelling. The dashes are, in this order: two hyphens, the dashes as
+# wide as a digit, half an em and an em, a bar, the minus sign, and two small dashes.
 PLAIN = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63", "-"),
     **dict.fromkeys("×·∙⋅∗✕✖⨉⨯", "*"), **dict.fromkeys("÷\u2044\u2215", "/"), "\u2019": "'",
@@ -49,9 +50,9 @@ def plain_characters(text):
     text = re.sub(rf"\^([{FRACTIONS}])", r"^{\1}", text)    # and x^½ is x^{1/2}.
     text = re.sub(f"(\\d)([{''.join(ABOVE)}])", lambda m: f"{ABOVE[m[2]]}{{{m[1]}}}", text)
     text = text.translate(CHARACTERS)
-    text = re.sub(rf"(\d?)({RAISED_ONES})/({LOWERED_ONES})", small_fraction, text)
-    text = re.sub(RAISED_ONES, lambda m: "^" + braced(m[0], RAISED), text)
-    return re.sub(LOWERED_ONES, lambda m: "_" + braced(m[0], LOWERED), text)
+    text = re.sub(rf"(\d?)({RAISED_ONE}{{1,4}})/({LOWERED_ONE}{{1,4}})", small_fraction, text)
+    text = re.sub(RAISED_ONE + "+", lambda m: "^" + braced(m[0], RAISED), text)
+    return re.sub(LOWERED_ONE + "+", lambda m: "_" + braced(m[0], LOWERED), text)
 
 
 def small_fraction(match):
@@ -87,7 +88,7 @@ COUNT = (rf"\b(?i:half an?|(?:{'|'.join(TENS)})(?:[ -](?:{'|'.join(ONES)}))?|{'|
 NUMBER_WORD = any_of("zero", *COUNTS, *(f"{word}s?" for word in SCALES), "tens", "half", "halves",
                      r"(?:thi|fou|fif|six|seven|eigh|nin|ten|hundred|thousand|million|billion)(?:rd|th)s?")
 
-# ------------------------------------------------------------------------------------------- the number itself
+# ------------------------------------------------------------------------------------------ the number itself
 
 # A number whose groups of three digits are set apart by spaces, for example "9 500" or "12 345 678.5". These
 # are other numbers side by side: "2023 500", "1 200 35", "4 5 678", "1.5 500" and "x^2 500" (the groups do
@@ -107,11 +108,13 @@ DECIMAL = any_of(r"\d+(?:\.\d+)?", r"\.\d+")      # 5, 0.5 or .5
 E_POWER = r"[eE][-+]?\d{1,3}(?!\d|\.\d)"          # the power of ten of 1.2e3
 # The power of "2^10", "10^{-4}", "10^(-4)" or "2**3"; and what makes "3.2 * 10^5", "3.2 x 10^5" or
 # "3.2 \times 10^5" of 3.2.
-POWER = r" ?(?:\^|\*\*) ?" + any_of(r"\{ ?[-+]?\d+(?:[./]\d+)? ?\}", r"\([-+]?\d+\)", r"[-+]?\d+")
+POWER = r"(?: ?\^ ?|\*\*)" + any_of(r"\{ ?[-+]?\d+(?:[./]\d+)? ?\}", r"\([-+]?\d+\)", r"[-+]?\d+")
 TIMES_TEN = rf" ?(?:\*|x|\\times|\\cdot) ?(?=10\b)10{POWER}"
-# A decimal that repeats what is marked, as in "0.1\overline{6}", "0.\bar3", "0.\dot{1}4285\dot{7}" or "0.(3)".
+# A decimal that repeats what is marked: "0.1\overline{6}", "0.\bar3", "0.\dot{1}4285\dot{7}" or "0.(3)". The
+# check in front is the quick one: a point comes, and behind it a mark.
 MARK = r"\\(?:overline|bar|dot) ?(?:\{ ?\d+ ?\}|\d)"
-REPEATING = rf"(?:{GROUPED}|\d+|(?<!\d))\.(?:\d*{MARK}(?:\d*{MARK})*|\(\d+\))(?![\d_])"
+REPEATING = (rf"(?=[\d,]{{0,50}}\.\d{{0,50}}[\\(])(?:{GROUPED}|\d+|(?<!\d))\."
+             rf"(?:\d*{MARK}(?:\d*{MARK})*|\(\d+\))(?![\d_])")
 
 # A number as prose or a formula writes it: "0.\overline{3}", "1 1/2", "9 500", "1,234.50" (in prose also
 # "1,00,000"), "1.2e3", "3/4", "0.5" or ".5"; with a power, and with scale words.
