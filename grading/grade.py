@@ -23,7 +23,6 @@ from grading.spelling import (COUNT, E_POWER, GROUPED, NUMBER, NUMBER_WORD, SCAL
 KIND = {"asdiv": "text", "tabmwp": "text", "math": "latex", "math_oai": "latex",
         "mathqa": "letter", "mmlu_stem": "letter", "sat_math": "letter"}
 
-
 # Where the answer is over and the model goes on, with the next question or with the end of its turn. In "The
 # answer is 8.\nQuestion: Ann has 3 cats." that is from the end of the line.
 RUN_ON = re.compile(any_of(
@@ -80,7 +79,7 @@ PROSE_DASH = re.compile(r"(?<=[\w$%)}]) [\u2014\u2015] ")
 
 # A raised or lowered number behind a letter or a bracket, as in "cm^2" or "x_{10}", which is no number of its
 # own; behind a digit only a lowered one is none.
-INDEX = re.compile(r"(?:(?<=[A-Za-z)}\]]) ?\^|(?<=[\w)}\]])_)\{?[-+]?\d+\}?")
+INDEX = re.compile(r"(?:(?<=[A-Za-z)}\]])(?<!\d\)) ?\^|(?<=[\w)}\]])_)\{?[-+]?\d+\}?")
 
 
 def without_thoughts(text):
@@ -98,7 +97,7 @@ def without_thoughts(text):
         thinking, at = not tag[1], tag.end()
     if not thinking:
         said.append(text[at:])
-    return "".join(said)
+    return "\n".join(said)
 
 
 def is_thinking(text):
@@ -111,10 +110,9 @@ def extract_answer(text, task):
     """The answer that a solution ends in, as text; "" when there is none.
 
     What the model thinks aloud is no answer, and is removed first. The answer is looked for in what the model
-    wrote before it ran on into the next question. It is the last one in the form of Minerva
-    (`final answer is $...$. I hope it is correct`), in `\\boxed{...}`, after `####`
-    (GSM8K), or after `answer is` or `answer:`; without any of them it is the last number, formula or option
-    letter.
+    wrote before it ran on into the next question. It is the last one in the form of Minerva (`final answer is
+    $...$. I hope it is correct`), in `\\boxed{...}`, after `####` (GSM8K), or after `answer is` or `answer:`;
+    without any of them it is the last number, formula or option letter.
     """
     text, kind = str(text), KIND.get(task, "number")
     # The work is bounded, and of a very long thought only the end is read.
@@ -223,11 +221,11 @@ def read_answer(span, kind):
     if kind == "letter":
         return read_letter(span)
     span = re.sub(TEXT_COMMAND + r"([^{}]*)\}", r"\1", span.replace("{,}", ","))
-    span = re.sub(" +", " ", re.sub(r"\\[%!,;]|[%\"`\u00a2]|\bRs\.? ?", "", span)).strip()
+    span = re.sub(" +", " ", re.sub(r"\\[%!,;]|[%\"`~\u00a2]|\bRs\.? ?", "", span)).strip()
     # In "5 * 2 = 10" the answer is what stands after the last equals sign.
     sides = [side for side in span.split("=") if re.search(r"\d", side)]
     value = re.sub(r"^([-+]) +(?=\d)", r"\1", sides[-1].strip()) if sides else ""
-    if not sides and (words := re.search(rf"{COUNT}(?:{SCALE})+|^an?{SCALE}", span)):
+    if not sides and kind == "number" and (words := re.search(rf"{COUNT}(?:{SCALE})+|^an?{SCALE}", span)):
         return words[0]  # This is "two dozen" or "a million".
     if kind == "text":
         span = re.sub(r"^\([A-E]\) ", "", span)
@@ -422,13 +420,18 @@ WORD = "\\word"
 
 
 def words_in_formula(s):
-    r"""The words of \text{...} beside a sign, as in 2 + \text{no}, where letters would be a product."""
+    r"""The words of \text{...} beside a sign, a bracket or a digit, where letters would be a product.
+
+    Examples are 2 + \text{no} and \text{(no)}.
+    """
     words = []
-    for m in re.finditer(TEXT_COMMAND + r"\s*([A-Za-z]{2,})\s*\}", s):
-        beside = (re.search(r"[-+*/^=<>(\[{|]\s*$", s[:m.start()])
-                  or re.match(r"\s*[-+*/^_!<>(\[{|]", s[m.end():]))
-        if beside and not re.fullmatch(rf"{NAMES}|pi|and|or|am|pm", m[1]):
-            words.append(m[1])
+    for text in re.finditer(TEXT_COMMAND + r"([^{}]*)\}", s):
+        for word in re.finditer("[A-Za-z]{2,}", text[1]):
+            before = s[:text.start()][-20:] + text[1][:word.start()]
+            after = text[1][word.end():] + s[text.end():]
+            beside = re.search(r"[-+*/^=<>(\[{|\d] ?$", before) or re.match(r" ?[-+*/^_!<>(\[{|)\]\d]", after)
+            if beside and not re.fullmatch(rf"{NAMES}|pi|and|or|am|pm", word[0], re.I):
+                words.append(word[0])
     return words
 
 
@@ -878,13 +881,13 @@ class Parser:
         while not known and self.peek() == "{":
             name += self.raw_argument()
         if self.peek() == "_":  # The variable has an index: x_1.
-            name += self.take() + self.take()
+            name += self.take() + self.raw_argument()
         if not known:
             self.words.append(name)
         return Fraction(random.Random(f"{name} {self.point}").randint(-400, 400) * 2 + 1, 211)
 
     def raw_argument(self):
-        """What a command that cannot be read applies to, as it is written: "{AB}"."""
+        """What an accent, an index or an unknown command applies to, as it is written: "{AB}"."""
         raw = self.take()
         while raw.count("{") > raw.count("}"):
             raw += self.take()

@@ -17,8 +17,8 @@ def any_of(*patterns):
 
 # ----------------------------------------------------------------------------------------------- characters
 
-# Raised and lowered digits and signs, and fractions of one character: x² is x^2, 10⁻³ is 10^{-3}, ½ is
-# 1/2.
+# Raised and lowered digits and signs, and fractions of one character, as in x², 10⁻³, x₁ and ½, which are x^2,
+# 10^{-3}, x_1 and 1/2.
 RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n"))
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n"))
 FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞↉"
@@ -86,6 +86,7 @@ COUNTS |= {word: 10 * number for number, word in enumerate(TENS, 2)}
 COUNT = (rf"\b(?i:half an?|(?:{'|'.join(TENS)})(?:[ -](?:{'|'.join(ONES)}))?|{'|'.join(ONES + TEENS)})"
          rf"(?= (?i:{'|'.join(SCALES)})\b(?!-))")
 NUMBER_WORD = any_of("zero", *COUNTS, *(f"{word}s?" for word in SCALES), "tens", "half", "halves",
+                     # "third", "fourth" and so on; "second" and "quarter" are units too
                      r"(?:thi|fou|fif|six|seven|eigh|nin|ten|hundred|thousand|million|billion)(?:rd|th)s?")
 
 # ------------------------------------------------------------------------------------------ the number itself
@@ -122,9 +123,11 @@ NUMBER = (any_of(REPEATING, r"\d+ \d+/\d+", rf"{SPACED}(?:\.\d+)?",
                  rf"\d{{1,3}}(?:,\d{{2,3}}){{0,9}},\d{{3}}(?!\d)(?:\.\d+)?(?:{E_POWER})?",
                  rf"{DECIMAL}(?:{E_POWER}|/\d+)?")
           + rf"(?:{TIMES_TEN}|{POWER})?(?:{SCALE})*")
-# The same with its sign. A minus after a digit is a subtraction: "10-5" ends in 5, and not in -5. The check
+# A number in brackets, of which there is a power: "(-2)^3" or "(1/2)^{10}".
+BASE = r"\([-+]?\d+(?:[./]\d+)?\)"
+# A number with its sign. A minus after a digit is a subtraction: "10-5" ends in 5, and not in -5. The check
 # in front is the quick one: where it fails, no form of a number is tried.
-SIGNED = rf"(?:(?=[-+]?\.?\d)(?:(?<![\w)\]}}.])[-+])?{NUMBER}|{COUNT}(?:{SCALE})+)"
+SIGNED = rf"(?:(?=[-+]?\.?\d)(?:(?<![\w)\]}}.])[-+])?{NUMBER}|{COUNT}(?:{SCALE})+|{BASE}{POWER})"
 
 
 def read_numbers(s):
@@ -134,7 +137,7 @@ def read_numbers(s):
     """
     s = re.sub(REPEATING, repeating_decimal, s)
     s = re.sub(rf"(?<=\d) ?x ?(?=10{POWER})", "*", s)
-    s = re.sub(r"^an? (?=\w)" + f"(?={SCALE})", "1 ", s, flags=re.I)  # "a million"
+    s = re.sub(f"^an? (?={SCALE})", "1 ", s, flags=re.I)  # "a million"
     s = re.sub(COUNT, lambda m: str(count(m[0])), s)
     s = re.sub(rf"(?<=\d) ?\(({SCALE})\)", r" \1", s)  # "3 (million)"
     return re.sub(rf"(?<=[\d)}}!])(?:{SCALE})+", factors, s)

@@ -386,6 +386,8 @@ def test_samples_and_likelihood_are_reported(tmp_path, monkeypatch, capsys):
                ("no", "7"), ("#### 5", "5.0")], [1, 1, 0, 1]),
     ("math", [("so \\boxed{\\frac12}", "It is $\\boxed{0.5}$."), ("$(1,2)$", "(1,2]")], [1, 0]),
     ("mmlu_stem", [("The answer is (B).", 1), ("The answer is (B).", "b"), ("C", 1)], [1, 1, 0]),
+    ("gsm8k", [("<think>\nQuestion: 3?\n</think>It is 7.", "<think>\\boxed{3}</think>It is 7.\n#### 7"),
+               ("The answer is 2 dozen.", "24")], [1, 1]),
 ])
 def test_grading_a_file_of_generations(task, rows, correct, tmp_path, capsys):
     path = tmp_path / "rows.jsonl"

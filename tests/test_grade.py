@@ -285,6 +285,9 @@ EXACT = [
     ("The answer is 2\u00a0400.", "gsm8k", "2400"),
     ("The answer is 2\u00be.", "gsm8k", "2 3/4"),
     ("The answer is \u00bc of them.", "svamp", "1/4"),
+    ("The answer is (-3)^3.", "gsm8k", "(-3)^3"),
+    ("The answer is 4.5~million.", "gsm8k", "4.5million"),
+    ("The answer is One Hundred Hills.", "tabmwp", "One Hundred Hills"),
 ]
 
 # Text, task and an answer the extracted one equals: spaces and units are left to the extraction.
@@ -537,6 +540,8 @@ EQUAL = [
     ("4.5e3", "4500"), ("4.5E+3", "4500"), ("5e-2", "0.05"), ("6.5 x 10^4", "65000"),
     ("6.5*10^{-4}", "0.00065"),
     (r"6.5 \times 10^4 \text{ m}", "65000"), ("-3^2", "-9"), ("3**4", "81"), ("1,250e2", "125000"),
+    ("(-3)^3", "-27"), (r"\text{2 dozen eggs}", "24"), (r"\text{rise}/\text{run}", "rise/run"),
+    ("x\u2081\u2080 + 1", "1 + x_{10}"), ("20 km/h", "20"), (r"20\,\text{km}/\text{h}", "20"),
 ]
 
 UNEQUAL = [
@@ -652,6 +657,8 @@ UNEQUAL = [
     # numbers with an exponent
     ("4.5e3", "4.5"), ("4.5e3", "4.5e4"), ("6.5 x 10^4", "6.5"), ("10^{-4}", "10^4"), ("-3^2", "9"),
     ("3**4", "12"),
+    (r"\text{(no)}", r"\text{(on)}"), (r"\text{on/off}", r"\text{no/off}"), (r"\text{2 no}", r"\text{2 on}"),
+    (r"f(\text{no})", r"f(\text{on})"), ("x_{10} + 1", "x_{11} + 1"), ("rise/run", "run/rise"),
 ]
 
 # Answers as in MATH, all of a different value.
