@@ -17,8 +17,8 @@ def any_of(*patterns):
 
 # ----------------------------------------------------------------------------------------------- characters
 
-# Raised and lowered digits and signs, and fractions of one character, as in x², 10⁻³, x₁ and ½, which are x^2,
-# 10^{-3}, x_1 and 1/2.
+# Raised and lowered digits and signs, and fractions of one character: x², 10⁻³, x₁ and ½ are x^2, 10^{-3},
+# x_1 and 1/2.
 RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n"))
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n"))
 FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞↉"
