@@ -34,6 +34,7 @@ from engine.cli import BadInput, Progress, run
 from engine.generation import common_prefix, generate, new_caches
 from engine.ranks import Ranks
 from extras.pretrained import weights_file, weights_hash
+from grading.grade import is_thinking
 from grading.likelihood import add_likelihoods
 from grading.report import (AnswerFile, add_to_summary, grade_file, grade_row, results_folder, rows_file,
                             settings, summarize)
@@ -167,7 +168,10 @@ def answer_batch(model, enc, rows, prompts, cfg):
 
     def stop(new_tokens):
         tail = enc.decode(new_tokens[-longest:])
-        return new_tokens[-1] == enc.eot_token or any(text in tail for text in stop_texts)
+        if new_tokens[-1] == enc.eot_token:
+            return True
+        # A model that thinks aloud may name the question inside <think>, and goes on.
+        return any(text in tail for text in stop_texts) and not is_thinking(enc.decode(new_tokens))
 
     def texts(temperature, generator):
         new_tokens = generate(model, prompts, cfg.max_new_tokens, stop, temperature, generator)

@@ -14,17 +14,14 @@ import random
 import re
 from fractions import Fraction
 
+from grading.spelling import (COUNT, E_POWER, GROUPED, NUMBER, NUMBER_WORD, SCALE, SIGNED, SPACED, any_of,
+                              plain_characters, read_numbers)
+
 # ----------------------------------------------------------------------------------------------- extraction
 
 # The form of a task's answers. The answers of every other task are numbers.
 KIND = {"asdiv": "text", "tabmwp": "text", "math": "latex", "math_oai": "latex",
         "mathqa": "letter", "mmlu_stem": "letter", "sat_math": "letter"}
-
-
-def any_of(*patterns):
-    """A regular expression that matches where one of the patterns does, the first that fits."""
-    return "(?:" + "|".join(patterns) + ")"
-
 
 # Where the answer is over and the model goes on, with the next question or with the end of its turn. In "The
 # answer is 8.\nQuestion: Ann has 3 cats." that is from the end of the line.
@@ -63,25 +60,6 @@ LEFT_OUT = re.compile(any_of(EXCEPT + r"(?:(?! (?:is|are|equals?|gives?)\b)[^$.,
                              r"\bnot(?: equal to| in)? ")
                       + r"(?:\$[^$]*\$(?:,|,? (?:and|or)) (?:[a-z]+ )?)*$", re.I)
 
-# A number whose groups of three digits are set apart by spaces, for example "9 500" or "12 345 678.5". These
-# are other numbers side by side: "2023 500", "1 200 35", "4 5 678", "1.5 500" and "x^2 500" (the groups do
-# not fit), "9 500/1000" (a mixed number), "step 3 500" (the first is a label), and both "3 500-g bags" and
-# "3 500 g bags" (a count and a size). But "3 500 g" is a weight of 3500.
-LABEL_WORDS = ["day", "week", "month", "year", "step", "part", "page", "room", "grade", "class", "level",
-               "question"]
-NO_LABEL = "".join(rf"(?<!\b(?i:{word}) )" for word in LABEL_WORDS)
-SIZE = (r"(?:-[A-Za-z]| (?:g|gram|kg|mg|ml|mL|L|liter|litre|cm|mm|m|km|foot|ft|inch|oz|ounce|lb|pound|watt|"
-        r"volt|dollar|cent) (?!(?:across|as|has|is|less|minus|plus|this|times|was|[a-z]+wards)\b)[a-z]+s\b)")
-SPACED = (rf"(?<![\d.,/^_A-Za-z\\])(?<!\d[ :-]){NO_LABEL}[1-9]\d{{0,2}}(?: \d{{3}}){{1,9}}"
-          rf"(?!\d| \d| ?/ ?\d|{SIZE})")
-
-# A number as prose writes it: "1 1/2", "9 500", "1,234.50" (also "1,00,000"), "3/4" or "0.5", ".5".
-NUMBER = any_of(r"\d+ \d+/\d+", rf"{SPACED}(?:\.\d+)?", r"\d{1,3}(?:,\d{2,3}){0,9},\d{3}(?:\.\d+)?(?!\d)",
-                r"\d+(?:\.\d+)?(?:/\d+)?", r"\.\d+")
-# The same with its sign. A minus after a digit is a subtraction: "10-5" ends in 5, and not in -5.
-# The check in front is the quick one: where it fails, no form of a number is tried.
-SIGNED = rf"(?=[-+]?\.?\d)(?:(?<![\w)\]}}.])[-+])?{NUMBER}"
-
 # A currency sign in front of a number, which may stand between the number and its sign: "-£340" is "-340".
 CURRENCY = re.compile(r"(?<!\d)[£€¥₹] ?(?=[-+]?\.?\d)")
 
@@ -89,24 +67,61 @@ CURRENCY = re.compile(r"(?<!\d)[£€¥₹] ?(?=[-+]?\.?\d)")
 TEXT_COMMAND = (r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|rm|underline|"
                 r"operatorname)\s*\{")
 
-# A formula, and those that follow it as further answers: "$2$", or "$2$ and $-3$".
-FORMULAS = r"\$[^$]*\$(?:(?:,|,? (?:and|or)) \$[^$]*\$)*"
+# A formula, and those that follow it as further answers: "$2$", "$2$ million", or "$2$ and $-3$".
+FORMULA = rf"\$[^$]*\$(?:{SCALE})*"
+FORMULAS = rf"{FORMULA}(?:(?:,|,? (?:and|or)) {FORMULA})*"
+
+# The tags between which a model thinks aloud, as in "<think> 3 + 4 = 7 </think> The answer is 7."
+THOUGHT = re.compile(r"<(/?)(?:think(?:ing)?|thoughts?)>", re.I)
+
+# A dash that ends an answer in prose, as in "The answer is 12 \u2014 5 more than 7". It is no minus sign.
+PROSE_DASH = re.compile(r"(?<=[\w$%)}]) [\u2014\u2015] ")
+
+# A raised or lowered number behind a letter or a bracket, as in "cm^2" or "x_{10}", which is no number of its
+# own; behind a digit only a lowered one is none.
+INDEX = re.compile(r"(?:(?<=[A-Za-z)}\]])(?<!\d\)) ?\^|(?<=[\w)}\]])_)\{?[-+]?\d+\}?")
+
+
+def without_thoughts(text):
+    """What a model says aloud: the text without what stands between <think> and </think>.
+
+    Where a thought is cut off, nothing comes after it. Where only </think> is there, the thought was opened
+    in the prompt, and all that comes before is part of it.
+    """
+    said, at, thinking = [], 0, False
+    for tag in THOUGHT.finditer(text):
+        if not thinking:
+            said.append(text[at:tag.start()])
+        if tag[1] and not thinking:
+            said = []
+        thinking, at = not tag[1], tag.end()
+    if not thinking:
+        said.append(text[at:])
+    return "\n".join(said)
+
+
+def is_thinking(text):
+    """Whether the text ends inside a thought, which some tag opened and none closed."""
+    tags = THOUGHT.findall(text)
+    return bool(tags) and tags[-1] == ""
 
 
 def extract_answer(text, task):
     """The answer that a solution ends in, as text; "" when there is none.
 
-    It is looked for in what the model wrote before it ran on into the next question. It is the last one in
-    the form of Minerva (`final answer is $...$. I hope it is correct`), in `\\boxed{...}`, after `####`
-    (GSM8K), or after `answer is` or `answer:`; without any of them it is the last number, formula or option
-    letter.
+    What the model thinks aloud is no answer, and is removed first. The answer is looked for in what the model
+    wrote before it ran on into the next question. It is the last one in the form of Minerva (`final answer is
+    $...$. I hope it is correct`), in `\\boxed{...}`, after `####` (GSM8K), or after `answer is` or `answer:`;
+    without any of them it is the last number, formula or option letter.
     """
-    text, kind = str(text)[:300_000], KIND.get(task, "number")
+    text, kind = str(text), KIND.get(task, "number")
+    # The work is bounded, and of a very long thought only the end is read.
+    text = without_thoughts(text[max(0, text.rfind("</think>") - 200_000):][:300_000])
     end = RUN_ON.search(text)
     text = text[:end.start()][-20_000:] if end else text[-20_000:]
-    text = text.replace("\u2212", "-").replace("\\$", "").replace("$$", "$")
+    text = plain_characters(PROSE_DASH.sub(". ", text)).replace("\\$", "").replace("$$", "$")
     text = re.sub(r"(?<!\\)\\[()\[\]]", "$", text)  # \( \) \[ \] delimit formulas as $ does.
-    text = re.sub(r"(?<=\d)(?:[\u00a0\u2009\u202f]|\\[,;: ])(?=\d{3}(?!\d))", " ", text)  # 9\,500 is 9 500.
+    text = re.sub(r"(?<=\d)\\[,;: ](?=\d{3}(?!\d))", " ", text)  # 9\,500 is 9 500.
     text = CURRENCY.sub("", text)
     if kind != "latex":
         text = text.replace("$", "")
@@ -123,7 +138,7 @@ def extract_answer(text, task):
     formula = last_formula(text) if kind == "latex" else None
     if formula is not None:
         return formula
-    numbers = re.findall(SIGNED, text.replace("{,}", ","))
+    numbers = re.findall(SIGNED, INDEX.sub("", text.replace("{,}", ",")))
     return plain(numbers[-1]) if numbers else ""
 
 
@@ -188,14 +203,15 @@ def last_formula(text):
 
     Where the formula is what the answer leaves out, as in "all real numbers except $3$", it is the sentence.
     """
-    formulas = [f for f in re.finditer(r"\$([^$]+)\$", text) if not re.search(r"square|\\Box|qed", f[1])]
+    formulas = [f for f in re.finditer(rf"\$([^$]+)\$((?:{SCALE})*)", text)
+                if not re.search(r"square|\\Box|qed", f[1])]
     if not formulas:
         return None
     last = formulas[-1]
     sentence = re.split(r"\.\s|\n", text[:last.start()])[-1]
     if LEFT_OUT.search(sentence):
         return (sentence + last[1]).replace("$", "").strip()
-    return last[1].strip()
+    return (last[1] + last[2]).strip()
 
 
 def read_answer(span, kind):
@@ -205,18 +221,21 @@ def read_answer(span, kind):
     if kind == "letter":
         return read_letter(span)
     span = re.sub(TEXT_COMMAND + r"([^{}]*)\}", r"\1", span.replace("{,}", ","))
-    span = re.sub(r"\\[%!,;]|[%\"`\u00a2]|\bRs\.? ?", "", span).strip()
+    span = re.sub(" +", " ", re.sub(r"\\[%!,;]|[%\"`~\u00a2]|\bRs\.? ?", "", span)).strip()
     # In "5 * 2 = 10" the answer is what stands after the last equals sign.
     sides = [side for side in span.split("=") if re.search(r"\d", side)]
     value = re.sub(r"^([-+]) +(?=\d)", r"\1", sides[-1].strip()) if sides else ""
+    if not sides and kind == "number" and (words := re.search(rf"{COUNT}(?:{SCALE})+|^an?{SCALE}", span)):
+        return words[0]  # This is "two dozen" or "a million".
     if kind == "text":
         span = re.sub(r"^\([A-E]\) ", "", span)
         if yes_no := re.match(r"(yes|no)\b", span, re.I):
             return yes_no[1]
-        if not re.fullmatch(rf"{SIGNED}(?![\d:]|[a-z])[^\d=]*", value):
+        if not re.fullmatch(rf"{SIGNED}(?![\d:]|[a-z])(?:[^\d=]*| [a-z. ]+\^\{{?\d\}}?)", value):
             return span  # The answer is a name, a time, `6th`, or `2 hours and 15 minutes`.
     if "\\" in value:
-        return value
+        number = re.match(SIGNED, value)  # of a number with a unit, such as "3 \cdot 10^8 m/s"
+        return plain(number[0]) if number and not re.search(r"[\d\\]", value[number.end():]) else value
     # Several numbers in a row, or a sum that was not worked out, stay together: the first of them is no
     # answer. The patterns are for "3 + 4" and "3:4", for "3 and 4", "3, 4" and "1 2 3", and for "2 hours and
     # 15 minutes".
@@ -263,33 +282,43 @@ def plain(number):
     if re.fullmatch(SIGNED, number):
         number = number.replace(",", "")
         if "/" not in number:  # The space of a mixed number such as 1 1/2 stays.
-            number = number.replace(" ", "")
+            number = re.sub(r"(?<=\d) (?=\d{3})", "", number)
     return number.lstrip("+")
 
 
 # ------------------------------------------------------------------------------------------------- equality
 
-# Characters for which LaTeX and ASCII have another spelling. Currency signs are dropped.
-CHARACTERS = str.maketrans({
-    "\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2019": "'",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u20ac": "", "\u00a3": "", "\u00a5": "", "\u20b9": "",
+# Signs that LaTeX writes as a command. Currency signs are dropped.
+SIGNS = str.maketrans({
+    "\u20ac": "", "\u00a3": "", "\u00a5": "", "\u20b9": "",
     "\u00b0": "^\\circ ", "\u2264": "<=", "\u2265": ">=", "\u2248": "\\approx ", "\u03c0": "\\pi ",
-    "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u222a": "\\cup ", "\u2208": "\\in ", "\u00b1": "\\pm ",
-    "\u00b2": "^2", "\u00b3": "^3"})
-
-# A unit, to the end of the text: an abbreviation or a word of three letters with a vowel or of more, and what
-# follows it, for example "cm^2", "square feet" or "miles per hour". Names such as "sin" and "mod" are none.
-UNIT = re.compile(r"(?!(?:and|or|am|pm|mod|sin|cos|tan|log|ln|sqrt|pi)\b)" + any_of(
-    r"[A-Za-z]{4,}", r"(?=[a-z]*[aeiou])[a-z]{3}",
-    r"(?:in|cm|mm|km|kg|gm|mg|ml|mL|ft|lb|lbs|oz|yd|mi|hr|hrs|sq|mph|rpm)\b"
-) + r"[A-Za-z .'/-]*(?:\^\{?\d\}?|(?<=[a-z])\d)?")
+    "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u222a": "\\cup ", "\u2208": "\\in ", "\u00b1": "\\pm "})
 
 FUNCTIONS = {"sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan,
              "sec": lambda x: 1 / cmath.cos(x), "csc": lambda x: 1 / cmath.sin(x),
-             "cot": lambda x: 1 / cmath.tan(x),
+             "cot": lambda x: 1 / cmath.tan(x), "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh,
              "arcsin": cmath.asin, "arccos": cmath.acos, "arctan": cmath.atan,
              "ln": cmath.log, "log": cmath.log10, "exp": cmath.exp, "sqrt": cmath.sqrt}
 NAMES = "|".join(sorted(FUNCTIONS, key=len, reverse=True))
+
+# Greek letters are variables, with a backslash or spelled out. So is a letter with an accent, as \bar{x}. A
+# command that is neither that nor a function is unknown, and counts as a word.
+SPELLED_GREEK = "alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|phi"
+GREEK = set((SPELLED_GREEK + "|zeta|eta|iota|kappa|mu|nu|xi|rho|tau|upsilon|chi|psi|ell|varepsilon|vartheta|"
+             "varphi|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega").split("|"))
+ACCENTS = {"bar", "overline", "hat", "widehat", "vec", "overrightarrow", "tilde", "dot", "ddot"}
+
+# What begins no unit: "and" begins another part of a list, "sin" a formula, "ten" and "third" a number (but
+# "two-digit primes" are a unit). The last pattern tells the secant of "2 sec x" from the seconds of "2 sec".
+NO_UNIT = any_of(rf"(?:and|or|am|pm|mod|pi|{SPELLED_GREEK}|{NAMES.replace('|sec', '')})\b",
+                 rf"(?i:{NUMBER_WORD})\b(?!-)", r"sec ?(?:[A-Za-z]\b|[\d(\\])")
+
+# A unit, to the end of the text: an abbreviation or a word of three letters with a vowel or of more, and what
+# follows it, for example "cm^2", "square feet" or "miles per hour".
+UNIT = re.compile(rf"(?!{NO_UNIT})" + any_of(
+    r"[A-Za-z]{4,}", r"(?=[a-z]*[aeiou])[a-z]{3}",
+    r"(?:in|cm|mm|km|kg|gm|mg|ml|mL|ft|lb|lbs|oz|yd|mi|hr|hrs|sq|mph|kph|kmph|rpm)\b"
+) + r"[A-Za-z .'/-]*(?:\^\{?\d\}?|(?<=[a-z])\d)?")
 
 # A variable: a Latin letter at the beginning of a word, or a Greek one, for example "x" or "\theta". The
 # letters e and i are numbers, and "\sin" and "pi" are names.
@@ -329,19 +358,21 @@ def is_equal(prediction, gold):
 
 def normalise(text):
     """One spelling for what LaTeX and prose write in many: fractions, spacing, units, number formats."""
-    s = re.sub(r"(?:\\[,;:! ]?|\\q?quad|\s)+$", "", text.translate(CHARACTERS))
+    s = re.sub(r"(?:\\[,;:! ]?|\\q?quad|\s)+$", "", plain_characters(text).translate(SIGNS))
     s = s.strip(" \t\n,;:*").rstrip(" .").replace("**", "^")
     s = normalise_commands(s)
-    # A text after a number is its unit, as in 12 \text{ cm}^2; but not that of a time or of a list.
-    not_unit = r"\s*(?:[AaPp]\.?[Mm]|and|or)\b"
-    s = re.sub(r"(?<=[\d)}!])\s*" + TEXT_COMMAND + rf"(?!{not_unit})" + r"[^{}]*\}(?:\^\{?\d\}?)?$", "", s)
+    # A text after a number is its unit, as in 12 \text{ cm}^2.
+    s = re.sub(r"(?<=[\d)}!])\s*" + TEXT_COMMAND + r"([^{}]*)\}(?:\^\{?\d\}?)?$", without_text_unit, s)
+    words = words_in_formula(s)
     s = re.sub(TEXT_COMMAND + r"([^{}]*)\}", r" \1 ", s)
-    s = re.sub(r"(?<=\d) *\([A-Za-z .]+\)$", "", s.strip())  # 9 (apples) is 9.
+    s = re.sub(r"(?<=\d)( *)\(([A-Za-z .]+)\)$", without_unit_in_brackets, s.strip())  # 9 (apples) is 9.
     # An approximation is dropped: x \approx 5 is 5, \sqrt3 \approx 1.7 is \sqrt3.
     s = re.sub(r"^([A-Za-z]|\\[a-z]+)? ?\\approx(?![a-z])", "", s).split("\\approx")[0]
     s = re.sub(r" +", " ", s).lstrip(" ,;:").rstrip(" .,;:")
     s = re.sub(SPACED, lambda m: m[0].replace(" ", ""), s)  # 9 500 is 9500.
-    s = without_unit(s)
+    s = without_unit(read_numbers(s))
+    if words:
+        s = re.sub(rf"(?<![\\A-Za-z])({'|'.join(words)})(?![A-Za-z])", lambda m: WORD + m[1], s)
     s = re.sub(r"_\{(\w)\}|(?<=\d)_\{(\w+)\}", r"_\1\2", s)  # x_{1} is x_1, and 12_{10} is 12_10.
     # The mixed numbers 1\frac{1}{2} and 1 1/2 are sums.
     mixed = r"(?<![\w.^}/])(\d+) ?(?:\\frac\{(\d+)\}\{(\d+)\}|(?<= )(\d+) ?/ ?(\d+))"
@@ -351,14 +382,14 @@ def normalise(text):
 # What follows a doubled backslash that is one of JSON or Python, as in "\\frac". In a matrix "\\" is the end
 # of a row, and what follows it is a number or a letter.
 ESCAPED = re.compile(r"\\{2,}(?=(?:[dtc]?frac|sqrt|text|mbox|math[a-z]+|left|right|pi|begin|end|cdot|times|"
-                     r"circ|infty|in|cup|pm|theta|log|ln|sin|cos|tan|sec|csc|cot|overline|binom|leq?|geq?)"
-                     r"(?![a-z])|[%$!,;{}])")
+                     r"circ|infty|in|cup|pm|theta|log|ln|sin|cos|tan|sec|csc|cot|overline|bar|dot|binom|"
+                     r"leq?|geq?)(?![a-z])|[%$!,;{}])")
 
 
 def normalise_commands(s):
     """One spelling for each of LaTeX's commands, and none of those that only set how a formula looks."""
     s = ESCAPED.sub(lambda m: "\\", s)
-    s = re.sub(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-z])", "", s)
+    s = re.sub(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|[bx]?cancel)(?![a-z])", "", s)
     # An array in brackets is a matrix.
     s = re.sub(r"[(\[]\s*(\\begin\{([a-z]*matrix|array)\}.*\\end\{\2\})\s*[)\]]", r"\1", s)
     s = re.sub(r",\s*\\!\s*|\{,\}", ",", s)  # 11,\! 111 and 11{,}111 are 11,111.
@@ -383,13 +414,64 @@ def normalise_commands(s):
     return re.sub(r"(?<![\\A-Za-z])(?:inf|infinity|oo)(?![A-Za-z])", r"\\infty", s)
 
 
+# What stands in front of a word that must not be read as letters: \text{no} + 1 is \wordno + 1. LaTeX has no
+# such command.
+WORD = "\\word"
+
+
+def words_in_formula(s):
+    r"""The words of \text{...} beside a sign, a bracket or a digit, where letters would be a product.
+
+    Examples are 2 + \text{no} and \text{(no)}.
+    """
+    words = []
+    for text in re.finditer(TEXT_COMMAND + r"([^{}]*)\}", s):
+        for word in re.finditer("[A-Za-z]{2,}", text[1]):
+            before = s[:text.start()][-20:] + text[1][:word.start()]
+            after = text[1][word.end():] + s[text.end():]
+            beside = re.search(r"[-+*/^=<>(\[{|\d] ?$", before) or re.match(r" ?[-+*/^_!<>(\[{|)\]\d]", after)
+            if beside and not re.fullmatch(rf"{NAMES}|pi|and|or|am|pm", word[0], re.I):
+                words.append(word[0])
+    return words
+
+
+def without_text_unit(match):
+    r"""Nothing for the unit \text{ cm}^2; for \text{ million}, \text{x} or \text{ pm}, what stands there."""
+    words = match[1].strip(" .")
+    single_variable = re.fullmatch(r"[a-z]", words) and words not in "mgshl"
+    if single_variable or re.fullmatch("[xyz]+", words) or re.match(rf"{NO_UNIT}|[AaPp]\.?[Mm]\b", words):
+        return match[0]
+    return ""
+
+
+def without_unit_in_brackets(match):
+    """Nothing for the unit " (sq. ft)", and what stands there for an argument, as (y) in 3(y) or x_2(y).
+
+    A single letter is a unit only behind a space, and only one that is used for units or for options: 5 (m),
+    12 (B).
+    """
+    spaces, words = match.groups()
+    if re.search(r"[A-Za-z}\])] ?[\^_]\d*$", match.string[:match.start()]):
+        return match[0]
+    if re.fullmatch(r"[A-EFJKLVWghlms]", words):
+        return "" if spaces else match[0]
+    is_unit = not re.match(NO_UNIT, words) and any(is_unit_word(word) for word in words.split())
+    return "" if is_unit else match[0]
+
+
+def is_unit_word(text):
+    """Whether a unit begins a text. Letters in the order of the alphabet, such as "abc", are variables."""
+    return bool(UNIT.match(text)) and text not in "abcdefghijklmnopqrstuvwxyz"
+
+
 def without_unit(s):
-    """The text without the unit that ends it: '5 hours' -> '5'. But 5xyz is a product."""
+    """The text without the unit that ends it: '5 hours' -> '5'. But 5xyz and 5wxyz are products."""
     word = re.search(r"(?<![\\A-Za-z])[A-Za-z]", s)  # the first letter that belongs to no command
     if word and re.search(r"(?:[\d)}!]|\\pi) ?$", s[:word.start()]):
         spaced = s[word.start() - 1] == " "
         unit = UNIT.fullmatch(s, word.start())
-        if unit and (spaced or not re.match(r"[a-z]{3}$", unit[0])):
+        product = r"[a-z]{3}|[b-df-hj-np-tv-xz]{4,}"  # three letters, or more without a vowel
+        if unit and is_unit_word(unit[0]) and (spaced or not re.fullmatch(product, unit[0])):
             return s[:word.start()].strip()
     return s
 
@@ -425,7 +507,7 @@ def same(a, b, depth=0):
 
 def squash(s):
     """The text without case, full stops, spaces (except between digits) and leading article."""
-    s = re.sub(r"^(?:the|an?) (?=\w\w)", "", s.lower())
+    s = re.sub(r"^(?:the|an?) (?=\w\w)", "", s.lower().replace(WORD, ""))
     dropped = r" (?!\d)|(?<!\d) |\.(?!\d)"
     if "\\" not in s:
         dropped += "|[{}]"
@@ -448,10 +530,14 @@ def are_equal_numbers(texts):
         return False
     *others, last = texts
     try:
-        value = Parser(last, 0).value()
-        return all(close(Parser(s, 0).value(), value, tolerance_of(s + " " + last)) for s in others)
+        value, words = difference(last, 0)
+        for s in others:
+            other, other_words = difference(s, 0)
+            if words or other_words or not close(other, value, tolerance_of(s + " " + last)):
+                return False
     except NO_VALUE:
         return False
+    return True
 
 
 def unlabel(s):
@@ -547,16 +633,22 @@ def split(s, separator, thousands=True):
 
 
 def same_value(a, b):
-    """Whether two expressions have the same value, or two equations (left less right, or right less left)."""
-    words = rf"(?<!\\)\b(?!(?:{NAMES})(?![a-z]))[A-Za-z]{{4,}}"
-    if a.count("=") != b.count("=") or a.count("=") > 1 or re.search(words, a + " " + b):
+    """Whether two expressions have the same value, or two equations (left less right, or right less left).
+
+    Words count as unknown values. Both have to name the same ones, also where they cancel or are multiplied
+    by zero.
+    """
+    if a.count("=") != b.count("=") or a.count("=") > 1:
         return False
     tolerance = tolerance_of(a + " " + b)
     equal = opposite = constant = True
     first = None
     for point in range(3):
         try:
-            x, y = difference(a, point), difference(b, point)
+            x, words = difference(a, point)
+            y, other_words = difference(b, point)
+            if words != other_words:
+                return False
             first = x if first is None else first
             equal = equal and close(x, y, tolerance)
             opposite = opposite and close(x, -y, tolerance)
@@ -577,9 +669,12 @@ def tolerance_of(text):
 
 
 def difference(s, point):
-    """The value of an expression; of an equation, that of left less right."""
-    left, *right = (Parser(side, point).value() for side in s.split("="))
-    return left - right[0] if right else left
+    """The value of an expression (of an equation, that of left less right), and the words in it."""
+    sides = s.split("=")
+    parsers = [Parser(side, point, "=" * min(number, 1), "=" * (number + 1 < len(sides)))
+               for number, side in enumerate(sides)]
+    left, *right = (parser.value() for parser in parsers)
+    return left - right[0] if right else left, {word for parser in parsers for word in parser.words}
 
 
 def close(x, y, tolerance):
@@ -592,10 +687,51 @@ def close(x, y, tolerance):
 # --------------------------------------------------------------------------------------------------- values
 
 # A part of a formula that the parser reads at once: a number such as "1,000.5", "1e5", "2.5" or ".5", the
-# name of a function, a LaTeX command, or a single character.
-TOKEN = re.compile(r"\s*(" + "|".join([
-    r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)", r"\d+(?:\.\d+)?[eE][-+]?\d{1,3}(?![\d.])", r"\d+\.?\d*", r"\.\d+",
-    rf"\\?(?:{NAMES})(?![a-z])", r"\\[A-Za-z]+", r"pi\b", r"\S"]) + ")")
+# name of a function, a LaTeX command, a Greek letter, letters in a row (single ones also with spaces, as
+# "a b"; and up to the name of a function, as "x" in "xsin"), or a single character.
+TOKEN = re.compile(r"\s*(?:" + "|".join([
+    rf"{GROUPED}(?:\.\d+)?(?:{E_POWER})?", rf"\d+(?:\.\d+)?{E_POWER}", r"\d+\.?\d*", r"\.\d+",
+    rf"\\?(?:{NAMES})(?![a-z])", r"\\[A-Za-z]+", r"pi\b", rf"(?P<greek>{SPELLED_GREEK})(?![A-Za-z])",
+    r"(?P<letters>(?:[A-Za-z] )+[A-Za-z](?![A-Za-z])"
+    rf"|[A-Za-z]+?(?=(?:{NAMES}|pi)(?![A-Za-z]))|[A-Za-z]+)", r"\S"]) + ")")
+
+
+def tokens_of(text, before="", after=""):
+    """The parts of a formula that stands between other texts.
+
+    Letters in a row are one part each where they are a product, else they are a word.
+    """
+    tokens = []
+    for m in TOKEN.finditer(text):
+        letters = (m["letters"] or "").replace(" ", "")
+        if m["greek"]:
+            tokens.append("\\" + m["greek"])
+        elif not letters:
+            tokens.append(m[0].strip())
+        elif is_product(letters, before + text[:m.start("letters")][-30:], text[m.end():] + after):
+            tokens += letters
+        else:
+            tokens.append(WORD + letters.lower())
+    return tokens
+
+
+def is_product(letters, before, after):
+    """Whether letters in a row are a product of variables, as in 2xy or ab + 2a, and not a word.
+
+    They are where a digit, a sign, a bracket or a command is beside them, and where they are x, y and z only.
+    A number word never is one, nor are four letters or more with one of e, i, o, u, which variables avoid.
+    """
+    if len(letters) == 1 or set(letters) <= set("xyz"):
+        return True
+    small = letters.lower()
+    if re.fullmatch(NUMBER_WORD, small) or len(small) > 3 and re.search("[eiou]", small):
+        return False
+    return bool(re.search(r"(?:[-+*/^_=<>|:!()\[\]{}\d]|\\[A-Za-z]+) ?$", before)
+                or re.match(r" ?[-+*/^=<>|:!)\]}\\]|[_(\[{\d]", after))
+
+
+# Commands whose arguments the parser reads, so that words in these are no words beside a factor.
+READ_WITH_ARGUMENTS = ("\\frac", "\\sqrt", "\\binom", "\\dbinom", "\\tbinom")
 
 # What the parser raises where a text has no value.
 NO_VALUE = (ValueError, ArithmeticError, TypeError, RecursionError)
@@ -611,11 +747,16 @@ class Parser:
         product = power { [* / :] power }     juxtaposition multiplies, but not two numbers: 1 2 3 is a list
         power   = [sign] power | atom {!} [ ^ power ]
         atom    = number | letter | ( sum ) | | sum | | \\frac a b | \\binom a b | \\sqrt[n] a
-                | function power
+                | function power | word
+
+    A word is a value like a variable's. But `words` tells which occurred, and words side by side have no
+    value.
     """
 
-    def __init__(self, text, point):
-        self.tokens, self.point, self.bars, self.infinite = TOKEN.findall(text), point, 0, False
+    def __init__(self, text, point, before="", after=""):
+        self.tokens, self.point = tokens_of(text, before, after), point
+        self.bars, self.infinite = 0, False
+        self.words = []  # those that it has read, in order
 
     def peek(self):
         return self.tokens[0] if self.tokens else ""
@@ -644,12 +785,14 @@ class Parser:
             sign = self.take()
 
     def product(self):
-        result, is_number = self.factor()
+        result, kind = self.factor()
         while self.goes_on():
             sign = self.take() if self.peek() in ("*", "/", ":") else ""
-            if not sign and is_number and is_numeral(self.peek()):
+            if not sign and kind == "number" and is_numeral(self.peek()):
                 raise ValueError("numbers side by side are no product")
-            factor, is_number = self.factor()
+            if not sign and kind == "word":
+                raise ValueError("a word is no factor of what follows it")
+            factor, kind = self.factor()
             result = bounded(result / factor if sign in ("/", ":") else result * factor)
         return result
 
@@ -661,10 +804,15 @@ class Parser:
         return not (t == "|" and self.bars)
 
     def factor(self):
-        """The value of a power, and whether it is a number by itself."""
+        """The value of a power, and whether it is a "number" by itself, a "word", or "other"."""
         before, t = len(self.tokens), self.peek()
+        words = len(self.words)
         value = self.power()
-        return value, is_numeral(t) and len(self.tokens) == before - 1
+        if is_numeral(t) and len(self.tokens) == before - 1:
+            return value, "number"
+        if len(self.words) > words and t.startswith("\\") and t not in READ_WITH_ARGUMENTS:
+            return value, "word"
+        return value, "other"
 
     def power(self):
         if self.peek() in ("-", "+"):  # A factor may have a sign: 2 * -3.
@@ -696,6 +844,8 @@ class Parser:
         if is_numeral(t):
             if self.peek() == "_":
                 raise ValueError("a number in another base is compared as text")
+            if t.endswith(".") and re.match(r"[\\({\[]", self.peek()):
+                raise ValueError("decimals that cannot be read")
             return Fraction(t.replace(",", ""))
         if t in ("(", "[", "{"):
             return self.group(")", "]", "}")
@@ -722,11 +872,26 @@ class Parser:
             return root(self.atom(), index)
         if name in FUNCTIONS:
             return self.function(name)
-        if re.fullmatch(r"[A-Za-z]|\\[A-Za-z]+", t) and name not in ("in", "cup", "begin", "end", "text"):
-            if self.peek() == "_":  # The variable has an index: x_1.
-                name += self.take() + self.take()
-            return Fraction(random.Random(f"{name} {self.point}").randint(-400, 400) * 2 + 1, 211)
-        raise ValueError(f"{t!r} cannot be read")
+        if not re.fullmatch(r"[A-Za-z]|\\[A-Za-z]+", t) or name in ("in", "cup", "begin", "end", "text"):
+            raise ValueError(f"{t!r} cannot be read")
+        known = not t.startswith("\\") or name in GREEK
+        if name in ACCENTS:
+            argument = self.raw_argument()
+            name, known = name + argument, len(argument.strip("{}")) == 1
+        while not known and self.peek() == "{":
+            name += self.raw_argument()
+        if self.peek() == "_":  # The variable has an index: x_1.
+            name += self.take() + self.raw_argument()
+        if not known:
+            self.words.append(name)
+        return Fraction(random.Random(f"{name} {self.point}").randint(-400, 400) * 2 + 1, 211)
+
+    def raw_argument(self):
+        """What an accent, an index or an unknown command applies to, as it is written: "{AB}"."""
+        raw = self.take()
+        while raw.count("{") > raw.count("}"):
+            raw += self.take()
+        return raw
 
     def function(self, name):
         base = exponent = None

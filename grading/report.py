@@ -15,7 +15,7 @@ from collections import Counter
 from engine.cli import BadInput
 from engine.files import json_rows, read_jsonl, write_jsonl
 from extras.pretrained import PUBLISHED
-from grading.grade import KIND, boxed, extract_answer, is_equal
+from grading.grade import KIND, boxed, extract_answer, is_equal, without_thoughts
 
 
 # ----------------------------------------------------------------------------------------------------- grades
@@ -62,7 +62,7 @@ def grade_file(path, task):
 def right_answer(value, task):
     """The right answer as a text, from what a user's file holds: the answer itself, the number of an option
     (0 for A), or a whole solution in the form of GSM8K or MATH."""
-    text = str(value)
+    text = without_thoughts(str(value))
     if KIND.get(task) == "letter":
         return "ABCDE"[value] if type(value) is int and 0 <= value < 5 else text.upper()
     if "####" in text or "\\boxed" in text:

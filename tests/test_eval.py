@@ -101,6 +101,26 @@ def test_main_grades_and_reports(tmp_path, monkeypatch, capsys):
     assert len(open(tmp_path / "eval" / "summary.jsonl").readlines()) == 1
 
 
+def test_generation_goes_on_where_a_thought_names_a_question(monkeypatch):
+    """A stop text inside <think> stops nothing; one behind it, or without a thought, does."""
+    enc = demo_tokenizer()
+
+    def written(text):
+        def says(model, prompts, max_new_tokens, stop, temperature, generator):
+            tokens = enc.encode_ordinary(text)
+            ends = (n for n in range(1, len(tokens)) if stop(tokens[:n]))
+            return [tokens[:next(ends, len(tokens))]]
+        monkeypatch.setattr(eval_math, "generate", says)
+        [row] = rows = [{"index": 0}]
+        eval_math.answer_batch(make_model(enc), enc, rows, [[0]], eval_math.Config(task=["gsm8k"]))
+        return row["generation"]
+    for start, end in [("<think>\nQuestion: 2 + 3?\n</think> The answer is 5.", "\nQuestion:"),
+                       ("<think>5</think> The answer is 5.", "\nQuestion:"),
+                       ("The answer is 5.", "\nQuestion:"),
+                       ("<think>\nQuestion: 2 + 3?", " And so on.")]:
+        assert written(start + end + (" Who has 9?" if "Q" in end else "")) == start + end
+
+
 def test_generation_equals_the_uncached_model_on_real_prompts(demo, tmp_path):
     """The few-shot loop with a real (random) model: the same text as re-running the whole context for every
     token."""
@@ -366,6 +386,8 @@ def test_samples_and_likelihood_are_reported(tmp_path, monkeypatch, capsys):
                ("no", "7"), ("#### 5", "5.0")], [1, 1, 0, 1]),
     ("math", [("so \\boxed{\\frac12}", "It is $\\boxed{0.5}$."), ("$(1,2)$", "(1,2]")], [1, 0]),
     ("mmlu_stem", [("The answer is (B).", 1), ("The answer is (B).", "b"), ("C", 1)], [1, 1, 0]),
+    ("gsm8k", [("<think>\nQuestion: 3?\n</think>It is 7.", "<think>\\boxed{3}</think>It is 7.\n#### 7"),
+               ("The answer is 2 dozen.", "24")], [1, 1]),
 ])
 def test_grading_a_file_of_generations(task, rows, correct, tmp_path, capsys):
     path = tmp_path / "rows.jsonl"

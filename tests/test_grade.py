@@ -254,6 +254,40 @@ EXACT = [
     ("The answer is 12.", "mathqa", ""),
     ("The answer is a prime number.", "mmlu_stem", ""),
     ("Let us compute 3 * 4 = 12. The answer is", "sat_math", ""),
+
+    # what is thought aloud is no answer: closed, several times, cut off, or opened in the prompt
+    ("<think>\nThe answer is 3? No.\nQuestion: who has 9?\n</think>\nThe answer is 5.", "gsm8k", "5"),
+    ("<think>\nProblem: is it \\boxed{4}?\n</think>\n\nIt is \\boxed{6}.", "math", "6"),
+    ("<think>Table: A has 2.</think>The answer is no.", "tabmwp", "no"),
+    ("<think>\nExample: (A) is 3.\n</think>\n(C)", "sat_math", "C"),
+    ("<think>a 1</think> Now <think>Question: b 2</think>5 are left.", "svamp", "5"),
+    ("<think>I write <think> here, 8.</think> The answer is 5.", "gsm8k", "5"),
+    ("The answer is 5.\n<think>\nQuestion: is it 8? The answer is 8.\n</think>", "gsm8k", "5"),
+    ("The answer is 5.\n<think>\nOr is it 8", "gsm8k", "5"),
+    ("<THINKING>It is 8.</THINKING>\nIt is 5.", "gsm8k", "5"),
+    ("So it is 8.\nQuestion: or not?\n</think>\nThe answer is 5.", "gsm8k", "5"),
+    ("<think>\n2 + 3 = 5. The answer is 5.", "gsm8k", ""),
+    ("2 + 3 = 5. The answer is 5.\n</think>\n", "gsm8k", ""),
+    ("<think>It is 8.</think>The answer is 5.\nQuestion: Ann has 9.\nThe answer is 9.", "gsm8k", "5"),
+    ("<think>" + "hm 9. " * 100_000 + "</think>The answer is 5.", "gsm8k", "5"),
+    # a raised or lowered number is no number of its own
+    ("The field has 40 m\u00b2", "gsm8k", "40"),
+    ("The field has 40 m^2", "gsm8k", "40"),
+    ("From x^2 = 49 we get 7 = x_1", "gsm8k", "7"),
+    ("The answer is 40 square m\u00b2.", "asdiv", "40"),
+    # the same characters as in the comparison
+    ("The answer is \u20137.", "gsm8k", "-7"),
+    ("The answer is \u22127.", "gsm8k", "-7"),
+    ("The answer is \u20147.", "gsm8k", "-7"),
+    ("The answer is 9 \u2014 2 more than 7.", "gsm8k", "9"),
+    ("The answer is \uff14\uff12.", "gsm8k", "42"),
+    ("The answer is 3 \u00d7 5 = 15.", "gsm8k", "15"),
+    ("The answer is 2\u00a0400.", "gsm8k", "2400"),
+    ("The answer is 2\u00be.", "gsm8k", "2 3/4"),
+    ("The answer is \u00bc of them.", "svamp", "1/4"),
+    ("The answer is (-3)^3.", "gsm8k", "(-3)^3"),
+    ("The answer is 4.5~million.", "gsm8k", "4.5million"),
+    ("The answer is One Hundred Hills.", "tabmwp", "One Hundred Hills"),
 ]
 
 # Text, task and an answer the extracted one equals: spaces and units are left to the extraction.
@@ -307,6 +341,33 @@ BY_VALUE = [
     ("So there are 7 ways in all.", "math", "7"),
     ("The answer is $8$.\n\nProblem:\nWhat is $9 + 9$?\n\nSolution:\n$\\boxed{18}$", "math", "8"),
     ("The answer is $8$.<|endoftext|>\\boxed{18}", "math_oai", "8"),
+
+    # scale words
+    *((text, task, value) for task in ["gsm8k", "svamp", "asdiv", "tabmwp", "math"] for text, value in [
+        ("The answer is $4.5 million.", "4500000"), ("#### 7 thousand", "7000"),
+        ("The answer is 7 billion people.", "7000000000"), ("So the town pays 3 dozen", "36"),
+        (r"\boxed{4.5 \text{ million}}", "4500000"), ("The answer is 6 hundred thousand.", "600000"),
+        ("The answer is three dozen eggs.", "36"), ("The answer is half a million.", "500000")]),
+    ("The answer is a million dollars.", "gsm8k", "1000000"),
+    ("The answer is $4.5$ million.", "math", "4500000"),
+    ("So the town pays $4$ thousand", "math", "4000"),
+    ("The answer is 3 hundred-dollar bills.", "gsm8k", "3"),
+    ("He pays 4 dollars a dozen", "gsm8k", "4"),
+    # numbers with an exponent
+    *((text, task, value) for task in ["gsm8k", "mawps", "asdiv", "math"] for text, value in [
+        ("The answer is 4.5e3.", "4500"), ("The answer is 4.5E+3.", "4500"), ("#### 5e-2", "0.05"),
+        ("The answer is 6.5 \u00d7 10^4.", "65000"), ("The answer is 6.5 x 10^4.", "65000"),
+        ("The answer is 6.5*10^{-4}.", "0.00065"), ("The answer is 6.5 \u00d7 10\u207b\u2074.", "0.00065"),
+        (r"The answer is $6.5 \times 10^4$.", "65000"), (r"The answer is $6.5\cdot10^{4}$.", "65000"),
+        ("The answer is $3^{5}$.", "243"), ("The answer is 3**5.", "243"), ("The answer is -3^5.", "-243"),
+        ("The answer is 10^5.", "100000"), ("The answer is 10\u2075.", "100000"),
+        ("So the light goes 10^5", "100000"), (r"So it goes $6.5 \times 10^4$", "65000"),
+        ("The answer is 1,250e2.", "125000")]),
+    (r"The answer is $6 \cdot 10^{4}$ km/h.", "gsm8k", "60000"),
+    ("The answer is 6.5 x 10^4 dollars.", "asdiv", "65000"),
+    # repeating decimals
+    (r"The answer is $0.\overline{6}$.", "gsm8k", "2/3"), (r"So it is 1.\overline{6} liters", "gsm8k", "5/3"),
+    ("The answer is 0.6\u0305.", "gsm8k", "2/3"), ("The answer is 0.6\u0305.", "math", "2/3"),
 ]
 
 # Text, task and answers that would be a guess: more than one was given.
@@ -337,6 +398,10 @@ SEVERAL = [
     ("The answer is A and C.", "mmlu_stem", ["A", "C"]),
     ("The answer is (A) or (B).", "mathqa", ["A", "B"]),
     (r"\boxed{A, D}", "sat_math", ["A", "D"]),
+
+    ("The answer is 2 dozen and 5.", "gsm8k", ["24", "5", "2", "29"]),
+    ("The answer is 3 million or 4 million.", "gsm8k", ["3000000", "4000000", "3"]),
+    ("The answer is 2^3 and 5.", "gsm8k", ["8", "5", "2"]),
 ]
 
 EQUAL = [
@@ -426,6 +491,57 @@ EQUAL = [
     ("Evelyn", "evelyn"),
     ("Yes", "yes."), ("2:35 P.M.", "2:35 pm"), ("the shortage", "shortage"), ("a clarinet", "Clarinet"),
     (r"\text{even}", "even"), ("3:4", "3:4"), ("1010_2", "1010_{2}"), ("1" * 400, "1" * 400),
+
+    # repeating decimals
+    (r"0.\overline{6}", "2/3"), (r"0.\bar{6}", r"\frac{2}{3}"), (r"0.\dot6", "2/3"),
+    (r"0.8\overline{3}", "5/6"),
+    (r"2.1\overline{45}", r"\frac{118}{55}"), (r"0.\dot{2}7027\dot{0}", "10/37"), (r"0.\dot2\dot7", "3/11"),
+    (r".\overline{09}", r"\frac{1}{11}"), (r"-1.\overline{3}", "-4/3"),
+    (r"0.\overline{6}", r"0.6\overline{6}"),
+    (r"0.\overline{9}", "1"), ("0.6\u0305", "2/3"), ("0.6\u0307", "2/3"), ("0.(6)", "2/3"),
+    (r"66.\overline{6}\%", "200/3"), (r"0.\overline{6} \text{ cm}", "2/3"), (r"0.\overline{6}", "0.66667"),
+    (r"\frac{0.\overline{3}}{2}", "1/6"), (r"0.\overline{3}x", r"\frac{x}{3}"),
+    # letters that are a product, words that are one atom
+    ("3pq", "3qp"), ("pq - 4p", "-4p + qp"), ("xz", "zx"), ("xyz", "zyx"), ("5(ab+c)", "5(c+ba)"),
+    (r"\frac{pq}{2}", r"\frac{qp}{2}"), (r"\pi rs", r"\pi sr"), ("A = lw", "A = wl"),
+    ("abcd + 1", "1 + dcba"),
+    ("x y", "y x"), (r"\alpha\beta", r"\beta\alpha"), (r"2 \theta", "2 theta"), (r"\bar{x}y", r"y\bar{x}"),
+    (r"2\overline{PQ}", r"\overline{PQ} + \overline{PQ}"), (r"x + \heartsuit", r"\heartsuit + x"),
+    (r"1 + \text{cat}", r"\text{cat} + 1"), ("speed * time", "time * speed"), (r"\text{PQR}", "PQR"),
+    (r"3 + \text{dog}", "3 + dog"), (r"\sinh x", r"\sinh(x)"),
+    (r"\frac{\cancel{5}}{2\cdot\cancel{5}}", "1/2"),
+    # scale words
+    ("4.5 million", "4500000"), ("7 thousand", "7,000"), ("3 dozen", "36"), ("4 trillion", "4000 billion"),
+    ("4 million", "4 million"), ("4 Million", "4,000,000"), (r"6 \text{ hundred}", "600"),
+    ("6 hundred thousand", "600000"),
+    (r"\$4.5 \text{ million}", "4.5 million dollars"), ("7 thousand people", "7000"),
+    ("-4 million", "-4000000"),
+    (r"1\frac{1}{2} \text{ million}", "1500000"), ("1 1/2 million", "1500000"), ("2^3 million", "8000000"),
+    ("half a million", "500000"), ("three dozen eggs", "36"), ("forty-two thousand", "42000"),
+    ("a million", "1000000"), ("4 (million)", "4000000"), ("4 million, 3 dozen", "36, 4000000"),
+    # units, and what is none
+    ("7 (pears)", "7"), ("7 (fl. oz)", "7"), ("7 (U.S. dollars)", "7"), ("7 (cm)", "7"), ("7 (m)", "7"),
+    ("7 (B)", "7"),
+    ("10^2 (pears)", "100"), ("7 sec", "7"), ("7 two-digit numbers", "7"), ("7 quarters", "7"),
+    ("7 percent", "7%"),
+    (r"\text{7 pears}", "7"), (r"7\text{ m}", "7"), ("4(y)", "4y"), ("4(ab)", "4ba"), ("2(t + 1)", "2t + 2"),
+    (r"\cot^2(t)", r"\csc^2(t) - 1"), (r"\log_5(k)", r"\frac{\ln k}{\ln 5}"), (r"5\text{y}", "5y"),
+    (r"\sin^2 \text{x}", r"1 - \cos^2 x"), ("2 sec x", r"2\sec x"),
+    # characters
+    ("x\u00b2 + 1", "1 + x^2"), ("2\u00b9\u00b2", "4096"), ("10\u207b\u00b2", "0.01"),
+    ("x\u2081 + x\u2082", "x_2 + x_1"),
+    ("101\u2082", "101_2"), ("3\u00be", "15/4"), ("\u2153", "1/3"), ("3\u20444", "3/4"),
+    ("\u00b3/\u2084", "3/4"),
+    ("\u00b3\u2044\u2084", "3/4"), ("9\u20112", "7"), ("9\u20142", "7"), ("9\u20122", "7"),
+    ("3\u22c55", "15"),
+    ("3\u22195", "15"), ("3\u27155", "15"), ("15\u22153", "5"), ("7\u2003cm", "7"), ("12\u2009345", "12345"),
+    ("7\u200b", "7"), ("\uff17\uff0e\uff15", "7.5"), ("\U0001d7d5", "7"), ("x^\u00bd", r"\sqrt{x}"),
+    # numbers with an exponent
+    ("4.5e3", "4500"), ("4.5E+3", "4500"), ("5e-2", "0.05"), ("6.5 x 10^4", "65000"),
+    ("6.5*10^{-4}", "0.00065"),
+    (r"6.5 \times 10^4 \text{ m}", "65000"), ("-3^2", "-9"), ("3**4", "81"), ("1,250e2", "125000"),
+    ("(-3)^3", "-27"), (r"\text{2 dozen eggs}", "24"), (r"\text{rise}/\text{run}", "rise/run"),
+    ("x\u2081\u2080 + 1", "1 + x_{10}"), ("20 km/h", "20"), (r"20\,\text{km}/\text{h}", "20"),
 ]
 
 UNEQUAL = [
@@ -500,6 +616,49 @@ UNEQUAL = [
     ("shortage", "surplus"), (r"\text{east}", r"\text{west}"), ("2:35 P.M.", "2:35 A.M."),
     ("2:35 P.M.", "2:53 P.M."),
     ("2:35 P.M.", "2"), ("5:6", "6:5"),
+
+    # repeating decimals
+    (r"0.\overline{6}", "0.6"), (r"0.\overline{6}", r"0.\overline{7}"), (r"0.\dot{6}", "0"), ("0.(6)", "0"),
+    (r"0.\overline{12}", r"0.\overline{21}"), (r"0.1\overline{2}", r"0.\overline{12}"),
+    (r"0.\overline{6}", "0.67"),
+    (r"0.\overline{pq}", r"0.\overline{qp}"), (r"0.\overline{p}", "0"), (r"0.\overline{1}_2", "1/9"),
+    # words whose letters are the same, and commands that cannot be read
+    ("PQR", "PRQ"), ("PQ", "QP"), (r"\text{XI}", r"\text{IX}"), ("won", "own"),
+    (r"\mathrm{on}", r"\mathrm{no}"),
+    ("TTH", "THT"), ("T T H", "T H T"), ("TH, HH", "HT, HH"), ("(no, 1)", "(on, 1)"), ("one", "eon"),
+    ("own or won", "now or own"), ("the dog", "the god"), ("dog cat", "cat dog"), ("5 ten", "5 net"),
+    ("5 ten", "5"),
+    (r"1 + \text{dog}", r"1 + \text{god}"), (r"\text{dog}^2", r"\text{god}^2"), ("loop + 2", "pool + 2"),
+    (r"\frac{\text{dog}}{2}", r"\frac{\text{god}}{2}"), (r"x = \text{dog}", r"x = \text{god}"),
+    (r"0 \cdot \text{dog}", "0"), (r"0 \cdot \text{dog}", r"0 \cdot \text{cat}"), (r"0\heartsuit", "0"),
+    (r"\heartsuit", r"\diamondsuit"), (r"\heartsuit\diamondsuit", r"\diamondsuit\heartsuit"),
+    (r"\overline{PQ}", r"\overline{QP}"), (r"\vec{u}", r"\vec{v}"), (r"\bar{x}", "x"),
+    (r"\angle PQR", r"\angle QRP"),
+    (r"P \setminus Q", r"Q \setminus P"), (r"3 \pmod 8", r"8 \pmod 3"), (r"f \circ g", r"g \circ f"),
+    (r"\lfloor x \rfloor", r"\rfloor x \lfloor"), (r"\heartsuit - \heartsuit", "0"),
+    # scale words, and number words that are no unit
+    ("4 million", "4"), ("4 million", "4 billion"), ("4 thousand", "4 hundred"), (r"4 \text{ thousand}", "4"),
+    ("3 dozen", "3"), ("4 million people", "4"), ("half a million", "1000000"), ("three dozen", "3"),
+    ("ten", "10"),
+    ("7 tenths", "7"), ("2 thirds", "2"), ("7 ten", "7"), ("7 hundredths", "7"),
+    ("3 hundred-dollar bills", "300"),
+    # arguments and variables that are no unit
+    ("4(y)", "4"), ("4 (y)", "4"), ("4(y)", "4(z)"), ("4(ab)", "4"), ("4(B)", "4"),
+    (r"\cot^2(t)", r"\cot^2(u)"),
+    (r"\log_5(k)", r"\log_5(m)"), (r"\log_5(pears)", r"\log_5"), ("x_2(red)", "x_2"), ("4 (sin x)", "4"),
+    (r"5\text{y}", "5"), (r"5\text{y}", r"5\text{z}"), ("2 arctan x", "2"), ("2 sec x", "2"),
+    ("2 theta", "2"),
+    ("2 theta", "2 alpha"), ("3abcd", "3"), ("3wxyz", "3"), ("2:35 (P.M.)", "2:35 (A.M.)"),
+    ("50 percent", "0.5"),
+    # characters
+    ("x\u00b2", "x\u00b3"), ("x\u2081", "x\u2082"), ("10\u207b\u00b2", "100"), ("3\u00be", "9/4"),
+    ("9\u20132", "92"),
+    ("101\u2082", "101"), ("3\u22c55", "35"),
+    # numbers with an exponent
+    ("4.5e3", "4.5"), ("4.5e3", "4.5e4"), ("6.5 x 10^4", "6.5"), ("10^{-4}", "10^4"), ("-3^2", "9"),
+    ("3**4", "12"),
+    (r"\text{(no)}", r"\text{(on)}"), (r"\text{on/off}", r"\text{no/off}"), (r"\text{2 no}", r"\text{2 on}"),
+    (r"f(\text{no})", r"f(\text{on})"), ("x_{10} + 1", "x_{11} + 1"), ("rise/run", "run/rise"),
 ]
 
 # Answers as in MATH, all of a different value.
@@ -618,6 +777,12 @@ BOMBS = [
     "&",
     r"\\", "x <", r"\begin{pmatrix} & 1\end{pmatrix}", "-" * 990 + "1", r"\ln" * 330 + "2",
     "\u221a" * 900 + "2",
+    r"\heartsuit" * 90, r"\text{no}+" * 100 + "1", "ab " * 300, "a b " * 240, "abc+" * 200 + "1",
+    r"\bar{x}" * 140,
+    r"0.\dot1" * 140, "0.\\overline{" + "3" * 900 + "}", "1 dozen" * 140, "1" + " dozen" * 160,
+    "1 (million)" * 90,
+    "\u00b2" * 900, "\u2082" * 900, "\u00bd" * 300, "1\u0305" * 400, "theta" * 190,
+    "xsin" * 240, nested(r"\foo{", "1", "}", 190),
     "+".join(f"1/{n}^{{{8000 // n.bit_length() - 1}}}" for n in range(3, 83, 2)), "*".join(["300!"] * 190),
 ]
 
@@ -627,6 +792,12 @@ MEGABYTE = [
     "#### 1\n", "####",
     "# Answer\n\n", "answer is ", "The answer is 1. ", "final answer is $", "**", "<<1=1>>", "^{", "2^", "1+",
     "(1,",
+    "<think>", "</think>", "<think></think>", "</", "two dozen ", "1 dozen ", "twenty-", "1 million",
+    "a million ",
+    r"0.\dot1", r"\bar{1}", r".\overline", "0.(", "0.(3)", "\u00b9", "\u2082", "\u00bd", "1\u00bd", "1\u0305",
+    "\u00b9\u2044\u2082", "10^", "10^{", "1 * 10^", "* 10^2 ", "1e5", "5 x 10^2 x ", "1 \u2014 ", "cm^2 ",
+    "_1", "1,23",
+    "1,234", "$1$ million ", "1 1/2 ", "\u00a0",
     "0.", "=", "x", r"\pm 1", r"\text{", r"\begin{pmatrix}", "1 and ", "(A) ", "A. ",
 ]
 HUGE = [(unit * 10 ** 6)[:10 ** 6] for unit in MEGABYTE] + [
