@@ -1,23 +1,24 @@
 """
-What the scripts share: the options of a training run, checkpoints, the run folder, the optimizer, losses
-on held-out text.
+What the training scripts share: options, learning rate, optimizer, the loss on held-out text, and `Run`,
+which is a training run but for its steps. Those are in the scripts.
 """
-import json
 import math
 import os
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from corpora.vocabulary import must_have_rows
 from engine import fast_loss
-from engine.cli import BadInput
-from engine.files import read_json, read_jsonl, replacing, source_revision, write_json, write_jsonl
-from engine.ranks import full_state_dict
-from extras import pretrained
+from engine.checkpoints import RunFolder, load_checkpoint, model_of
+from engine.cli import BadInput, Progress, StopSignal
+from engine.ranks import load_optimizer
 from model import GPT, GPTConfig
+
+BETAS, GRAD_CLIP = (0.9, 0.95), 1.0   # AdamW's; the largest gradient norm
+MANY_BYTES = 2 * 2**30                # above so many bytes of logits a run prints a hint
 
 
 @dataclass
@@ -25,21 +26,13 @@ class Optimisation:
     """How weights are trained, whatever the loss: what `adamw` and `learning_rate` read. A config has `steps`
     besides."""
     lr: float = 6e-3                # highest learning rate
-    min_lr: float = 0.0             # learning rate at the end
-    warmup_steps: int = 50          # linear warm-up
-    decay: float = 1.0              # share of the steps after the warm-up over which the learning rate decays
+    warmup_steps: int = 50          # linear warm-up; then half a cosine down to 0
     weight_decay: float = 0.1       # AdamW's, on matrices only
-    beta2: float = 0.95             # AdamW's second-moment decay
-    grad_clip: float = 1.0          # largest gradient norm (0: no clipping)
     seed: int = 0                   # of all that is drawn at random
 
     def validate(self):
         """Every problem of the options, each a sentence."""
-        if not 0 < self.decay <= 1:
-            yield f"decay must lie in (0, 1], not {self.decay}"
-        if not 0 <= self.beta2 < 1:
-            yield f"beta2 must lie in [0, 1), not {self.beta2}"
-        yield from not_negative(self, "min_lr", "warmup_steps", "weight_decay", "grad_clip", "seed")
+        yield from not_negative(self, "warmup_steps", "weight_decay", "seed")
         if self.lr <= 0:
             yield f"lr must be above 0, not {self.lr}"
 
@@ -58,35 +51,28 @@ class TrainConfig(Optimisation):
     train: str = "noisy"            # which of its token files to train on
     out: str = "out/run"            # run folder
     resume: bool = False            # go on with the run in this folder, if there is one
-    init_from: str = ""             # start from the model of this checkpoint, or from gpt2, gpt2-medium, ...
-    crop: bool = False              # with init_from: forget the positions beyond block_size
-    # model (with init_from all of these but block_size and dropout are the checkpoint's, whatever they say)
+    init_from: str = ""             # start from the model of this checkpoint
+    # model (with init_from all of these are the checkpoint's, and block_size is the row length alone)
     n_layer: int = 2                # blocks
     n_head: int = 2                 # attention heads
     n_embd: int = 64                # channels
     block_size: int = 192           # row length T, in tokens; score.py needs the same
-    dropout: float = 0.0            # dropout rate, also with init_from
-    bias: bool = True               # biases in Linear and LayerNorm modules
     arch: str = "gpt2"              # or llama: RMSNorm, rotary positions, SwiGLU, no biases
-    n_kv_head: int = 0              # heads of keys and values (0: n_head)
-    n_inner: int = 0                # channels inside the MLP (0: 4 * n_embd)
     # optimisation, besides what Optimisation has
     train_tokens: int = 3_993_600   # length of the run, in tokens seen
     batch_tokens: int = 1536        # tokens per step, over all processes and micro-batches
     micro_rows: int = 0             # rows of a micro-batch, one forward pass (0: all that a process has)
-    seed: int = 0                   # of the initialisation, the order of the rows, and dropout
-    # evaluating and saving: none of these changes the weights, but for patience
-    eval_every: int = 100           # steps between evaluations on val and test
+    # evaluating: none of these changes the weights, but for patience
+    eval_every: int = 100           # steps between evaluations on val and test; each saves ckpt.pt too
     eval_rows: int = 512            # evaluate on the first so many rows of each
     patience: int = 0               # stop after so many evaluations without a better val loss (0: never)
     log_every: int = 10             # steps between lines in metrics.jsonl
-    save_every: int = 500           # steps between saves of ckpt.pt
     snapshot_every: int = 0         # steps between weights kept as step_NNNNNN.pt to evaluate (0: none)
     # machine
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
     compile: bool = False           # torch.compile the model (worth it on a GPU)
     fsdp: bool = False              # with torchrun: each GPU holds a part of weights and optimizer (FSDP2)
-    fast: bool = True               # the loss without the logits of all tokens at once (engine/fast_loss.py)
+    fast: bool = False              # the loss without the logits of all tokens at once (large vocabularies)
 
     @property
     def steps(self):
@@ -95,23 +81,15 @@ class TrainConfig(Optimisation):
     def validate(self):
         """Every problem of the options, each a sentence."""
         for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_tokens", "eval_every", "eval_rows",
-                     "log_every", "save_every"):
+                     "log_every"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
                 return
-        if self.n_embd % self.n_head:
-            yield f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})"
         if self.arch not in ("gpt2", "llama"):
             yield f"arch must be gpt2 or llama, not {self.arch!r}"
-        if self.arch == "gpt2" and (self.n_kv_head or self.n_inner):
-            yield "n_kv_head and n_inner are for --arch llama"
-        if self.arch == "llama" and self.n_embd // self.n_head % 2:
-            yield f"n_embd / n_head must be even for arch llama, not {self.n_embd // self.n_head}"
-        if self.n_kv_head < 0 or self.n_inner < 0 or self.n_head % (self.n_kv_head or 1):
-            yield (f"n_kv_head ({self.n_kv_head}) must divide n_head ({self.n_head}), and neither it nor "
-                   f"n_inner ({self.n_inner}) may be negative")
-        if not 0 <= self.dropout < 1:
-            yield f"dropout must lie in [0, 1), not {self.dropout}"
+        width = self.n_head * (2 if self.arch == "llama" else 1)
+        if self.n_embd % width:
+            yield f"n_embd ({self.n_embd}) must be divisible by {width}, as n_head is {self.n_head}"
         yield from super().validate()
         yield from not_negative(self, "micro_rows", "patience", "snapshot_every")
         world = int(os.environ.get("WORLD_SIZE", 1))
@@ -126,93 +104,29 @@ class TrainConfig(Optimisation):
 
     def may_differ(self):
         """The options that may differ when a run is resumed: where it runs and what it records, not what it
-        computes, but for dropout's masks. (With patience, evaluations decide when it stops.)"""
-        names = {"resume", "out", "eval_every", "log_every", "save_every", "snapshot_every", "device",
-                 "compile", "fsdp", "fast", "micro_rows"}
-        return names - ({"eval_every"} if self.patience else set())
+        computes. (Evaluations decide which weights are the best, and when a run with patience stops.)"""
+        return {"resume", "out", "log_every", "snapshot_every", "device", "compile", "fsdp", "fast",
+                "micro_rows"}
 
 
 # ----------------------------------------------------------------------------------------------- optimisation
 
 def learning_rate(step, cfg):
-    """Linear warm-up, constant, then half a cosine down to cfg.min_lr over the last cfg.decay of the steps
-    after the warm-up."""
+    """Linear warm-up, then half a cosine down to 0."""
     if step < cfg.warmup_steps:
         return cfg.lr * (step + 1) / (cfg.warmup_steps + 1)
-    decay_steps = max(1, round(cfg.decay * (cfg.steps - cfg.warmup_steps)))
-    done = min(1.0, max(0.0, (step - (cfg.steps - decay_steps)) / decay_steps))
-    return cfg.min_lr + (cfg.lr - cfg.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+    done = (step - cfg.warmup_steps) / max(1, cfg.steps - cfg.warmup_steps)    # from 0 to 1
+    return cfg.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def adamw(model, cfg, device):
     """AdamW with weight decay on the matrices only, as GPT-2 and nanoGPT have it."""
     groups = [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": cfg.weight_decay},
               {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=device.type in ("cuda", "cpu"))
+    return torch.optim.AdamW(groups, lr=cfg.lr, betas=BETAS, fused=device.type in ("cuda", "cpu"))
 
 
-def seed_dropout(cfg, step, ranks):
-    """Dropout is a function of seed, step and process, so that there is no random state to resume."""
-    torch.manual_seed(int(np.random.default_rng([cfg.seed, step, ranks.rank + 1]).integers(2**63)))
-
-
-# ------------------------------------------------------------------------------------------------ checkpoints
-
-def save_checkpoint(path, checkpoint):
-    """Save a dict of tensors and plain values. Raises BadInput when the disk is full; the old file stays."""
-    try:
-        with replacing(path, "wb") as f:
-            torch.save(checkpoint, f)
-    except (OSError, RuntimeError) as e:  # torch's writer turns an OSError into a RuntimeError
-        raise BadInput(f"could not save {path} ({str(e).splitlines()[0]}): free some space and run the "
-                       f"command again (a training run with --resume); what was there before is as it was")
-
-
-def load_checkpoint(path):
-    """What `save_checkpoint` saved, tensors and plain values only; or weights in Hugging Face's format
-    (extras/pretrained.py). Raises BadInput."""
-    if pretrained.is_pretrained(path):
-        return pretrained.load(path)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"model", "model_config", "tokenizer_sha256"} - checkpoint.keys()
-        if missing:
-            raise KeyError(*missing)
-        GPTConfig(**checkpoint["model_config"])  # raises TypeError where it is some other program's
-        return checkpoint
-    except FileNotFoundError:
-        raise BadInput(f"there is no checkpoint {path}: train one with train_ref.py or train_slm.py, or give "
-                       f"another")
-    except PermissionError:
-        raise
-    except Exception as e:  # truncated archives raise a dozen kinds
-        raise BadInput(f"{path} is not a checkpoint of this repository, is truncated, or does not fit into "
-                       f"memory ({type(e).__name__}): give another, or train it again")
-
-
-def model_of(checkpoint, path, tokenizer_sha256, source, **changes):
-    """The GPT of a checkpoint. source: the corpus whose tokenizer has this hash. changes: fields of
-    GPTConfig to change. Raises BadInput."""
-    if checkpoint["tokenizer_sha256"] != tokenizer_sha256:
-        raise BadInput(f"{path} was trained with another tokenizer than that of {source}: give its own "
-                       f"--data, a corpus made with the model's tokenizer")
-    model = GPT(GPTConfig(**(checkpoint["model_config"] | changes)))
-    try:
-        model.load_state_dict(checkpoint["model"])
-    except RuntimeError as e:
-        raise BadInput(f"the weights in {path} do not fit the model: {str(e).splitlines()[1].strip()}; "
-                       f"delete it, or train it again")
-    return model
-
-
-def load_model(path, tokenizer_sha256, source, device, *corpora):
-    """(model on the device, with dropout off; its checkpoint), see `model_of`. corpora: Tokens that the model
-    is to read, see `must_have_rows`."""
-    checkpoint = load_checkpoint(path)
-    model = model_of(checkpoint, path, tokenizer_sha256, source)
-    must_have_rows(model, path, *corpora)
-    return model.to(device).eval(), checkpoint
-
+# ------------------------------------------------------------------------------------------------------ a run
 
 def where_to_start(cfg, first):
     """(the checkpoint to start from, whether that is the run's own last one): `first`, or the last of the run
@@ -222,32 +136,134 @@ def where_to_start(cfg, first):
     return last if resuming else first, resuming
 
 
-def initial_model(cfg, train):
-    """The model to train, and the checkpoint to resume from or None. The model is fresh, or that of
-    cfg.init_from, or that of the run in cfg.out if this is to be resumed. train: the Tokens to train on."""
+def initial_model(cfg, train, val, test):
+    """(the model to train, the checkpoint to resume from or None). The model is fresh, or that of
+    cfg.init_from, or that of the run in cfg.out if this is to be resumed. train, val, test: the Tokens that
+    it will read."""
+    for tokens in (val, test):
+        if tokens.tokenizer_sha256 != train.tokenizer_sha256:
+            raise BadInput(f"{tokens.path}.bin was made with another tokenizer than {train.path}.bin: make "
+                           f"the corpus again with prepare.py")
     torch.manual_seed(cfg.seed)
     path, resuming = where_to_start(cfg, cfg.init_from)
     if not path:
-        return GPT(GPTConfig(
-            block_size=cfg.block_size, vocab_size=train.vocab_size, n_layer=cfg.n_layer, n_head=cfg.n_head,
-            n_embd=cfg.n_embd, dropout=cfg.dropout, bias=cfg.bias, arch=cfg.arch, n_kv_head=cfg.n_kv_head,
-            n_inner=cfg.n_inner)), None
+        return GPT(GPTConfig(block_size=cfg.block_size, vocab_size=train.vocab_size, n_layer=cfg.n_layer,
+                             n_head=cfg.n_head, n_embd=cfg.n_embd, arch=cfg.arch)), None
     checkpoint = load_checkpoint(path)
-    state, config = checkpoint["model"], checkpoint["model_config"]
-    if cfg.block_size > config["block_size"]:
-        raise BadInput(f"block_size {cfg.block_size} is more than the {config['block_size']} of the model in "
-                       f"{path}")
-    if cfg.crop:
-        config["block_size"] = cfg.block_size
-        if "wpe.weight" in state:  # rotary positions have no weights
-            state["wpe.weight"] = state["wpe.weight"][:cfg.block_size].clone()  # (T, C)
-    model = model_of(checkpoint, path, train.tokenizer_sha256, cfg.data, dropout=cfg.dropout)
+    if cfg.block_size > checkpoint["model_config"]["block_size"]:
+        raise BadInput(f"block_size {cfg.block_size} is more than the "
+                       f"{checkpoint['model_config']['block_size']} of the model in {path}")
+    model = model_of(checkpoint, path, train.tokenizer_sha256, cfg.data, train, val, test)
     return model, checkpoint if resuming else None
+
+
+class Run:
+    """All of a training run but what a step computes: where it starts, and what happens between two steps.
+
+        run = Run(cfg, ranks, initial_model(cfg, train, val, test), (val, test), made_from)
+        for step in run.steps():     # in between: evaluate, save, stop
+            ...                      # forward, backward, run.optimizer.step()
+
+    start: the model, and the checkpoint of this run to go on from or None. held_out: the Tokens val and test.
+    made_from: hashes of what the run reads. measure: a function that returns what each evaluation is to log
+    besides its losses, a dict.
+
+    An evaluation saves ckpt.pt before its result changes what is the best and how long that has been so. A
+    run that goes on from there drops what was logged at that step or later, and evaluates once more. So a run
+    that is killed at any moment comes to the same weights, best weights and log (but for seconds) as one that
+    is not, where the device computes the same thing twice in the same way.
+    """
+
+    def __init__(self, cfg, ranks, start, held_out, made_from, measure=dict):
+        self.cfg, self.ranks, self.measure = cfg, ranks, measure
+        model, checkpoint = start
+        # FSDP shards the weights before the optimizer is made, so that AdamW's state is sharded too.
+        self.raw_model = ranks.shard(model) if cfg.fsdp else model.to(ranks.device)
+        self.val, self.test = held_out
+        self.folder = RunFolder(cfg, made_from, ranks.main)
+        self.optimizer = adamw(self.raw_model, cfg, ranks.device)
+        self.step, self.tokens, self.seconds, self.best, self.n_worse = 0, 0, 0.0, math.inf, 0
+        self.record = None  # of the last evaluation
+        if checkpoint:
+            load_optimizer(self.optimizer, checkpoint["optimizer"])
+            for name in ("step", "tokens", "seconds", "best", "n_worse"):
+                setattr(self, name, checkpoint[name])
+        elif ranks.main:
+            print(f"{cfg.out}: {sum(p.numel() for p in self.raw_model.parameters()):,} parameters")
+
+    def steps(self):
+        """The numbers of the steps to take. In between the run is evaluated and saved, or stops."""
+        cfg, ranks = self.cfg, self.ranks
+        if self.folder.finished:
+            return
+        self.folder.open_log(self.step)
+        progress = Progress(os.path.basename(cfg.out), cfg.steps, "steps", self.step)
+        stop = StopSignal()  # Ctrl-C or SIGTERM
+        while True:
+            # One turn more than there are steps: the last weights are evaluated and saved like all others.
+            last = self.step >= cfg.steps
+            if ranks.any(stop.received):
+                self.check_and_save()
+                ranks.barrier()  # when one process ends, torchrun ends all: not while one is still writing
+                raise KeyboardInterrupt  # exit code 130 (engine/cli.py)
+            if cfg.snapshot_every and (last or self.step % cfg.snapshot_every == 0):
+                self.save(f"step_{self.step:06}.pt")
+            if last or self.step % cfg.eval_every == 0:
+                self.evaluate()
+            if last or (cfg.patience and self.n_worse >= cfg.patience):
+                break
+            progress.show(self.step, f"test loss {self.record['test_loss']:.3f}" if self.record else "")
+            start = time.time()
+            yield self.step  # the script takes this step
+            self.seconds += time.time() - start
+            self.step += 1
+            self.tokens += cfg.batch_tokens
+        progress.close()
+        self.folder.finish(self.raw_model, self.record, self.best)
+
+    def evaluate(self):
+        """Measure, save what is needed to resume, log, and keep the best weights."""
+        val_loss = self.check_and_save()
+        test_loss, solution_loss = held_out_loss(self.raw_model, self.test, self.ranks, self.cfg.eval_rows)
+        held_out = {"val_loss": val_loss, "test_loss": test_loss, "solution_loss": solution_loss,
+                    **self.measure()}
+        self.record = {"kind": "eval", "step": self.step, "tokens": self.tokens,
+                       "seconds": round(self.seconds, 2), **held_out}
+        self.folder.log(self.record)
+        self.n_worse = 0 if val_loss < self.best else self.n_worse + 1
+        if val_loss < self.best:
+            self.best = val_loss
+            self.save("best.pt", **held_out)
+
+    def log(self, step, loss, **more):
+        """A line of metrics.jsonl about a step. loss: this process's part of it, a scalar tensor."""
+        loss = self.ranks.sum(loss)  # makes the host wait for a GPU
+        self.folder.must_be_finite(loss, "loss", step)
+        self.folder.log({"kind": "train", "step": step, "tokens": self.tokens,
+                         "lr": learning_rate(step, self.cfg), "loss": loss, **more})
+
+    def check_and_save(self):
+        """Save what is needed to resume, unless the model has diverged. Returns the val loss."""
+        self.seconds += self.ranks.synchronize()  # the time it waits for a GPU
+        val_loss, _ = held_out_loss(self.raw_model, self.val, self.ranks, self.cfg.eval_rows)
+        self.folder.must_be_finite(val_loss, "val loss", self.step)  # finite weights may give inf
+        self.save("ckpt.pt", optimizer=self.optimizer.state_dict(), seconds=self.seconds, best=self.best,
+                  n_worse=self.n_worse)
+        return val_loss
+
+    def save(self, name, **state):
+        """The weights as the checkpoint NAME. Raises BadInput where they are not finite."""
+        self.folder.save(name, self.raw_model, {"tokenizer_sha256": self.val.tokenizer_sha256,
+                                                "step": self.step, "tokens": self.tokens, **state})
 
 
 def compiled_and_parallel(raw_model, cfg, ranks):
     """The model as a step calls it: compiled if asked for, its gradients averaged over the processes if
     there are several."""
+    logits = (cfg.micro_rows or 1) * cfg.block_size * raw_model.config.vocab_size  # of a micro-batch
+    if 4 * logits > MANY_BYTES and not cfg.fast and ranks.main:
+        print(f"{cfg.out}: a forward pass holds {4 * logits / 2**30:.1f} GiB of logits, their gradients as "
+              f"much again: fewer --micro_rows take less, --fast of train_ref.py and train_slm.py less still")
     model = raw_model
     if cfg.compile:
         model = torch.compile(model)
@@ -257,114 +273,16 @@ def compiled_and_parallel(raw_model, cfg, ranks):
     return model
 
 
-class RunFolder:
-    """The folder of a training run: config.json, metrics.jsonl (a line per log and per evaluation),
-    checkpoints, and done.json at the end.
-
-    A folder that holds a run is not written over: BadInput, unless cfg.resume; then the run must have the
-    same options, but for cfg.may_differ(), and the same made_from, hashes of what the run reads. What a run
-    of an older revision has not noted cannot be compared: a line says so, and it is noted from then on. Of
-    several processes the main one alone writes.
-    """
-
-    def __init__(self, cfg, made_from, ranks):
-        self.folder, self.cfg, self.ranks = cfg.out, cfg, ranks
-        if ranks.main:
-            os.makedirs(cfg.out, exist_ok=True)
-            if os.path.exists(self.path("config.json")):
-                self.check_same(made_from)
-            else:
-                about = {"source": source_revision(), "torch": torch.__version__}
-                write_json(self.path("config.json"), {"config": asdict(cfg), **made_from, **about})
-        self.finished = os.path.exists(self.path("done.json"))
-        if self.finished and ranks.main:
-            print(f"{cfg.out}: finished before, nothing to do")
-
-    def check_same(self, made_from):
-        folder, held = self.folder, read_json(self.path("config.json"))
-        if not self.cfg.resume:
-            raise BadInput(f"{folder} already holds a run: add --resume to continue it, or choose another "
-                           f"--out")
-        other = [k.removesuffix("_sha256") for k, v in made_from.items() if k in held and held[k] != v]
-        if other:
-            raise BadInput(f"{folder} holds a run on another corpus, or made from other files "
-                           f"({', '.join(other)}): choose another --out, or delete the folder")
-        defaults = asdict(type(self.cfg)())  # for an option that is newer than the run
-        old = defaults | held["config"]
-        changed = [f"{k}: {old[k]!r} -> {v!r}" for k, v in asdict(self.cfg).items()
-                   if old[k] != v and k not in self.cfg.may_differ()]
-        if changed:
-            raise BadInput(f"{folder} holds a run with another configuration ({', '.join(changed)}): give "
-                           f"the same options (micro_rows, where it is not given, follows from the number of "
-                           f"processes), choose another --out, or delete the folder")
-        new = {k: v for k, v in made_from.items() if k not in held}
-        if new:
-            names = ", ".join(k.removesuffix("_sha256") for k in new)
-            print(f"{folder}: begun before hashes of {names} were noted: taken as unchanged")
-            write_json(self.path("config.json"), held | new)
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def open_log(self, step):
-        """Open metrics.jsonl to go on at `step`: what an interrupted run logged after its checkpoint is
-        dropped."""
-        if self.ranks.main:
-            records = [r for r in read_jsonl(self.path("metrics.jsonl")) if r["step"] < step]
-            write_jsonl(self.path("metrics.jsonl"), records)
-            self.log_file = open(self.path("metrics.jsonl"), "a", encoding="utf-8", buffering=1)
-
-    def log(self, record):
-        """A line of metrics.jsonl."""
-        if self.ranks.main:
-            self.log_file.write(json.dumps(record) + "\n")
-
-    def must_be_finite(self, value, name, step):
-        """Raises BadInput where a loss is infinite or NaN, so that nothing good on disk is replaced."""
-        if not math.isfinite(value):
-            raise BadInput(f"the {name} is {value} at step {step}, not finite: lower --lr; {self.folder} "
-                           f"keeps what was saved before")
-
-    def save(self, name, model, train, step, **state):
-        """A checkpoint NAME of the model after `step` steps on the Tokens `train`, with the state of
-        `optimizer` where one is given. Raises BadInput where weights are not finite. All processes must call
-        it."""
-        weights = full_state_dict(model.state_dict())
-        if "optimizer" in state:
-            state["optimizer"] = full_state_dict(state["optimizer"].state_dict())
-        if not all(torch.isfinite(w).all() for w in weights.values()):
-            raise BadInput(f"the weights are not finite at step {step}: lower --lr; {self.folder} keeps what "
-                           f"was saved before")
-        if self.ranks.main:
-            save_checkpoint(self.path(name), {
-                "model": weights, "model_config": asdict(model.config), "config": asdict(self.cfg),
-                "tokenizer_sha256": train.tokenizer_sha256, "step": step,
-                "tokens": step * self.cfg.batch_tokens, **state})
-
-    def finish(self, model, record, best, step, seconds):
-        """done.json, and a line that says how it went. record: the last evaluation."""
-        if self.ranks.main:
-            parameters = sum(p.numel() for p in model.parameters())
-            write_json(self.path("done.json"), {**record, "best_val_loss": best, "parameters": parameters})
-            text = (f"{self.folder}: {step:,} steps, {record['tokens']:,} tokens, {seconds:.0f} s, "
-                    f"test loss {record['test_loss']:.4f}")
-            if best < record["val_loss"]:
-                text += f", best val loss {best:.4f}"
-            print(text)
-
-
-# ------------------------------------------------------------------------------------------------- evaluation
+# --------------------------------------------------------------------------------------------------- measures
 
 @torch.no_grad()
 def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
     """Mean loss over the first max_rows rows, and over their solution tokens if labelled: (loss, solution
     loss or None).
 
-    Fixed rows, no random numbers, and the model is left in the mode it was in: evaluating changes nothing.
-    Each process runs a part of the rows, and all get the same result (they decide by it when to stop).
+    Fixed rows and no random numbers: evaluating changes nothing. Each process runs a part of the rows, and
+    all get the same result (they decide by it when to stop).
     """
-    was_training = model.training
-    model.eval()
     losses, done = [], 0
     n_rows = min(tokens.n_rows, max_rows)
     batch_rows = min(batch_rows, max(1, 2**16 // tokens.T))  # fewer where rows are long
@@ -374,10 +292,30 @@ def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
             loss = fast_loss.token_losses(model(x), model.output_weight, y)                   # (B, T)
         losses.append(ranks.gather(loss)[:n_rows - done].cpu().double())
         done += len(losses[-1])
-    model.train(was_training)
     losses = torch.cat(losses)                                                                # (n_rows, T)
     if tokens.labels is None:
         return losses.mean().item(), None
     in_solution = torch.isin(tokens.row_labels(np.arange(n_rows)), tokens.label_numbers("solution"))
     solution_loss = losses[in_solution].mean().item() if in_solution.any() else None
     return losses.mean().item(), solution_loss
+
+
+def selection_stats(loss, selected, tokens, rows):
+    """What the selection of a micro-batch did, in the log that of the process's last one: mean loss over all,
+    selected and unselected tokens, `ratio`, the share selected and, with true labels, precision and recall of
+    the useful tokens (question, solution, result) and `selected_NAME`, the share selected of each label.
+
+    loss, selected: (B, T) float and bool, of these rows of `tokens`, a Tokens. Makes the host wait for a GPU.
+    """
+    loss, selected, labels = loss.cpu().double(), selected.cpu(), tokens.row_labels(rows)
+
+    def mean(values):
+        return values.double().mean().item() if values.numel() else None
+    stats = {"corpus_loss": mean(loss), "selected_loss": mean(loss[selected]),
+             "unselected_loss": mean(loss[~selected]), "ratio": mean(selected)}
+    if labels is not None:
+        useful = torch.isin(labels, tokens.label_numbers("useful"))
+        stats["precision"], stats["recall"] = mean(useful[selected]), mean(selected[useful])
+        for number, name in enumerate(tokens.label_names):
+            stats[f"selected_{name}"] = mean(selected[labels == number])
+    return stats

@@ -1,15 +1,9 @@
 """
 Token files as rows, with the reference losses beside them. prepare.py makes the files, score.py the losses.
 
-    train = Tokens("data/demo", "noisy", T=192)
-    rows = batch(train.n_rows, batch_rows=8, seed=0, step=17)     # which rows the step takes
-    x, y = train.rows(rows)                                       # inputs and targets, (8, 192)
-    ref_loss = Scores("out/scores", train).rows(rows)             # L_ref of each target, (8, 192)
-
 Row r of a token file is tokens[r*T : (r+1)*T], its targets are the same shifted by one. A token's loss
-depends on its context, so the reference model and the language model must see each token in the same row. An
-epoch is a seeded permutation of the rows, and a batch is a function of (seed, step) alone: whoever resumes
-at a step needs no other state.
+depends on its context, so the reference model and the language model must see each token in the same row. A
+batch is a function of (seed, step) alone: whoever resumes at a step needs no other state.
 
 A corpus folder holds tokenizer.json and token files, each a flat array NAME.bin with a sidecar NAME.json
 and, where every token's true label is known, NAME.labels.bin (a byte a token):
@@ -19,8 +13,7 @@ and, where every token's true label is known, NAME.labels.bin (a byte a token):
     val       held-out curated text: early stopping, and every choice you make
     test      held-out curated text: what is reported, and nothing is chosen by it
 
-The built-in corpus has `form` besides (what all arms start from: the form of a worked problem, with results
-that are any numbers), `noisy+curated` (a control), and problems as text: curated.jsonl, eval.jsonl.
+The built-in corpus has problems as text too, and `form`: what runs/demo.sh first trains its models on.
 """
 import functools
 import hashlib
@@ -31,11 +24,11 @@ import numpy as np
 import torch
 
 from engine.cli import BadInput
-from engine.files import TEXT, read_json
+from engine.files import TEXT, read_json, replacing, write_json
 
 
 class Tokens:
-    """A token file as rows of T tokens. Raises BadInput where the file is missing, truncated or too short."""
+    """A token file as rows of T tokens. Raises BadInput where it is missing, truncated or too short."""
 
     def __init__(self, folder, name, T):
         path = os.path.join(folder, name)
@@ -46,11 +39,9 @@ class Tokens:
             n, self.sha256, self.label_names = self.meta["n_tokens"], self.meta["sha256"], self.meta["labels"]
             self.vocab_size, self.tokenizer_sha256 = self.meta["vocab_size"], self.meta["tokenizer_sha256"]
         except FileNotFoundError:
-            raise BadInput(f"there is no corpus {path}.bin with its sidecar {path}.json; python prepare.py "
-                           f"makes one")
+            raise BadInput(f"there is no corpus {path}.bin with {path}.json: make one with prepare.py")
         except (ValueError, KeyError, TypeError) as e:
-            raise BadInput(f"{path}.json is not a sidecar of a token file ({e}); make the corpus again with "
-                           f"prepare.py")
+            raise BadInput(f"{path}.json is not a sidecar ({e}): make the corpus again with prepare.py")
         self.check_size(f"{path}.bin", n * self.dtype.itemsize)
         if n < T + 1:
             raise BadInput(f"{path}.bin has {n:,} tokens, fewer than one row of {T} and its last target")
@@ -69,18 +60,13 @@ class Tokens:
                            f"make the corpus again with prepare.py")
 
     def as_rows(self, flat):
-        """A flat file as overlapping rows, (n_rows, T + 1), without copying: a row's last target is the next
-        one's input."""
+        """A flat file as rows (n_rows, T + 1), not copied: a row's last target is the next one's input."""
         return np.lib.stride_tricks.sliding_window_view(flat, self.T + 1)[::self.T]
 
     def rows(self, rows):
         """Inputs and targets of the rows: two (len(rows), T) int64 tensors, y[:, t] = x[:, t + 1]."""
         tokens = torch.from_numpy(self.token_rows[rows].astype(np.int64))      # (len(rows), T + 1)
         return tokens[:, :-1], tokens[:, 1:]
-
-    def highest_id(self):
-        """The highest token id that the file holds. It is read once from beginning to end."""
-        return int(self.tokens.max())
 
     def labels_hash(self):
         """What tells the labels apart, their names and meanings included; None where there are none."""
@@ -102,56 +88,83 @@ class Tokens:
 
 
 class Scores:
-    """The reference losses that score.py wrote, as rows beside those of `tokens`.
-
-    name: "loss", or "entropy" of the prediction. Raises BadInput unless they are complete and made for these
-    rows.
-    """
+    """Reference losses, or by name the prediction's "entropy", as rows beside those of `tokens`."""
 
     def __init__(self, folder, tokens, name="loss"):
         sidecar = os.path.join(folder, "scores.json")
-        state = read_json(sidecar) if os.path.exists(sidecar) else {}
-        if not {"corpus_sha256", "block_size", "rows_done", "ckpt_sha256"} <= set(state):
-            raise BadInput(f"{folder} holds no scores: make them with score.py, or give another --scores")
-        if state["corpus_sha256"] != tokens.sha256:
-            raise BadInput(f"the scores in {folder} are of another corpus than {tokens.path}.bin: run "
-                           f"score.py on it")
-        if state["block_size"] != tokens.T:
-            raise BadInput(f"the scores in {folder} are for block_size {state['block_size']}, not "
-                           f"{tokens.T}, and contexts must be equal: run score.py with --block_size "
-                           f"{tokens.T}")
-        if name == "entropy" and name not in state.get("files", []):
-            raise BadInput(f"the scores in {folder} have no entropy: run score.py with --entropy, into "
-                           f"another folder")
+        about = read_json(sidecar) if os.path.exists(sidecar) else {}
+        if not {"sha256", "corpus_sha256", "block_size", "files"} <= set(about):
+            raise BadInput(f"{folder} holds no scores: make them with score.py, or give another --scores "
+                           f"(training on all tokens needs none: train_ref.py --train noisy)")
+        if about["corpus_sha256"] != tokens.sha256:
+            raise BadInput(f"the scores in {folder} are of another corpus: run score.py on {tokens.path}.bin")
+        if about["block_size"] != tokens.T:
+            raise BadInput(f"the scores in {folder} are for block_size {about['block_size']}, not "
+                           f"{tokens.T}: run score.py with --block_size {tokens.T}")
+        if name not in about["files"]:
+            raise BadInput(f"the scores in {folder} have no {name}: score with --entropy, in a new folder")
         path = os.path.join(folder, f"{name}.bin")
-        n = tokens.n_rows * tokens.T
-        if state["rows_done"] != tokens.n_rows or not os.path.exists(path) or os.path.getsize(path) != 2 * n:
-            raise BadInput(f"the scores in {folder} are not complete: run the same score.py command again")
+        if not os.path.exists(path) or os.path.getsize(path) != 2 * tokens.n_rows * tokens.T:
+            raise BadInput(f"the scores in {folder} are not complete: run the same command again")
         self.values = np.memmap(path, dtype=np.float16, mode="r").reshape(tokens.n_rows, tokens.T)
-        self.path, self.ckpt_sha256 = path, state["ckpt_sha256"]
+        self.path, self.sha256 = path, about["sha256"]  # of what they were made from, not of the file
 
     def rows(self, rows):
-        """(len(rows), T) float32; inf where the loss is not known. Raises BadInput where it is not a
-        number."""
+        """(len(rows), T) float32; inf where the loss is not known. Raises BadInput where it is NaN."""
         values = torch.from_numpy(self.values[rows].astype(np.float32))
         if values.isnan().any():
-            raise BadInput(f"{self.path} holds losses that are not numbers (NaN): score again with a "
-                           f"reference model whose losses are finite, into another folder")
+            raise BadInput(f"{self.path} holds losses that are not numbers: score with another reference")
         return values
 
+    def all(self):
+        """Those of all targets in the order of the text, (n_rows * T,) float32 numpy, as `rows` has them."""
+        return self.rows(slice(None)).flatten().numpy()
 
-def hashes_of(train, val, test):
-    """What a training run is made from: hashes of its three Tokens and of their labels, which decide what it
-    reports of solutions."""
-    hashes = {"tokenizer_sha256": train.tokenizer_sha256}
-    for name, tokens in (("corpus", train), ("val", val), ("test", test)):
-        hashes |= {f"{name}_sha256": tokens.sha256, f"{name}_labels_sha256": tokens.labels_hash()}
-    return hashes
+
+def about_scores(tokens, corpus, files, made_from):
+    """What scores.json says: which rows, made from what, and the hash by which a training run knows them."""
+    about = {"corpus": corpus, "corpus_sha256": tokens.sha256, "tokenizer_sha256": tokens.tokenizer_sha256,
+             "block_size": tokens.T, "n_rows": tokens.n_rows, "files": files, **made_from}
+    return {**about, "sha256": hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()}
+
+
+def are_there(folder, about):
+    """Whether a folder holds the scores that `about` says. Raises BadInput where it holds others."""
+    sidecar, path = os.path.join(folder, "scores.json"), os.path.join(folder, "loss.bin")
+    if os.path.exists(sidecar) and read_json(sidecar) != about:
+        raise BadInput(f"{folder} holds other scores: choose another --out, or delete the folder")
+    complete = os.path.exists(path) and os.path.getsize(path) == 2 * about["n_rows"] * about["block_size"]
+    return os.path.exists(sidecar) and complete
+
+
+def write_scores(folder, about, values):
+    """A folder like score.py's. values: (n_rows * T,), in the order of the targets."""
+    os.makedirs(folder, exist_ok=True)
+    with replacing(os.path.join(folder, "loss.bin"), "wb") as f:
+        f.write(values.astype(np.float16).tobytes())
+    write_json(os.path.join(folder, "scores.json"), about)
+
+
+def report_scores(folder, tokens):
+    """Print the mean score, and that of each true label (of targets whose score is known)."""
+    losses = np.memmap(os.path.join(folder, "loss.bin"), dtype=np.float16, mode="r")          # (n_rows * T,)
+    known = np.isfinite(losses)
+    mean = losses.mean(dtype=np.float64, where=known)
+    print(f"{folder}: {losses.size:,} tokens of {tokens.path}.bin, mean reference loss {mean:.3f}")
+    if not known.all():
+        print(f"  {losses.size - known.sum():,} of them have none")
+    if tokens.labels is None:
+        return
+    labels = tokens.labels[1:losses.size + 1]                                     # of the targets
+    for label, name in enumerate(tokens.label_names):
+        of_label = losses[(labels == label) & known].astype(np.float64)
+        if of_label.size:
+            share = of_label.size / losses.size
+            print(f"  {name:<10} {share:6.1%} of the tokens, mean reference loss {of_label.mean():.3f}")
 
 
 def batch(n_rows, batch_rows, seed, step):
-    """Row numbers of the batch of this step, (batch_rows,). Each epoch goes through all rows in an order of
-    its own; a batch at the end of one epoch reaches into the next."""
+    """Row numbers of this step's batch, (batch_rows,). Each epoch has an order of its own of all rows."""
     numbers = range(step * batch_rows, (step + 1) * batch_rows)  # counted from the start of training
     return np.array([permutation(n_rows, seed, number // n_rows)[number % n_rows] for number in numbers])
 

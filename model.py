@@ -5,8 +5,8 @@ The GPT of this repository, in plain PyTorch: GPT-2's architecture, or with arch
     logits = model.logits(hidden)    # (B, T, C) -> (B, T, V)
     loss = token_loss(logits, y)     # (B, T, V) logits, (B, T) targets -> (B, T)
 
-Hidden states and logits are two calls because logits are large, and training seldom needs those of all
-tokens at once.
+Hidden states and logits are two calls because logits are large: scoring, evaluation and training with --fast
+never hold those of all tokens. There is no dropout, so that train and eval mode are the same.
 
 Module names are those of GPT-2 (wte, wpe, h.0.attn.c_attn, ...). Shapes: B rows, T positions, C channels, V
 vocabulary, H heads, G of them that have keys and values (all of GPT-2's), D = C / H channels of a head.
@@ -26,9 +26,7 @@ class GPTConfig:
     n_layer: int = 12
     n_head: int = 12
     n_embd: int = 768
-    dropout: float = 0.0
-    bias: bool = True        # biases in the Linear and LayerNorm modules, as in GPT-2; Llama has none
-    arch: str = "gpt2"       # or llama: RMSNorm, rotary positions, SwiGLU
+    arch: str = "gpt2"       # or llama: RMSNorm, rotary positions, SwiGLU, no biases
     n_kv_head: int = 0       # heads of keys and values, each for n_head / n_kv_head queries (0: n_head)
     n_inner: int = 0         # channels inside the MLP (0: 4 * n_embd)
     tied: bool = True        # the output layer is the token embedding
@@ -37,12 +35,16 @@ class GPTConfig:
 
     def __post_init__(self):
         self.n_kv_head, self.n_inner = self.n_kv_head or self.n_head, self.n_inner or 4 * self.n_embd
-        self.bias = self.bias and self.arch == "gpt2"
+
+    @property
+    def bias(self):
+        """Whether the Linear and LayerNorm modules have biases: GPT-2's have, Llama's have not."""
+        return self.arch == "gpt2"
 
 
 def token_loss(logits, targets):
-    """The loss of each token: -log softmax(logits)[target], in float32 at least. (In bfloat16 many losses are
-    equal, and SLM has to rank them.)
+    """The loss of each token: -log softmax(logits)[target], in float32 at least (float64 stays): in bfloat16
+    many losses are equal, and train_slm.py has to rank them.
 
     logits: (..., V). targets: (...) token ids. Returns (...).
     """
@@ -54,7 +56,7 @@ def token_loss(logits, targets):
 def new_norm(config):
     if config.arch == "llama":
         return nn.RMSNorm(config.n_embd, eps=config.norm_eps)
-    return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
+    return nn.LayerNorm(config.n_embd, eps=config.norm_eps)
 
 
 def rotary(positions, D, base, dtype):
@@ -62,7 +64,7 @@ def rotary(positions, D, base, dtype):
     (1, T, D/2) or (B, 1, T, D/2), the same for all heads."""
     wide = torch.promote_types(dtype, torch.float32)
     speed = base ** (-torch.arange(0, D, 2, device=positions.device, dtype=wide) / D)    # (D/2,)
-    angle = positions[..., None, :, None] * speed                                        # (B, 1, T, D/2)
+    angle = positions[..., None, :, None] * speed                           # (1, T, D/2) or (B, 1, T, D/2)
     return angle.cos(), angle.sin()
 
 
@@ -75,11 +77,10 @@ def rotate(x, cos, sin):
 class CausalSelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.n_head, self.n_kv_head, self.dropout = config.n_head, config.n_kv_head, config.dropout
+        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head
         self.kv_channels = config.n_embd // config.n_head * config.n_kv_head
         self.c_attn = nn.Linear(config.n_embd, config.n_embd + 2 * self.kv_channels, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, turn=None, cache=None):
         B, T, C = x.shape
@@ -90,12 +91,12 @@ class CausalSelfAttention(nn.Module):
         if turn is not None:  # Llama's positions; GPT-2's are in x already
             q, k = rotate(q, *turn), rotate(k, *turn)
         if cache is None:
-            dropout, grouped = self.dropout if self.training else 0.0, self.n_kv_head < self.n_head
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
+            grouped = self.n_kv_head < self.n_head
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
         else:
             y = cache.attend(q, k, v)  # also to the keys and values of earlier calls (engine/generation.py)
         y = y.transpose(1, 2).reshape(B, T, C)                                 # heads side by side again
-        return self.resid_dropout(self.c_proj(y))
+        return self.c_proj(y)
 
 
 class MLP(nn.Module):
@@ -104,13 +105,12 @@ class MLP(nn.Module):
         self.gated = config.arch == "llama"                                    # SwiGLU: a gate a channel
         self.c_fc = nn.Linear(config.n_embd, (1 + self.gated) * config.n_inner, bias=config.bias)
         self.c_proj = nn.Linear(config.n_inner, config.n_embd, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x):
         if self.gated:
             gate, x = self.c_fc(x).chunk(2, dim=-1)                            # (B, T, n_inner) each
-            return self.dropout(self.c_proj(F.silu(gate) * x))
-        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+            return self.c_proj(F.silu(gate) * x)
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
 
 
 class Block(nn.Module):
@@ -136,12 +136,11 @@ class GPT(nn.Module):
         if config.n_head % config.n_kv_head:
             raise ValueError(f"n_head ({config.n_head}) must be divisible by n_kv_head ({config.n_kv_head})")
         self.config = config
-        # How many ids may be drawn. There can be fewer than rows: some published weights have rows for which
-        # their tokenizer has no token. Whoever knows the tokenizer lowers it (corpora/vocabulary.py).
+        # How many ids may be sampled: fewer where published weights have rows for which their tokenizer has
+        # no token (engine/generation.py, draw_only).
         self.n_drawn = config.vocab_size
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.arch == "gpt2" else None
-        self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = new_norm(config)
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -163,11 +162,11 @@ class GPT(nn.Module):
         return self.wte.weight if self.lm_head is None else self.lm_head.weight
 
     def forward(self, idx, positions=None, caches=None):
-        """Hidden states after the final LayerNorm.
+        """Hidden states after the final norm.
 
-        idx: (B, T) token ids, T <= block_size. positions: (B, T), or None for 0 to T - 1. caches: None, or a
-        cache for each block, which holds what came before (engine/generation.py). Returns (B, T, C). Raises
-        ValueError when T exceeds block_size.
+        idx: (B, T) token ids, T <= block_size. positions: (T,) or (B, T), or None for 0 to T - 1. caches:
+        None, or a cache for each block, which holds what came before (engine/generation.py). Returns (B, T,
+        C). Raises ValueError when T exceeds block_size.
         """
         B, T = idx.shape
         if T > self.config.block_size:
@@ -179,7 +178,6 @@ class GPT(nn.Module):
             x = x + self.wpe(positions)                                        # (B, T, C)
         else:
             turn = rotary(positions, c.n_embd // c.n_head, c.rope_base, x.dtype)
-        x = self.drop(x)
         for i, block in enumerate(self.h):
             x = block(x, turn, None if caches is None else caches[i])
         return self.ln_f(x)

@@ -1,2 +1,2 @@
-"""What the scripts stand on and a reader need not read: the command line, files on disk, processes, the fast
-losses, cached generation, what reports share. Imports nothing of ours but model.py."""
+"""What a reader may skip: the command line, files on disk, checkpoints and run folders, processes, the fast
+losses, cached generation. Imports nothing of ours but model.py."""

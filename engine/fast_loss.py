@@ -1,14 +1,33 @@
 """
-The fast form of the losses: the same results, without holding the logits of all tokens.
+The losses without the logits of all tokens at once (--fast): the same results, up to rounding.
 
     loss_sum = all_tokens_loss(hidden, weight, targets)                                      # train_ref.py
     loss_sum, loss, selected = selected_loss(hidden, weight, targets, ref_loss, k, rank_by)  # train_slm.py
     loss = token_losses(hidden, weight, targets)                             # of all tokens, without gradient
 
-The plain forms stand in the training scripts; tests/test_fast_loss.py holds these equal to them. Two things
-make the difference. Logits exist for one chunk of tokens at a time, in memory that is used again. And only
-the k selected tokens are multiplied back through the output layer, while their logits are still there:
-losses are needed of all tokens, gradients of these alone, so nothing is lost.
+The plain forms stand in the training scripts, and are what runs without --fast; tests/test_fast_loss.py
+holds these equal to them in float64.
+
+Why. The logits of a forward pass are n x V numbers: with GPT-2's 50,257 ids and 16 rows of 512 tokens 1.6 GB
+in float32, and the plain form holds them several times over: the logits, their softmax, their gradient. That
+is often more than all the rest of the model, and moving it takes longer than computing it.
+
+How. Three ideas, each of which changes the order of the work and not its result.
+
+1. Chunks. A token's loss needs its own row of logits and no other. So they are computed for one chunk of
+   tokens at a time, a few hundred, in one piece of memory that is used again for the next chunk.
+2. The gradient at once. The gradient of a token's loss with respect to its logits is softmax(logits) less 1
+   at the target. It needs nothing that comes later, so it is computed while the logits are there, and
+   multiplied through the output layer right away: into the gradients of the hidden states, (n, C), and of the
+   weight, (V, C). The backward pass has only to scale these two by the gradient that it is given.
+3. Only the selected. A token that is not selected has no gradient, so its row is not multiplied back. That is
+   where selecting saves time: losses are needed of all tokens, gradients of k of them.
+
+Ideas 2 and 3 are at odds: which tokens are selected is known when the last chunk has been ranked, and then
+the logits of the first are gone. They could be computed a second time. Here they wait instead, and few have
+to. When b of n tokens have been seen, n - b are to come, so the best k - (n - b) of those seen will be
+selected whatever follows, and get their gradients now; those behind the best k will not be, and are dropped.
+Only the tokens in between wait, at most min(k, n - k) of them, and none where all tokens count.
 
 n is the number of tokens of a forward pass (B*T), C channels, V vocabulary.
 """
@@ -23,7 +42,7 @@ from model import token_loss
 def all_tokens_loss(hidden, weight, targets):
     """The sum of the losses of all tokens, a scalar with gradient. hidden: (B, T, C). weight: (V, C).
     targets: (B, T)."""
-    return run_fast(hidden, weight, targets, None, targets.numel(), None)[0]
+    return FastLoss.apply(hidden, weight, targets, None, targets.numel(), None)[0]
 
 
 def selected_loss(hidden, weight, targets, ref_loss, k, rank_by):
@@ -35,22 +54,7 @@ def selected_loss(hidden, weight, targets, ref_loss, k, rank_by):
     selected tokens (a scalar with gradient), and without gradient the loss of every token and which are
     selected, (B, T).
     """
-    return run_fast(hidden, weight, targets, ref_loss, k, rank_by)
-
-
-def selected_before_loss(hidden, weight, targets, ref_loss, k, rank_by):
-    """What `selected_loss` returns where tokens are ranked without their loss: rank_by(None, ref_loss). Only
-    the selected ones cost anything in the output layer; the loss of the others comes out as NaN, not
-    known."""
-    n = targets.numel()
-    ranked = rank_by(None, ref_loss).flatten().argsort(descending=True, stable=True)        # (n,)
-    best = ranked[:k].sort().values                                                      # (k,), in text order
-    best_hidden, best_targets = hidden.flatten(0, 1)[best], targets.flatten()[best]         # (k, C), (k,)
-    loss_sum, best_loss, _ = FastLoss.apply(best_hidden, weight, best_targets, None, k, None)
-    loss = torch.full((n,), math.nan, dtype=best_loss.dtype, device=hidden.device)
-    loss.index_copy_(0, best, best_loss)                                                    # (n,)
-    selected = torch.zeros(n, dtype=torch.bool, device=hidden.device).index_fill_(0, best, True)
-    return loss_sum, loss.view(targets.shape), selected.view(targets.shape)
+    return FastLoss.apply(hidden, weight, targets, ref_loss, k, rank_by)
 
 
 @torch.no_grad()
@@ -64,36 +68,24 @@ def token_losses(hidden, weight, targets):
     return loss.view(targets.shape)
 
 
-def run_fast(hidden, weight, targets, ref_loss, k, rank_by):
-    """FastLoss with (B, T) in the place of (n,). ref_loss and rank_by may be None where k is all tokens."""
-    h, y = hidden.flatten(0, 1), targets.flatten()                                          # (n, C), (n,)
-    flat_ref = None if ref_loss is None else ref_loss.flatten()                             # (n,)
-    loss_sum, loss, selected = FastLoss.apply(h, weight, y, flat_ref, k, rank_by)
-    return loss_sum, loss.view(targets.shape), selected.view(targets.shape)
-
-
 class FastLoss(torch.autograd.Function):
-    """Gradients are computed in the forward pass, chunk by chunk, while the logits are there; backward only
-    scales them.
-
-    Which tokens are selected is certain after the last chunk only. But when b of n tokens have been seen,
-    the best k - (n - b) of them are selected whatever follows, and those behind the best k are not. Only the
-    tokens in between wait, with their logits: at most min(k, n - k) of them, and none with k = n. (Computing
-    the logits of the selected tokens a second time is half the code, and took 4% more of GPT-2's step at
-    keep 0.6.) All sizes depend on n and k alone, so nothing here makes the host wait for a GPU.
-    """
+    """`selected_loss`, with the gradients already in the forward pass (see the top of this file); backward
+    only scales them. ref_loss and rank_by may be None where k is all tokens. All sizes depend on n and k
+    alone, so nothing here makes the host wait for a GPU."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, ref_loss, k, rank_by):
-        n, V, device, dtype = len(hidden), len(weight), hidden.device, compute_dtype(hidden)
-        h, w = hidden.to(dtype), padded(weight.to(dtype))                 # (n, C), (V or a little more, C)
+        shape, targets = targets.shape, targets.flatten()                 # (B, T), (n,)
+        n, V, device, dtype = len(targets), len(weight), hidden.device, compute_dtype(hidden)
+        h, w = hidden.flatten(0, 1).to(dtype), padded(weight.to(dtype))   # (n, C), (V or a little more, C)
+        if k < n:
+            ref_loss = ref_loss.flatten()                                 # (n,)
         loss = torch.empty(n, dtype=torch.promote_types(dtype, torch.float32), device=device)
         selected = torch.zeros(n, dtype=torch.bool, device=device)
         d_hidden, d_weight = torch.zeros_like(h), torch.zeros_like(w, dtype=weight.dtype)
 
         def add_gradients(tokens, logits):
-            """Of the tokens with these numbers, (m,), which are selected, and whose logits are (m,
-            len(w))."""
+            """Of the selected tokens with these numbers, (m,), and logits, (m, len(w))."""
             grad = softmax_minus_one_hot(logits, targets[tokens])         # (m, len(w))
             d_hidden.index_copy_(0, tokens, grad @ w)
             if dtype == d_weight.dtype:
@@ -124,8 +116,8 @@ class FastLoss(torch.autograd.Function):
             if n_certain:
                 add_gradients(candidates[ranked[:n_certain]], waiting.logits_of(ranked[:n_certain]))
             waiting.let_stay(ranked[n_certain:n_certain + n_wait].sort().values)
-        d_weight = d_weight[:V]
-        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.save_for_backward(d_hidden.view(hidden.shape), d_weight[:V])  # (B, T, C), (V, C)
+        loss, selected = loss.view(shape), selected.view(shape)           # (B, T) each
         ctx.mark_non_differentiable(loss, selected)
         return (loss * selected).sum(), loss, selected
 
@@ -144,8 +136,7 @@ class WaitingRoom:
     """
 
     def __init__(self, chunk_size, most_that_wait, chunk_logits):
-        # Where no token waits for another chunk (one chunk, or all selected, or none), logits are used
-        # where they are.
+        # Where no token waits (one chunk, or all selected, or none), logits are used where they are.
         self.size = most_that_wait + chunk_size if most_that_wait else 0
         self.held = chunk_logits.new_empty(self.size, chunk_logits.size(1))
         self.chunk_logits = chunk_logits
@@ -174,7 +165,7 @@ class WaitingRoom:
 
 
 def softmax_minus_one_hot(logits, targets):
-    """The gradient of `token_loss` with respect to the logits, (m, V); overwrites the logits unless they are
+    """The gradient of `token_loss` with respect to the logits, (m, V), in their place unless they are
     bfloat16."""
     if logits.dtype == torch.bfloat16:
         probs = torch.softmax(logits.float(), dim=-1)
@@ -185,9 +176,9 @@ def softmax_minus_one_hot(logits, targets):
 
 
 def loss_in_slices(logits, targets):
-    """`token_loss`, on a processor in slices whose temporary results stay in its cache (three times as fast
-    there)."""
-    rows = max(1, 2**21 // logits.size(1)) if logits.device.type == "cpu" else max(1, len(logits))
+    """`token_loss`; on a processor in slices whose temporary results stay in its cache, three times as
+    fast."""
+    rows = max(1, 2**21 // logits.size(1)) if logits.device.type == "cpu" else len(logits)
     return torch.cat([token_loss(*slices) for slices in zip(logits.split(rows), targets.split(rows))])
 
 
@@ -207,16 +198,14 @@ def compute_dtype(t):
 
 
 def padded(weight):
-    """The output matrix with rows for a multiple of 64 ids, which a GPU multiplies faster (GPT-2 has
-    50,257)."""
+    """The output matrix with rows for a multiple of 64 ids, which a GPU multiplies faster."""
     return weight if weight.device.type == "cpu" else F.pad(weight, (0, 0, 0, -len(weight) % 64))
 
 
 def chunks(n, weight):
     """[(0, a), (a, b), ..., (z, n)]: of equal size but for the last, with logits enough to keep a matrix
-    product busy, and no more. [(0, 0)] where there are no tokens."""
+    product busy, and no more."""
     most_logits = 2**25 if weight.device.type == "cpu" else 2**27
-    most_rows = max(1, most_logits // len(weight))
-    n_chunks = max(1, math.ceil(n / most_rows))
-    rows = max(1, math.ceil(n / n_chunks))
-    return [(a, min(a + rows, n)) for a in range(0, n, rows)] or [(0, 0)]
+    n_chunks = math.ceil(n / max(1, most_logits // len(weight)))
+    rows = math.ceil(n / n_chunks)
+    return [(a, min(a + rows, n)) for a in range(0, n, rows)]

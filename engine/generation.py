@@ -2,8 +2,6 @@
 Generation with a key-value cache, in batches: prompts of different lengths, the prefix that they share
 computed once.
 
-    new_tokens = generate(model, prompts, max_new_tokens=100, stop=lambda new: new[-1] == end_of_text)
-
 Shapes as in model.py: B rows, T positions, H heads, G of them with keys and values, D channels of a head. P:
 tokens of the shared prefix. S: room for the tokens of a row behind it.
 """
@@ -12,35 +10,45 @@ import math
 import torch
 from torch.nn import functional as F
 
+from engine.cli import BadInput
 from engine.fast_loss import compute_dtype
 
 
-class LayerCache:
-    """Keys and values of one block for B rows: those of the prefix that all rows share, and those of each
-    row.
+def prompt_ids(enc, text, special=(), room=None):
+    """The ids of a prompt: what stands before every text, once, and the text. special: what is a token in it
+    and not just text, <|endoftext|>. room: the most tokens; a longer text loses its beginning."""
+    ids = enc.encode(text, allowed_special=set(special), disallowed_special=())
+    if room is not None:
+        ids = ids[max(0, len(enc.start) + len(ids) - room):]
+    return [*enc.start, *ids]
 
-    k_shared, v_shared: (G, P, D), positions 0 to P - 1. k_own, v_own: (B, G, S, D), positions from P on.
-    """
+
+def draw_only(n_ids, *models):
+    """Let these models draw only the ids that their tokenizer has, the first n_ids, and all have rows for."""
+    n_drawn = min(n_ids, *(model.config.vocab_size for model in models))
+    for model in models:
+        model.n_drawn = n_drawn
+
+
+class LayerCache:
+    """Keys and values of one block for B rows: k_shared, v_shared (G, P, D) of the prefix, at positions 0 to
+    P - 1; k_own, v_own (B, G, S, D) of each row, at positions from P on."""
 
     def __init__(self, k_shared, v_shared, k_own, v_own):
         self.k_shared, self.v_shared, self.k_own, self.v_own = k_shared, v_shared, k_own, v_own
         self.positions = None  # (B, T) of the tokens of the next forward pass
 
     def part(self, rows, S):
-        """A cache of the same memory: of these rows (a slice), and with room for the first S own tokens
-        only."""
+        """A view of the cache of these rows (a slice), with room for the first S own tokens only."""
         return LayerCache(self.k_shared, self.v_shared, self.k_own[rows, :, :S], self.v_own[rows, :, :S])
 
     def attend(self, q, k, v):
         """Attention of new tokens to the prefix and to what each row wrote itself; k and v are written there.
-
         q: (B, H, T, D), k and v: (B, G, T, D) of the new tokens. Returns (B, H, T, D).
 
         Query head h reads key head h // (H / G), so the H / G query heads of a key head become more rows of
-        one matrix. The shared part is one matrix product per head for all rows: the few-shot prefix is read
-        once a step, not once a row, and that is what a batched decoding step spends its time on. What lies
-        beyond a row's own position (padding of a shorter prompt) is masked until it is overwritten. Without
-        a shared part it is torch's own attention.
+        one matrix. A batched step spends its time on reading the prefix: one product per head reads it once
+        for all rows. What lies beyond a row's own position (padding) is masked until it is overwritten.
         """
         B, H, T, D = q.shape
         G, P, S = k.size(1), self.k_shared.size(1), self.k_own.size(2)
@@ -63,16 +71,14 @@ class LayerCache:
 
 
 def run_cached(model, idx, positions, caches):
-    """Hidden states (B, T, C) of tokens (B, T) at positions (B, T), after what the caches hold; they take
-    these too."""
+    """Hidden states (B, T, C) of tokens (B, T) at positions (B, T), which are added to the caches."""
     for cache in caches:
         cache.positions = positions
     return model(idx, positions, caches)
 
 
 def new_caches(model, B, S, shared=None):
-    """A LayerCache for each block, with room for S own tokens of B rows after a `shared_prefix`'s keys and
-    values."""
+    """A LayerCache for each block, with room for S own tokens of B rows behind a `shared_prefix`'s."""
     c, weight = model.config, model.output_weight
     G, D = c.n_kv_head, c.n_embd // c.n_head
     dtype = compute_dtype(weight)
@@ -85,28 +91,17 @@ def new_caches(model, B, S, shared=None):
 
 
 def tokens_at_once(model):
-    """How many tokens of prompts to run at once: so many that their attention scores stay in the L2 cache of
-    a processor; on a GPU, that they fit in its memory."""
+    """So many tokens of prompts that their attention scores stay in a processor's L2 cache, or fit a GPU."""
     return 512 if model.output_weight.device.type == "cpu" else 2**14
-
-
-def common_prefix(prompts):
-    """How many tokens all prompts (lists of token ids) begin with; the last token of each, whose hidden state
-    is needed, is left out. A single row has nobody to share with: 0."""
-    if len(prompts) == 1:
-        return 0
-    first, last = min(prompts), max(prompts)  # in alphabetical order: what these two share, all share
-    P = min(map(len, prompts)) - 1
-    return next((i for i in range(P) if first[i] != last[i]), P)
 
 
 @torch.no_grad()
 def shared_prefix(model, prompts):
-    """The tokens that all prompts (lists of token ids) begin with, run through the model once.
-
-    Returns P, how many tokens that is, and their keys and values for `new_caches`, two (G, P, D) a block.
-    """
-    P = common_prefix(prompts)
+    """What all prompts (lists of token ids) begin with, run through the model once: P, how many tokens that
+    is, and their keys and values for `new_caches`, two (G, P, D) a block."""
+    first, last = min(prompts), max(prompts)  # in alphabetical order: what these two share, all share
+    P = min(map(len, prompts)) - 1 if len(prompts) > 1 else 0  # not the last: its hidden state is needed
+    P = next((i for i in range(P) if first[i] != last[i]), P)
     caches = new_caches(model, 1, P)
     if P:
         device = model.output_weight.device
@@ -117,25 +112,18 @@ def shared_prefix(model, prompts):
 
 @torch.no_grad()
 def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generator=None):
-    """Continue all prompts at once; each row ends on its own.
+    """Continue all prompts, lists of token ids, at once. Returns the new tokens of each, a list of lists.
 
-    prompts: lists of token ids, of any lengths >= 1 (each + max_new_tokens <= block_size).
     stop: called with the new tokens of one row; once it returns True, that row is finished.
     temperature: 0 takes the most likely token, above 0 samples from softmax(logits / temperature).
-    Returns the new tokens of each row, a list of lists. Raises ValueError for a prompt of the wrong length.
 
-    What follows the shared prefix is padded on the right, and every row keeps its own length: its next token
-    is written at its own position, over the padding. So positions are what they are without a batch, and no
-    row sees padding.
+    What follows the shared prefix is padded on the right, and a row's next token is written at its own
+    position, over the padding: so positions are what they are without a batch, and no row sees padding.
     """
     lengths = [len(p) for p in prompts]
-    if not prompts:
-        return []
     if min(lengths) < 1 or max(lengths) + max_new_tokens > model.config.block_size:
         raise ValueError(f"prompts of {min(lengths)} to {max(lengths)} tokens plus {max_new_tokens} new ones "
                          f"do not fit the model's block_size of {model.config.block_size}")
-    was_training = model.training
-    model.eval()
     device = model.output_weight.device
     P, shared = shared_prefix(model, prompts)
     caches = new_caches(model, len(prompts), max(lengths) - P + max_new_tokens, shared)
@@ -162,13 +150,11 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
         step = [cache.part(slice(None), S) for cache in caches]
         last = run_cached(model, token.unsqueeze(1), n.unsqueeze(1), step).squeeze(1)  # (B, C)
         n = n + 1
-    model.train(was_training)
     return new_tokens
 
 
 def run_prompts(model, prompts, P, caches):
-    """Write what follows the first P tokens of the prompts into the caches. Returns the hidden state of each
-    prompt's last token, (B, C)."""
+    """Run the prompts from token P on into the caches. Returns each last token's hidden state, (B, C)."""
     lengths, device = [len(p) for p in prompts], model.output_weight.device
     B, T = len(prompts), max(lengths)
     idx = torch.tensor([p[P:] + [0] * (T - len(p)) for p in prompts], device=device)  # (B, T - P)
@@ -184,9 +170,11 @@ def run_prompts(model, prompts, P, caches):
 
 
 def next_token(logits, temperature, generator):
-    """The next token of each row from its logits (B, V): the likeliest, or a sample. Returns (B,)."""
+    """The likeliest next token of each row, or a sample, from its logits (B, V): (B,). Raises BadInput."""
     logits = logits.float()
     if temperature == 0:
         return logits.argmax(dim=-1)
     probs = torch.softmax(logits / temperature, dim=-1)
+    if probs.isnan().any():
+        raise BadInput("the model's probabilities are no numbers any more: lower --lr, and train it again")
     return torch.multinomial(probs, 1, generator=generator).squeeze(1)

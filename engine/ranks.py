@@ -1,6 +1,4 @@
-"""
-Processes and devices: one process on a CPU or a GPU, or several that torchrun has started.
-"""
+"""Processes and devices: one process on a CPU or a GPU, or several that torchrun has started."""
 import contextlib
 import datetime
 import math
@@ -14,14 +12,16 @@ from engine.cli import BadInput
 
 
 class Ranks:
-    """This process among those of torchrun; alone without it. `device` is this rank's. Raises BadInput."""
+    """This process among those of torchrun. What gathers, sums or asks all ranks must be called by all."""
 
     def __init__(self, device):
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.main, self.sharded = self.rank == 0, False
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
         if device == "auto":
-            device = best_device()
+            device = "mps" if torch.backends.mps.is_available() else "cpu"
+            if torch.cuda.is_available():
+                device = "cuda"
         try:
             self.device = torch.device(f"cuda:{local_rank}" if device == "cuda" else device)
             torch.zeros(1, device=self.device)
@@ -32,9 +32,7 @@ class Ranks:
             torch.cuda.set_device(self.device)
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         if self.world > 1:
-            # A long timeout: who is done with its questions waits for the others. A dead process torchrun
-            # sees at once. Numbers of the host, such as whether Ctrl-C was pressed, go by gloo, which does
-            # not wait for a GPU.
+            # Who is done early waits long for the others. Gloo is for numbers of the host, without a GPU.
             backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
             try:
                 torch.distributed.init_process_group(backend, timeout=datetime.timedelta(hours=2))
@@ -63,35 +61,28 @@ class Ranks:
         return contextlib.nullcontext()
 
     def shard(self, model):
-        """FSDP2 of a model that is still in the host's memory: each rank takes its part of every parameter
-        to its device; the whole of a block is put together while it runs."""
+        """FSDP2 of a model in the host's memory: a rank takes its part of each parameter to its device."""
         from torch.distributed.fsdp import fully_shard
         mesh = torch.distributed.init_device_mesh(self.device.type, (self.world,))
         for block in model.h:
             fully_shard(block, mesh=mesh)
-        # What is not in a block stays whole until its backward pass, since the output layer is used after
-        # the forward pass.
         self.sharded = True
+        # The output layer is used after the forward pass: what is not in a block stays whole until then.
         return fully_shard(model, mesh=mesh, reshard_after_forward=False)
 
     def sync_gradients(self, model, now):
-        """Context of a backward pass: whether gradients are exchanged between the ranks with it, or with a
-        later one. (With --fsdp always with it: waiting would take the memory of whole gradients.)"""
+        """Context of a backward pass: whether the ranks exchange gradients now, or with a later one. (With
+        --fsdp always now: waiting would take the memory of whole gradients.)"""
         return contextlib.nullcontext() if now or self.sharded or self.world == 1 else model.no_sync()
 
     def rows(self, done, n_rows, most):
-        """Numbers of the next rows of a file for this rank, at most `most`: those from `done` on are dealt
-        in order.
-
-        All ranks get equally many, so at the end some get the last row again: gather(...)[:n_rows - done]
-        has each once.
-        """
+        """Numbers of the next rows of a file for this rank, at most `most`, from `done` on. All ranks get
+        equally many, at the end some the last row again: gather(...)[:n_rows - done] has each once."""
         n = min(most, math.ceil((n_rows - done) / self.world))
         return np.minimum(done + self.rank * n + np.arange(n), n_rows - 1)
 
     def gather(self, t):
-        """The (n, ...) tensors of all ranks, in the order of the ranks, as one (world * n, ...). All ranks
-        must call it."""
+        """The (n, ...) tensors of all ranks, in the order of the ranks, as one (world * n, ...)."""
         if self.world == 1:
             return t
         t = t.contiguous()
@@ -100,34 +91,24 @@ class Ranks:
         return torch.cat(parts)                                                      # (world * n, ...)
 
     def sum(self, t):
-        """The sum of a scalar tensor over the ranks, as a float: makes the host wait for a GPU. All ranks
-        must call it."""
+        """The sum of a scalar tensor over the ranks, as a float: makes the host wait for a GPU."""
         if self.world > 1:
             torch.distributed.all_reduce(t)
         return t.item()
 
     def any(self, flag):
-        """Whether `flag` is set on any rank: all must leave a loop together, or those that stay wait for
-        ever. All ranks must call it."""
+        """Whether `flag` is set on any rank: all must leave a loop together, or those that stay wait."""
         if self.world == 1:
             return flag
         # On the host: a flag on a GPU would make each step wait for the one before it.
         return bool(self.gather(torch.tensor([float(flag)])).any())
 
     def barrier(self):
-        """Wait until all ranks are here."""
         self.any(False)
 
 
-def best_device():
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def full_state_dict(state):
-    """A state_dict, with the parts of --fsdp put together in memory of the main rank's host (elsewhere they
-    come out empty). All ranks must call it."""
+    """A state_dict with the parts of --fsdp put together on the main rank's host. All ranks must call it."""
     if isinstance(state, dict):
         return {k: full_state_dict(v) for k, v in state.items()}
     if isinstance(state, list):
