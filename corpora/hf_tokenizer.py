@@ -1,36 +1,37 @@
 """
 Any tokenizer.json of Hugging Face's, behind the few calls of tiktoken that this repository makes.
 
-    enc = from_folder("path/to/model")     # tokenizer.json, and what says which token ends a text
+    enc = load_tokenizer("path/to/model")  # tokenizer.json, and what says which token ends a text
     enc.encode_ordinary("7 + 5 = 12"), enc.decode(ids), enc.eot_token, enc.n_vocab
 
-It needs the package `tokenizers` (pip install tokenizers). Two kinds are known: those that write bytes as
-printable characters, as GPT-2's does (SmolLM2, Llama 3, ...), and those that write a space as a low line and
-unknown bytes as <0x0A> (Llama 2, TinyLlama, Mistral, Rho-1).
+Two kinds are known: those that write bytes as printable characters, as GPT-2's does (SmolLM2, Llama 3, ...),
+and those that write a space as a low line and unknown bytes as <0x0A> (Llama 2, TinyLlama, Mistral, Rho-1).
 """
+import contextlib
 import hashlib
-import importlib
+import itertools
 import json
 import os
 import re
 
-from corpora.long_runs import encode_in_pieces, is_panic, pieces
+from corpora.long_runs import encode_in_pieces, panic_in_one_line, pieces
 from engine.cli import BadInput
 from engine.files import read_json
 
 END_OF_TEXT = "<|endoftext|>"
 LOW_LINE = "\u2581"                       # what the second kind writes for a space
+# GPT-2's tokenizer writes each byte as a printable character, the 188 printable ones as themselves.
+PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+OTHERS = [b for b in range(256) if b not in PRINTABLE]
+BYTE_OF = {chr(b): b for b in PRINTABLE} | {chr(256 + i): b for i, b in enumerate(OTHERS)}
 PROBE = "The cat, 3 + 4 = 7.\n\nna\u00efve"
 ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>")  # what may end a text, where nothing says which token does
-
-
 NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")  # what Hugging Face calls these tokens
 
 
-def from_folder(folder):
-    """The tokenizer of a model's folder. Raises BadInput."""
-    path = os.path.join(folder, "tokenizer.json")
-    spec, config = read_json(path), config_of(folder, "tokenizer_config.json")
+def from_folder(folder, spec):
+    """The tokenizer of a model's folder, whose tokenizer.json is `spec`. Raises BadInput."""
+    path, config = os.path.join(folder, "tokenizer.json"), config_of(folder, "tokenizer_config.json")
     end, named = token_text(config.get("eos_token")), named_tokens(folder)[0]
     enc = HFTokenizer(json.dumps(spec, sort_keys=True), end, path, named)
     bos = enc.named["bos_token"]
@@ -42,22 +43,22 @@ def from_folder(folder):
 
 
 def config_of(folder, name):
-    """A folder's .json file that may be missing, as a dict. Raises BadInput."""
+    """The object in a folder's .json file, which may be missing. Raises BadInput."""
     path = os.path.join(folder, name)
     config = read_json(path) if os.path.exists(path) else {}
-    return config if isinstance(config, dict) else {}
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is not a JSON object: fetch it again")
+    return config
 
 
 def token_text(token):
     """The text of a token as a configuration names it, or None."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) else None
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
 
 
 def named_tokens(folder):
-    """({name of NAMES: token, or None where it is said that there is none}, the class of the tokenizer), as a
-    folder's files say; the end as tokenizer_config.json alone says."""
+    """({name of NAMES: token, or None where a folder's files say there is none}, the tokenizer's class)."""
     config = config_of(folder, "tokenizer_config.json")
     said = config_of(folder, "special_tokens_map.json") | config
     named = {name: token_text(said[name]) for name in NAMES if name in said}
@@ -85,11 +86,10 @@ class HFTokenizer:
 
     def __init__(self, spec, end, source, named=None):
         try:
-            package = importlib.import_module("tokenizers")  # not our file of that name
+            from tokenizers import Tokenizer
+            self.tokenizer = Tokenizer.from_str(spec)
         except ImportError:
             raise BadInput(f"{source} needs another package: pip install tokenizers")
-        try:
-            self.tokenizer = package.Tokenizer.from_str(spec)
         except Exception as e:  # the package raises Exception itself
             raise BadInput(f"{source} is not a tokenizer.json of Hugging Face's, or is damaged: {e}")
         self.tokenizer.encode_special_tokens = True  # <|endoftext|> in a text is text
@@ -105,8 +105,7 @@ class HFTokenizer:
         self.low_line = "<0x0A>" in ids
         added = {i: token.content.encode() for i, token in self.tokenizer.get_added_tokens_decoder().items()}
         self.bytes_of = {i: self.to_bytes(token) for token, i in ids.items()} | added
-        # What the model was trained to see before a text, such as Llama 2's <s>; most have nothing there.
-        # What a template puts behind a text, such as </s>, is no part of it.
+        # What the model was trained to see before a text, such as Llama 2's <s>; not what comes behind it.
         encoding = self.tokenizer.encode("a")
         n_start = encoding.special_tokens_mask.index(0)  # 1 for each token that is not of the text
         self.start = encoding.ids[:n_start]
@@ -116,9 +115,7 @@ class HFTokenizer:
         there = (name for name in NAMES if named.get(name) in ids)
         self.named = dict.fromkeys(NAMES) | {name: named[name] for name in there}
         # The second kind puts a space before every text. A text that begins with one has it already.
-        first = self.tokenizer.encode("a", add_special_tokens=False).tokens[0]
-        self.puts_space = self.low_line and first.startswith(LOW_LINE)
-        # Where something is put before every text, a piece of a text would get it too.
+        self.puts_space = self.low_line and encoding.tokens[n_start].startswith(LOW_LINE)
         self.may_be_cut = self.decode(self.encode_whole("\n\n")) == "\n\n"
         if self.decode(self.encode_ordinary(PROBE)).strip() != PROBE:
             raise BadInput(f"{source} is of a kind that is not known here: it does not give a text back as "
@@ -145,29 +142,25 @@ class HFTokenizer:
         return text[1:] if self.puts_space and text.startswith(" ") else text
 
     def encode_whole(self, text):
-        return self.tokenizer.encode(self.ordinary(text), add_special_tokens=False).ids if text else []
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_ordinary(self, text):
-        return encode_in_pieces(self.encode_whole, text, self.may_be_cut)
+        return encode_in_pieces(self.encode_whole, self.ordinary(text), self.may_be_cut)
 
     def encode_ordinary_batch(self, texts, num_threads=None):
-        cut = [pieces(text) if self.may_be_cut else [text] for text in texts]
-        flat = [self.ordinary(piece) for its_pieces in cut for piece in its_pieces]
-        try:
-            found = iter(self.tokenizer.encode_batch(flat, add_special_tokens=False))
-        except BaseException as e:
-            if not is_panic(e):
-                raise
-            return [self.encode_ordinary(text) for text in texts]  # which cuts as far as need be
-        return [[i for _ in its_pieces for i in next(found).ids] for its_pieces in cut]
+        cut = [pieces(self.ordinary(text), self.may_be_cut) for text in texts]
+        with contextlib.suppress(BadInput), panic_in_one_line(""):
+            found = iter(self.tokenizer.encode_batch([*itertools.chain(*cut)], add_special_tokens=False))
+            return [[i for _ in its_pieces for i in next(found).ids] for its_pieces in cut]
+        return [self.encode_ordinary(text) for text in texts]  # raises BadInput at the one that is too much
 
     def encode(self, text, allowed_special=(), disallowed_special=()):
         """Token ids; with END_OF_TEXT in allowed_special, it stands for the token that ends a text."""
         parts = text.split(END_OF_TEXT) if END_OF_TEXT in allowed_special else [text]
-        ids = self.encode_ordinary(parts[0])
-        for part in parts[1:]:
+        ids = []
+        for part in parts:
             ids += [self.eot_token, *self.encode_ordinary(part)]
-        return ids
+        return ids[1:]  # the end stands between the parts
 
     def decode_single_token_bytes(self, i):
         return self.bytes_of[i]
@@ -175,14 +168,3 @@ class HFTokenizer:
     def decode(self, ids):
         text = b"".join(self.bytes_of.get(i, b"") for i in ids)  # a model may have ids that are no token
         return text.decode("utf-8", errors="replace")
-
-
-def characters():
-    """{character: byte}: GPT-2's tokenizer writes each byte as a printable character. The 188 bytes that are
-    printable stand for themselves."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
-BYTE_OF = characters()

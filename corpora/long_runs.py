@@ -2,13 +2,12 @@
 Texts that a tokenizer's library cannot take as a whole: runs of blanks of a million characters, as tables and
 damaged pages have them.
 
-    ids = encode_in_pieces(enc.encode_ordinary, text)
-
 The library cuts a text into words by a pattern, and a pattern that looks ahead behind blanks notes every
 place it may have to come back to: tiktoken ends in a panic at a million of them, Hugging Face's `tokenizers`
 at ten million for the patterns of Llama 3's kind. Runs of letters, digits or signs are words that are found
 without a way back, and are left to the library however long they are.
 """
+import contextlib
 import re
 
 from engine.cli import BadInput
@@ -17,7 +16,6 @@ LONGEST_RUN = 900_000   # blanks in a row that are left to the library, which ta
 STEP = 2**19            # a longer run is cut after about so many
 ALIGN = 2**10           # and, where it is one character again and again, after a multiple of so many
 WINDOW = 2**16          # how far before that place an end of a line is looked for
-SHORTEST = 2**10        # a text of so few characters is no long run, whatever the library says
 # What the patterns' \s is. Python's own also has four control characters, which are signs there.
 BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
 BLANKS += "".join(map(chr, range(0x2000, 0x200b)))
@@ -25,41 +23,29 @@ RUN = re.compile(f"[{BLANKS}]*")
 
 
 def encode_in_pieces(encode, text, may_be_cut=True):
-    """The token ids that encode(text) gives, where its library can take the text; otherwise those of its
-    pieces, see `pieces`. may_be_cut: False for a tokenizer that puts something before every text, which would
-    come before every piece. Raises BadInput where the library cannot take a text that is not cut further."""
-    if len(text) <= LONGEST_RUN or not may_be_cut:
-        return encode_or_halve(encode, text, may_be_cut)
+    """The token ids that `encode` gives of a text's pieces, one after the other. Raises BadInput."""
     ids = []
-    for piece in pieces(text):
-        ids += encode_or_halve(encode, piece)
+    with panic_in_one_line(text):
+        for piece in pieces(text, may_be_cut):
+            ids += encode(piece)
     return ids
 
 
-def encode_or_halve(encode, text, may_be_cut=True):
-    """The token ids of a text, or of its halves where the library panics all the same: a pattern that is not
-    known here may do so for other texts than long blanks. The ids around such a cut can be others."""
+@contextlib.contextmanager
+def panic_in_one_line(text):
+    """A panic of a library that is written in Rust, at whatever else it cannot take, raises BadInput."""
     try:
-        return encode(text)
-    except BaseException as e:
-        if not is_panic(e):
+        yield
+    except BaseException as e:  # a panic is no Exception, and its class cannot be imported
+        if type(e).__name__ != "PanicException":
             raise
-    if len(text) <= SHORTEST or not may_be_cut:
         raise BadInput(f"the tokenizer's library cannot take a text of {len(text):,} characters that begins "
                        f"{text[:40]!r}: leave it out, or give another --tokenizer")
-    middle = len(text) // 2
-    return encode_or_halve(encode, text[:middle]) + encode_or_halve(encode, text[middle:])
 
 
-def is_panic(e):
-    """Whether an error is a panic of a library that is written in Rust. These are no Exception, and their
-    class cannot be imported."""
-    return type(e).__name__ == "PanicException"
-
-
-def pieces(text):
-    """The text, cut inside its runs of more than LONGEST_RUN blanks, of which every piece but the last of a
-    run takes about STEP.
+def pieces(text, may_be_cut=True):
+    """The text, cut inside its runs of more than LONGEST_RUN blanks, after about STEP of them. may_be_cut:
+    False for a tokenizer that puts something before every text, which would come before every piece.
 
     The ids of the pieces are those of the whole text where no token of the tokenizer reaches over a cut. For
     a run of one character, as blanks or ends of lines, this holds with the usual byte-pair encodings: their
@@ -67,6 +53,8 @@ def pieces(text):
     of a line before a blank, where a mixed run is cut if it has one. Elsewhere in a mixed run, the few ids
     around the cut may be others. The last blanks of a run stay with the word behind them, as they should.
     """
+    if not may_be_cut:
+        return [text]
     places, end = [0], 0
     # A longer run has one of these characters, so that the others need not be looked at.
     for at in range(0, len(text), LONGEST_RUN):

@@ -20,30 +20,24 @@ LONG, SHORT = 13, 8  # words in a row
 
 
 def check_overlap(task_names, folder, data_dir):
-    """Print, and write to overlap.json in the corpus folder, which questions of the tasks its two sides hold.
-
-    data_dir: the folder of the public tasks' test files. Raises BadInput.
-    """
-    enc, result = load_tokenizer(folder), {}
-    words_of = {}   # (task, number of the question) -> its words
+    """Print, and write to overlap.json, which questions of the tasks a corpus folder holds. data_dir: that of
+    the public tasks' test files. Raises BadInput."""
+    enc = load_tokenizer(folder)
+    words_of = {task: [words_in(q) for q in questions(task, folder, data_dir)] for task in task_names}
+    where = {}      # words in a row -> the questions that have them, each (task, its number)
     for task in task_names:
-        for i, question in enumerate(questions(task, folder, data_dir)):
-            words_of[task, i] = words_in(question)
-    where = {}      # words in a row -> the questions that have them
-    for key, words in words_of.items():
-        for gram in ngrams(words, LONG if len(words) >= LONG else SHORT):
-            where.setdefault(gram, set()).add(key)
+        for i, words in enumerate(words_of[task]):
+            for gram in ngrams(words, LONG if len(words) >= LONG else SHORT):
+                where.setdefault(gram, set()).add((task, i))
+    result = {task: {} for task in task_names}
     for side in ("curated", "noisy"):
         found = find(where, Tokens(folder, side, T=1).tokens, enc, side)
         for task in task_names:
-            lengths = [len(words) for (t, _), words in words_of.items() if t == task]
-            hits = {i: gram for (t, i), gram in found.items() if t == task}
-            too_short = sum(n < SHORT for n in lengths)
-            result.setdefault(task, {})[side] = {"questions": len(lengths), "too_short": too_short,
-                                                 "found": len(hits), "which": dict(sorted(hits.items()))}
-            line = f"{task}: {len(hits)} of {len(lengths)} questions in {side}"
-            if too_short:
-                line += f", {too_short} too short to check"
+            n = len(words_of[task])
+            hits = {i: gram for (t, i), gram in sorted(found.items()) if t == task}
+            too_short = sum(len(words) < SHORT for words in words_of[task])
+            result[task][side] = {"questions": n, "too_short": too_short, "found": len(hits), "which": hits}
+            line = f"{task}: {len(hits)} of {n} questions in {side}, {too_short} too short to check"
             if hits:
                 line += f", the first as '... {hits[min(hits)]} ...'"
             print(line)
@@ -51,7 +45,7 @@ def check_overlap(task_names, folder, data_dir):
 
 
 def questions(task, folder, data_dir):
-    """What the problems of a task ask, without the words of the prompt's form and without options."""
+    """What a task asks, each without the words of the prompt's form and without options."""
     if task == "demo":
         problems = tasks.load_problems(task, os.path.join(folder, "eval.jsonl"))
     else:
@@ -61,10 +55,7 @@ def questions(task, folder, data_dir):
 
 
 def find(where, tokens, enc, name):
-    """{question: the first words in a row of it that a token file holds}, for the questions that it holds.
-
-    where: {words in a row: the questions that have them}. tokens: (n,) token ids.
-    """
+    """{question: the first words in a row of it that `tokens` (n,) hold}. where: {words: questions}."""
     found, done = {}, 0
     progress = Progress(name, len(tokens), "tokens")
     for ids in documents(tokens, enc.eot_token):
@@ -83,13 +74,11 @@ def words_in(text):
 
 
 def ngrams(words, n):
-    """Every n words in a row, as tuples."""
     return (tuple(words[i:i + n]) for i in range(len(words) - n + 1))
 
 
 def documents(tokens, end):
-    """The documents of a token file, as lists of ids without the `end` token between them. tokens: (n,),
-    read a million at a time."""
+    """Lists of ids without the `end` token behind them. tokens: (n,), read a million at a time."""
     rest = []  # the beginning of a document that goes on in the next million
     for at in range(0, len(tokens), 2**20):
         some = np.asarray(tokens[at:at + 2**20])

@@ -1,118 +1,78 @@
-"""
-Token files on disk: NAME.bin, its sidecar NAME.json, and NAME.labels.bin where tokens are labelled. data.py
-reads them.
-"""
-import hashlib
+"""Token files: NAME.bin, its sidecar NAME.json, and NAME.labels.bin where tokens are labelled."""
+import contextlib
 import os
 
 import numpy as np
 
-from corpora import builtin
 from corpora.tokenizers import tokenizer_hash
 from data import Tokens
-from engine.cli import BadInput
-from engine.files import write_json
+from engine.files import file_hash, write_json
 
-
-LOCK = "lock"  # a file in the folder where token files are being written: whoever holds it writes there
+# What a token is, as its label says: the built-in corpus has all of them, your own text the first two.
+LABELS = ["question", "solution", "result", "irrelevant", "noise", "wrong"]
+QUESTION, SOLUTION, RESULT, IRRELEVANT, NOISE, WRONG = range(6)
+USEFUL = (QUESTION, SOLUTION, RESULT)      # what the curated side consists of
+SOLUTIONS = (SOLUTION, RESULT)             # what follows "Answer:"; RESULT: what was computed, and the answer
 
 
 class TokenWriter:
-    """Writes a token file as a stream. The sidecar comes last, and makes the file valid.
+    """Writes a token file as a stream. The sidecar comes last, and makes the file valid. label_names: those
+    of the labels, if there are any. useful: the labels that a selection is graded by."""
 
-    label_names: what the labels stand for, where tokens are labelled. useful: the numbers of those that a
-    selection is graded by. n_tokens, n_documents: go on with files that hold so many; what an interrupted
-    run had written behind them is cut off. Raises BadInput where they hold fewer.
-    """
-
-    def __init__(self, folder, name, enc, label_names=None, n_tokens=0, n_documents=0, useful=builtin.USEFUL):
-        self.folder, self.name, self.enc, self.label_names = folder, name, enc, label_names
-        self.useful = useful
+    def __init__(self, folder, name, enc, label_names=None, useful=USEFUL):
+        self.folder, self.name, self.enc = folder, name, enc
+        self.label_names, self.useful = label_names, useful
         self.dtype = np.dtype("uint16" if enc.n_vocab <= 2**16 else "uint32")
-        self.n_tokens, self.n_documents = n_tokens, n_documents
-        self.file, self.hash = self.open("bin", self.dtype.itemsize)
-        self.files = [self.file]
+        self.n_tokens = self.n_documents = 0
+        self.files = [open(self.path("bin"), "wb")]
         if label_names:
-            self.label_file, self.label_hash = self.open("labels.bin", 1)
-            self.files.append(self.label_file)
-
-    def open(self, ending, itemsize):
-        """A file of n_tokens items, of so many bytes each, to append to; and the hash of what it holds."""
-        size = self.n_tokens * itemsize
-        f = open(self.path(ending), "a+b")
-        if f.seek(0, os.SEEK_END) < size:
-            raise BadInput(f"{f.name} is shorter than progress.json beside it says: delete {self.folder}, "
-                           f"and start again")
-        f.truncate(size)
-        f.seek(0)
-        h = hashlib.sha256()
-        while block := f.read(2**20):
-            h.update(block)
-        return f, h
+            self.files.append(open(self.path("labels.bin"), "wb"))
 
     def path(self, ending):
         return os.path.join(self.folder, f"{self.name}.{ending}")
 
     def add(self, tokens, labels=None, end=True):
-        """Append a document, or a piece of one with end=False.
-
-        tokens: a list of ids. labels: a list of label numbers, one a token, where tokens are labelled. The
-        end-of-text token behind a document takes the label of its last token.
-        """
+        """Append a document, or a piece of one with end=False. labels: one a token. The end-of-text token
+        behind a document takes the label of its last token."""
         if end:
             tokens = tokens + [self.enc.eot_token]
             if labels is not None:
-                labels = labels + (labels[-1:] or [builtin.QUESTION])
-        content = np.asarray(tokens, dtype=self.dtype).tobytes()
-        self.file.write(content)
-        self.hash.update(content)
+                labels = labels + (labels[-1:] or [QUESTION])
+        self.files[0].write(np.asarray(tokens, dtype=self.dtype).tobytes())
         if self.label_names:
-            content = bytes(labels)
-            self.label_file.write(content)
-            self.label_hash.update(content)
+            self.files[1].write(bytes(labels))
         self.n_tokens += len(tokens)
         self.n_documents += end
 
-    def sync(self):
-        """Make sure that all of it is on disk."""
+    def close(self):
         for f in self.files:
             f.flush()
             os.fsync(f.fileno())
-
-    def close(self):
-        """Write the sidecar. Nothing can be added after it."""
-        self.sync()
-        for f in self.files:
             f.close()
         about = {"n_tokens": self.n_tokens, "n_documents": self.n_documents, "dtype": self.dtype.name,
                  "vocab_size": self.enc.n_vocab, "end_of_text": self.enc.eot_token,
                  "tokenizer_sha256": tokenizer_hash(self.enc),
-                 "sha256": self.hash.hexdigest(), "labels": self.label_names}
+                 "sha256": file_hash(self.path("bin")), "labels": self.label_names}
         if self.label_names:
-            about |= {"useful_labels": [builtin.LABELS[i] for i in self.useful],
-                      "solution_labels": [builtin.LABELS[i] for i in builtin.SOLUTIONS],
-                      "labels_sha256": self.label_hash.hexdigest()}
+            about |= {"useful_labels": [LABELS[i] for i in self.useful],
+                      "solution_labels": [LABELS[i] for i in SOLUTIONS],
+                      "labels_sha256": file_hash(self.path("labels.bin"))}
         write_json(self.path("json"), about)
-
-
-def empty(folder):
-    """Remove what an interrupted run left in the folder where it wrote. The lock file stays."""
-    for name in os.listdir(folder):
-        if name != LOCK:
-            os.remove(os.path.join(folder, name))
 
 
 def join(folder, names, out, enc):
     """Write a token file that is others of the folder one after the other (their rows are shuffled when they
-    are read)."""
+    are read). Where only some of them have labels, all tokens of the others are labelled QUESTION."""
     parts = [Tokens(folder, name, T=1) for name in names]
-    if os.path.exists(os.path.join(folder, f"{out}.json")):
+    with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(folder, f"{out}.json"))  # until the new one is complete, there is none
-    useful = parts[0].label_numbers("useful").tolist() if parts[0].label_names else ()
-    writer = TokenWriter(folder, out, enc, parts[0].label_names, useful=useful)
+    labelled = next((part for part in parts if part.label_names), parts[0])
+    useful = labelled.label_numbers("useful").tolist() if labelled.label_names else ()
+    writer = TokenWriter(folder, out, enc, labelled.label_names, useful=useful)
     for part in parts:
         for at in range(0, len(part.tokens), 2**20):  # a side may be larger than memory
-            labels = None if part.labels is None else part.labels[at:at + 2**20]
-            writer.add(part.tokens[at:at + 2**20], labels, end=False)
+            tokens = part.tokens[at:at + 2**20]
+            labels = [QUESTION] * len(tokens) if part.labels is None else part.labels[at:at + 2**20]
+            writer.add(tokens, labels, end=False)
         writer.n_documents += part.meta["n_documents"]
     writer.close()

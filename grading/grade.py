@@ -39,7 +39,7 @@ CUE = re.compile(r"\banswers?\b" + any_of(rf"(?: (?:to|for|of)\b[^.:\n]{{0,80}}?
                                           rf"[ \t*]{{0,4}}(?:{VERB}|[:=])"), re.I)
 
 # Words between such a cue and the answer that belong to neither, as "thus" in "the answer is thus 18".
-FILLER = re.compile(r"(?:(?:thus|then|therefore|hence|equal to|given by|approximately|about|simply|just|"
+FILLER = re.compile(r"^(?:(?:thus|then|therefore|hence|equal to|given by|approximately|about|simply|just|"
                     r"exactly),? )+", re.I)
 
 # A full stop that ends a sentence, as in "The answer is 5. But ...". Those of "J. Smith", "Mr. Smith" and
@@ -60,9 +60,6 @@ LEFT_OUT = re.compile(any_of(EXCEPT + r"(?:(?! (?:is|are|equals?|gives?)\b)[^$.,
                              r"\bnot(?: equal to| in)? ")
                       + r"(?:\$[^$]*\$(?:,|,? (?:and|or)) (?:[a-z]+ )?)*$", re.I)
 
-# A currency sign in front of a number, which may stand between the number and its sign: "-£340" is "-340".
-CURRENCY = re.compile(r"(?<!\d)[£€¥₹] ?(?=[-+]?\.?\d)")
-
 # The beginning of a LaTeX command that sets its argument as text, for example "\text{" or "\mathrm {".
 TEXT_COMMAND = (r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|rm|underline|"
                 r"operatorname)\s*\{")
@@ -71,11 +68,8 @@ TEXT_COMMAND = (r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|mathbf|m
 FORMULA = rf"\$[^$]*\$(?:{SCALE})*"
 FORMULAS = rf"{FORMULA}(?:(?:,|,? (?:and|or)) {FORMULA})*"
 
-# The tags between which a model thinks aloud, as in "<think> 3 + 4 = 7 </think> The answer is 7."
-THOUGHT = re.compile(r"<(/?)(?:think(?:ing)?|thoughts?)>", re.I)
-
-# A dash that ends an answer in prose, as in "The answer is 12 \u2014 5 more than 7". It is no minus sign.
-PROSE_DASH = re.compile(r"(?<=[\w$%)}]) [\u2014\u2015] ")
+# The end of the tags between which a model thinks aloud, as in "<think> 3 + 4 = 7 </think> The answer is 7."
+THOUGHT = "(?:think(?:ing)?|thoughts?)>"
 
 # A raised or lowered number behind a letter or a bracket, as in "cm^2" or "x_{10}", which is no number of its
 # own; behind a digit only a lowered one is none.
@@ -88,22 +82,13 @@ def without_thoughts(text):
     Where a thought is cut off, nothing comes after it. Where only </think> is there, the thought was opened
     in the prompt, and all that comes before is part of it.
     """
-    said, at, thinking = [], 0, False
-    for tag in THOUGHT.finditer(text):
-        if not thinking:
-            said.append(text[at:tag.start()])
-        if tag[1] and not thinking:
-            said = []
-        thinking, at = not tag[1], tag.end()
-    if not thinking:
-        said.append(text[at:])
-    return "\n".join(said)
+    said = re.sub(rf"<{THOUGHT}.*?(?:</{THOUGHT}|\Z)", "\n", text, flags=re.I | re.S)
+    return re.split(f"</{THOUGHT}", said, flags=re.I)[-1]
 
 
 def is_thinking(text):
     """Whether the text ends inside a thought, which some tag opened and none closed."""
-    tags = THOUGHT.findall(text)
-    return bool(tags) and tags[-1] == ""
+    return re.findall(f"<(/?){THOUGHT}", text, re.I)[-1:] == [""]
 
 
 def extract_answer(text, task):
@@ -119,10 +104,12 @@ def extract_answer(text, task):
     text = without_thoughts(text[max(0, text.rfind("</think>") - 200_000):][:300_000])
     end = RUN_ON.search(text)
     text = text[:end.start()][-20_000:] if end else text[-20_000:]
-    text = plain_characters(PROSE_DASH.sub(". ", text)).replace("\\$", "").replace("$$", "$")
+    # A dash in prose ends an answer, and is no minus sign: "The answer is 12 \u2014 5 more than 7".
+    text = re.sub(r"(?<=[\w$%)}]) [\u2014\u2015] ", ". ", text)
+    text = plain_characters(text).replace("\\$", "").replace("$$", "$")
     text = re.sub(r"(?<!\\)\\[()\[\]]", "$", text)  # \( \) \[ \] delimit formulas as $ does.
     text = re.sub(r"(?<=\d)\\[,;: ](?=\d{3}(?!\d))", " ", text)  # 9\,500 is 9 500.
-    text = CURRENCY.sub("", text)
+    text = re.sub(r"(?<!\d)[£€¥₹] ?(?=[-+]?\.?\d)", "", text)  # -£340 is -340.
     if kind != "latex":
         text = text.replace("$", "")
     places = [boxed, marked, cued]
@@ -135,8 +122,7 @@ def extract_answer(text, task):
             return read_answer(found if inner is None else inner, kind)
     if kind == "letter":
         return last_letter(text)
-    formula = last_formula(text) if kind == "latex" else None
-    if formula is not None:
+    if kind == "latex" and (formula := last_formula(text)) is not None:
         return formula
     numbers = re.findall(SIGNED, INDEX.sub("", text.replace("{,}", ",")))
     return plain(numbers[-1]) if numbers else ""
@@ -152,12 +138,9 @@ def boxed(text):
         return re.match(r"[^\s$.,]*", rest)[0]  # This is \boxed 5.
     depth = 0
     for i, c in enumerate(rest):
-        if c == "{":
-            depth += 1
-        elif c == "}":
-            depth -= 1
-            if depth == 0:
-                return rest[1:i]
+        depth += (c == "{") - (c == "}")
+        if depth == 0:
+            return rest[1:i]
     return rest[1:].split("$")[0]  # The text is cut off before the brace closed.
 
 
@@ -174,8 +157,7 @@ def cued(text):
     """The sentence or formula after the last `answer is` or `answer:` behind which there is one; or None."""
     for cue in reversed(list(CUE.finditer(text))):
         rest = text[cue.end():cue.end() + 2000].lstrip(" \t\n:*")
-        if filler := FILLER.match(rest):
-            rest = rest[filler.end():]
+        rest = FILLER.sub("", rest)
         if rest.startswith("$") and "$" in rest[1:]:  # The answer is one formula, or several.
             span = re.match(FORMULAS, rest)[0]
         else:
@@ -294,6 +276,10 @@ SIGNS = str.maketrans({
     "\u00b0": "^\\circ ", "\u2264": "<=", "\u2265": ">=", "\u2248": "\\approx ", "\u03c0": "\\pi ",
     "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u222a": "\\cup ", "\u2208": "\\in ", "\u00b1": "\\pm "})
 
+# The commands of other signs, for example \leq and \leqslant for <=.
+SIGN_COMMANDS = {"*": "cdot|times|ast", "/": "div", "<": "lt", ">": "gt", "|": "[lr]?vert",
+                 "<=": "leq?|leqslant", ">=": "geq?|geqslant"}
+
 FUNCTIONS = {"sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan,
              "sec": lambda x: 1 / cmath.cos(x), "csc": lambda x: 1 / cmath.sin(x),
              "cot": lambda x: 1 / cmath.tan(x), "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh,
@@ -346,8 +332,7 @@ def is_equal(prediction, gold):
     Both are texts, in LaTeX or not. Units, currency and percent signs are dropped, so that 50% equals 50 and
     not 0.5. Tuples are ordered, lists and sets are not. Values with decimals may differ by a relative 1e-4,
     as they may have been rounded; whole numbers, fractions and closed forms must agree. Variables are
-    compared at random points. A chain of equal numbers such as 9/2 = 4.5 is that number; where its sides
-    differ it is no number.
+    compared at random points. A chain of equal numbers such as 9/2 = 4.5 is that number.
     """
     a, b = str(prediction), str(gold)
     if max(len(a), len(b)) > 1000:  # No answer is so long.
@@ -379,16 +364,18 @@ def normalise(text):
     return re.sub(mixed, lambda m: f"({m[1]}+{m[2] or m[4]}/{m[3] or m[5]})", s)
 
 
-# What follows a doubled backslash that is one of JSON or Python, as in "\\frac". In a matrix "\\" is the end
-# of a row, and what follows it is a number or a letter.
-ESCAPED = re.compile(r"\\{2,}(?=(?:[dtc]?frac|sqrt|text|mbox|math[a-z]+|left|right|pi|begin|end|cdot|times|"
-                     r"circ|infty|in|cup|pm|theta|log|ln|sin|cos|tan|sec|csc|cot|overline|bar|dot|binom|"
-                     r"leq?|geq?)(?![a-z])|[%$!,;{}])")
+# A doubled backslash that is one of JSON or Python, as in "\\frac". In a matrix it is the end of a row, and
+# letters may follow it, unless they are one of these commands.
+ESCAPED = re.compile(r"(?<!\\)(?:\\\\)+(?=[A-Za-z]{3}|(?:pi|ln|in|le|ge|pm)(?![a-z])|[%$!,;{}])")
+ESCAPED_IN_MATRIX = re.compile(
+    rf"(?<!\\)(?:\\\\)+(?=(?:[dtc]?(?:frac|binom)|{NAMES}|text|mbox|math[a-z]+|left|right|begin|end|cdot|"
+    r"times|circ|infty|pi|pm|in|cup|theta|overline|bar|dot|leq?|geq?)(?![a-z])|[%$!,;{}])")
 
 
 def normalise_commands(s):
     """One spelling for each of LaTeX's commands, and none of those that only set how a formula looks."""
-    s = ESCAPED.sub(lambda m: "\\", s)
+    in_matrix = re.search(r"(?<!\\)\\begin\{", s)  # where that is doubled too, all of the text is
+    s = (ESCAPED_IN_MATRIX if in_matrix else ESCAPED).sub(lambda m: "\\", s)
     s = re.sub(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|[bx]?cancel)(?![a-z])", "", s)
     # An array in brackets is a matrix.
     s = re.sub(r"[(\[]\s*(\\begin\{([a-z]*matrix|array)\}.*\\end\{\2\})\s*[)\]]", r"\1", s)
@@ -398,19 +385,14 @@ def normalise_commands(s):
         s = re.sub(r"(\d+)\s*\^\s*\{?\s*\\circ\s*\}?", r"{(\1\\pi/180)}", s)
     s = re.sub(r"(?<!\\)\\[!,()\[\]]|\\?[$%]|\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|\^o\b", "", s)
     s = re.sub(r"(?<!\\)\\(?:[;: ]|q?quad(?![a-z]))|~|\s+", " ", s)
-    s = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", s)
+    s = re.sub(r"\\[dtc](frac|binom)(?![a-z])", r"\\\1", s)
     # \frac12 is \frac{1}{2}, {1 \over 2} too, and {5 \choose 2} is \binom{5}{2}.
-    s = re.sub(r"\\frac\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})",
-               lambda m: "\\frac{%s}{%s}" % (m[1].strip("{}"), m[2].strip("{}")), s)
+    argument = r"\s*(?:(\d)|\{([^{}]*)\})"
+    s = re.sub(rf"\\frac{argument}{argument}", r"\\frac{\1\2}{\3\4}", s)
     s = re.sub(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}", s)
     s = re.sub(r"\{([^{}]*)\\choose(?![a-z])([^{}]*)\}", r"\\binom{\1}{\2}", s)
-    s = re.sub(r"\\(?:cdot|times|ast)(?![a-z])", "*", s)
-    s = re.sub(r"\\div(?![a-z])", "/", s)
-    s = re.sub(r"\\lt(?![a-z])", "<", s)
-    s = re.sub(r"\\gt(?![a-z])", ">", s)
-    s = re.sub(r"\\l(?:eq?|eqslant)(?![a-z])", "<=", s)
-    s = re.sub(r"\\g(?:eq?|eqslant)(?![a-z])", ">=", s)
-    s = re.sub(r"\\[lr]?vert(?![a-z])", "|", s)
+    for sign, names in SIGN_COMMANDS.items():
+        s = re.sub(rf"\\(?:{names})(?![a-z])", sign, s)
     return re.sub(r"(?<![\\A-Za-z])(?:inf|infinity|oo)(?![A-Za-z])", r"\\infty", s)
 
 
@@ -420,10 +402,7 @@ WORD = "\\word"
 
 
 def words_in_formula(s):
-    r"""The words of \text{...} beside a sign, a bracket or a digit, where letters would be a product.
-
-    Examples are 2 + \text{no} and \text{(no)}.
-    """
+    r"""The words of \text{...} where letters would be a product: 2 + \text{no}, \text{(no)}."""
     words = []
     for text in re.finditer(TEXT_COMMAND + r"([^{}]*)\}", s):
         for word in re.finditer("[A-Za-z]{2,}", text[1]):
@@ -438,25 +417,20 @@ def words_in_formula(s):
 def without_text_unit(match):
     r"""Nothing for the unit \text{ cm}^2; for \text{ million}, \text{x} or \text{ pm}, what stands there."""
     words = match[1].strip(" .")
-    single_variable = re.fullmatch(r"[a-z]", words) and words not in "mgshl"
-    if single_variable or re.fullmatch("[xyz]+", words) or re.match(rf"{NO_UNIT}|[AaPp]\.?[Mm]\b", words):
-        return match[0]
-    return ""
+    is_variable = re.fullmatch(r"[a-fi-kn-rt-z]|[xyz]+", words)
+    return match[0] if is_variable or re.match(rf"{NO_UNIT}|[AaPp]\.?[Mm]\b", words) else ""
 
 
 def without_unit_in_brackets(match):
     """Nothing for the unit " (sq. ft)", and what stands there for an argument, as (y) in 3(y) or x_2(y).
-
-    A single letter is a unit only behind a space, and only one that is used for units or for options: 5 (m),
-    12 (B).
-    """
+    Behind a space also a letter is a unit, or an option: 5 (m), 12 (B)."""
     spaces, words = match.groups()
     if re.search(r"[A-Za-z}\])] ?[\^_]\d*$", match.string[:match.start()]):
         return match[0]
     if re.fullmatch(r"[A-EFJKLVWghlms]", words):
         return "" if spaces else match[0]
-    is_unit = not re.match(NO_UNIT, words) and any(is_unit_word(word) for word in words.split())
-    return "" if is_unit else match[0]
+    is_argument = re.match(NO_UNIT, words) or not any(is_unit_word(word) for word in words.split())
+    return match[0] if is_argument else ""
 
 
 def is_unit_word(text):
@@ -528,43 +502,33 @@ def are_equal_numbers(texts):
     """Whether all are numbers or closed forms without variables, and have the same value."""
     if re.search(VARIABLE, " ".join(texts)):
         return False
-    *others, last = texts
     try:
-        value, words = difference(last, 0)
-        for s in others:
-            other, other_words = difference(s, 0)
-            if words or other_words or not close(other, value, tolerance_of(s + " " + last)):
-                return False
+        found = [values_of(s) for s in texts]
+        return all(not words and close(values[0], found[-1][0][0], s + " " + texts[-1])
+                   for s, (values, words) in zip(texts, found))
     except NO_VALUE:
         return False
-    return True
 
 
 def unlabel(s):
     """'x = 5', '5 = x', 'AB = 5' -> '5', 'f(x) = x^2' -> 'x^2', 'x \\in (1,2)' -> '(1,2)'.
 
-    An equation between variables is not a labelled value, and stays: y = 2x + 3. So does 'every number except
-    x = 5'.
+    An equation between variables stays: y = 2x + 3. So does 'every number except x = 5'.
     """
-    if turned := re.fullmatch(r"([^=]+)=( ?[A-Za-z])", s):
-        if not re.search(VARIABLE, turned[1]):
-            return turned[1].strip()
+    turned = re.fullmatch(r"([^=]+)= ?[A-Za-z]", s)
+    if turned and not re.search(VARIABLE, turned[1]):
+        return turned[1].strip()
     m = LABEL.fullmatch(s)
     if m is None or re.search(EXCEPT, s, re.I):
         return s
-    if m["function"] or m["set"]:
-        return (m["value"] or m["set"]).strip()
-    if re.search(VARIABLE, re.sub(r"\\(?:begin|end)\{[a-z]*\}", "", m["value"])):
-        return s
-    return m["value"].strip()
+    value = (m["set"] or m["value"]).strip()
+    has_variable = re.search(VARIABLE, re.sub(r"\\(?:begin|end)\{[a-z]*\}", "", value))
+    return s if has_variable and not (m["function"] or m["set"]) else value
 
 
 def take_apart(s):
-    """The kind of a text, and its parts.
-
-    The kind is "matrix" with its shape, "()" or "[)" and so on for a tuple or an interval, "list" for a list,
-    a set or a union, and "one" for all else, which is its own only part.
-    """
+    """The kind of a text, and its parts: "matrix" with its shape, "()" or "[)" and so on for a tuple or an
+    interval, "list" for a list, a set or a union, and "one" for all else, which is its own only part."""
     if matrix := re.fullmatch(r"\\begin\{([a-zB]*matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", s):
         rows = [row.split("&") for row in re.split(r"\\{2,}", matrix[2].rstrip(" \\"))]
         return f"matrix {[len(row) for row in rows]}", [cell.strip() for row in rows for cell in row]
@@ -591,29 +555,23 @@ def interval_of(s):
     if len(sides) not in (3, 5):
         return None
     if ">" in sides[1]:
-        turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-        sides = [turned.get(side, side) for side in reversed(sides)]
-    opening = "[" if "=" in sides[1] else "("
-    closing = "]" if "=" in sides[-2] else ")"
+        sides = [side.translate(str.maketrans("<>", "><")) for side in reversed(sides)]
     named = [bool(re.fullmatch(r"[A-Za-z]|\\[a-z]+", side.strip())) for side in sides[::2]]
-    if len(sides) == 5 and named[1] and "<" in sides[1] and "<" in sides[3]:
-        return opening + closing, [sides[0].strip(), sides[4].strip()]
-    if len(sides) == 3 and named[0] and not named[1]:
-        return "(" + closing, ["-\\infty", sides[2].strip()]
-    if len(sides) == 3 and named[1] and not named[0]:
-        return opening + ")", [sides[0].strip(), "\\infty"]
-    return None
+    if named == [True, False]:
+        sides = ["-\\infty", "<", *sides]
+    elif named == [False, True]:
+        sides = [*sides, "<", "\\infty"]
+    elif len(sides) != 5 or not named[1] or sides[1][0] + sides[3][0] != "<<":
+        return None
+    opening = "[" if "=" in sides[1] else "("
+    closing = "]" if "=" in sides[3] else ")"
+    return opening + closing, [sides[0].strip(), sides[4].strip()]
 
 
 def both_signs(parts):
     """The parts, with those that hold a \\pm in both of its values."""
-    result = []
-    for part in parts:
-        if "\\pm" in part:
-            result += [part.replace("\\pm", "+"), part.replace("\\pm", "-")]
-        else:
-            result.append(part)
-    return result
+    both = [(part.replace("\\pm", "+"), part.replace("\\pm", "-")) for part in parts]
+    return [part for pair in both for part in dict.fromkeys(pair)]
 
 
 def split(s, separator, thousands=True):
@@ -633,28 +591,19 @@ def split(s, separator, thousands=True):
 
 
 def same_value(a, b):
-    """Whether two expressions have the same value, or two equations (left less right, or right less left).
-
-    Words count as unknown values. Both have to name the same ones, also where they cancel or are multiplied
-    by zero.
-    """
+    """Whether two expressions, or two equations, have the same value and name the same words."""
     if a.count("=") != b.count("=") or a.count("=") > 1:
         return False
-    tolerance = tolerance_of(a + " " + b)
-    equal = opposite = constant = True
-    first = None
-    for point in range(3):
-        try:
-            x, words = difference(a, point)
-            y, other_words = difference(b, point)
-            if words != other_words:
-                return False
-            first = x if first is None else first
-            equal = equal and close(x, y, tolerance)
-            opposite = opposite and close(x, -y, tolerance)
-            constant = constant and close(x, first, tolerance)
-        except NO_VALUE:
+    text = a + " " + b
+    try:
+        (xs, words), (ys, other_words) = values_of(a), values_of(b)
+        if words != other_words:
             return False
+        equal = all(close(x, y, text) for x, y in zip(xs, ys))
+        opposite = all(close(x, -y, text) for x, y in zip(xs, ys))
+        constant = all(close(x, xs[0], text) for x in xs)
+    except NO_VALUE:
+        return False
     if "=" not in a:
         return equal
     # An equation that holds for all values or for none says nothing: neither x = x and y = y are the same,
@@ -663,44 +612,35 @@ def same_value(a, b):
     return not says_nothing and (equal or opposite)
 
 
-def tolerance_of(text):
-    """How far the values of a text may be apart: only decimals are rounded."""
-    return 1e-4 if re.search(r"\.\d*[1-9]", text) else 1e-9
+def values_of(s):
+    """The values of an expression (of an equation, left less right) at three points, and the words in it."""
+    parsers = [Parser(s, point) for point in range(3)]
+    return [parser.value() for parser in parsers], set(parsers[0].words)
 
 
-def difference(s, point):
-    """The value of an expression (of an equation, that of left less right), and the words in it."""
-    sides = s.split("=")
-    parsers = [Parser(side, point, "=" * min(number, 1), "=" * (number + 1 < len(sides)))
-               for number, side in enumerate(sides)]
-    left, *right = (parser.value() for parser in parsers)
-    return left - right[0] if right else left, {word for parser in parsers for word in parser.words}
-
-
-def close(x, y, tolerance):
-    """Equal, or for values that are not both exact fractions (or if decimals were rounded) nearly so."""
-    if tolerance < 1e-4 and isinstance(x, Fraction) and isinstance(y, Fraction):
+def close(x, y, text):
+    """Equal; or nearly so, if the text has decimals, which may be rounded, or if not both are fractions."""
+    rounded = re.search(r"\.\d*[1-9]", text)
+    if x == y or not rounded and isinstance(x, Fraction) and isinstance(y, Fraction):
         return x == y
-    return x == y or abs(x - y) <= max(tolerance * max(abs(x), abs(y)), 1e-12) < math.inf
+    return abs(x - y) <= max((1e-4 if rounded else 1e-9) * max(abs(x), abs(y)), 1e-12) < math.inf
 
 
 # --------------------------------------------------------------------------------------------------- values
 
-# A part of a formula that the parser reads at once: a number such as "1,000.5", "1e5", "2.5" or ".5", the
-# name of a function, a LaTeX command, a Greek letter, letters in a row (single ones also with spaces, as
-# "a b"; and up to the name of a function, as "x" in "xsin"), or a single character.
-TOKEN = re.compile(r"\s*(?:" + "|".join([
-    rf"{GROUPED}(?:\.\d+)?(?:{E_POWER})?", rf"\d+(?:\.\d+)?{E_POWER}", r"\d+\.?\d*", r"\.\d+",
+# A part of a formula that the parser reads at once: a number such as "1,000.5", "1e5", "2.5" or ".5" (but not
+# the point of "0.\overline{pq}"), the name of a function, a LaTeX command, a Greek letter, letters in a row
+# (single ones also with spaces, as "a b"; and up to a function, as "x" in "xsin"), or a single character.
+TOKEN = re.compile(r"\s*" + any_of(
+    rf"{GROUPED}(?:\.\d+)?(?:{E_POWER})?", rf"\d+(?:\.\d+)?{E_POWER}",
+    r"\d+(?:\.\d+|\.(?!\s*[\\({\[]))?", r"\.\d+",
     rf"\\?(?:{NAMES})(?![a-z])", r"\\[A-Za-z]+", r"pi\b", rf"(?P<greek>{SPELLED_GREEK})(?![A-Za-z])",
     r"(?P<letters>(?:[A-Za-z] )+[A-Za-z](?![A-Za-z])"
-    rf"|[A-Za-z]+?(?=(?:{NAMES}|pi)(?![A-Za-z]))|[A-Za-z]+)", r"\S"]) + ")")
+    rf"|[A-Za-z]+?(?=(?:{NAMES}|pi)(?![A-Za-z]))|[A-Za-z]+)", r"\S"))
 
 
-def tokens_of(text, before="", after=""):
-    """The parts of a formula that stands between other texts.
-
-    Letters in a row are one part each where they are a product, else they are a word.
-    """
+def tokens_of(text):
+    """The parts of a formula. Letters in a row are one part each where they are a product, else a word."""
     tokens = []
     for m in TOKEN.finditer(text):
         letters = (m["letters"] or "").replace(" ", "")
@@ -708,7 +648,7 @@ def tokens_of(text, before="", after=""):
             tokens.append("\\" + m["greek"])
         elif not letters:
             tokens.append(m[0].strip())
-        elif is_product(letters, before + text[:m.start("letters")][-30:], text[m.end():] + after):
+        elif is_product(letters, text[:m.start("letters")][-30:], text[m.end():]):
             tokens += letters
         else:
             tokens.append(WORD + letters.lower())
@@ -718,8 +658,8 @@ def tokens_of(text, before="", after=""):
 def is_product(letters, before, after):
     """Whether letters in a row are a product of variables, as in 2xy or ab + 2a, and not a word.
 
-    They are where a digit, a sign, a bracket or a command is beside them, and where they are x, y and z only.
-    A number word never is one, nor are four letters or more with one of e, i, o, u, which variables avoid.
+    They are beside a digit, a sign, a bracket or a command, and where they are x, y and z only. A number word
+    never is one, nor are four letters or more with one of e, i, o, u, which variables avoid.
     """
     if len(letters) == 1 or set(letters) <= set("xyz"):
         return True
@@ -730,11 +670,13 @@ def is_product(letters, before, after):
                 or re.match(r" ?[-+*/^=<>|:!)\]}\\]|[_(\[{\d]", after))
 
 
+CONSTANTS = {"\\pi": math.pi, "pi": math.pi, "e": math.e, "i": 1j, "\\infty": math.inf}
+
 # Commands whose arguments the parser reads, so that words in these are no words beside a factor.
-READ_WITH_ARGUMENTS = ("\\frac", "\\sqrt", "\\binom", "\\dbinom", "\\tbinom")
+READ_WITH_ARGUMENTS = ("\\frac", "\\sqrt", "\\binom")
 
 # What the parser raises where a text has no value.
-NO_VALUE = (ValueError, ArithmeticError, TypeError, RecursionError)
+NO_VALUE = (ValueError, ArithmeticError, TypeError, IndexError, RecursionError)
 
 
 class Parser:
@@ -749,25 +691,26 @@ class Parser:
         atom    = number | letter | ( sum ) | | sum | | \\frac a b | \\binom a b | \\sqrt[n] a
                 | function power | word
 
-    A word is a value like a variable's. But `words` tells which occurred, and words side by side have no
-    value.
+    A word is a value like a variable's. But `words` tells which occurred, and words side by side have none.
     """
 
-    def __init__(self, text, point, before="", after=""):
-        self.tokens, self.point = tokens_of(text, before, after), point
-        self.bars, self.infinite = 0, False
+    def __init__(self, text, point):
+        self.tokens, self.point = tokens_of(text), point
+        self.infinite = "\\infty" in self.tokens
+        self.bars = 0  # how many of | | are open
         self.words = []  # those that it has read, in order
 
     def peek(self):
         return self.tokens[0] if self.tokens else ""
 
-    def take(self, *wanted):
-        if not self.tokens or wanted and self.peek() not in wanted:
-            raise ValueError(f"expected one of {wanted}, found {self.peek()!r}")
+    def take(self):
         return self.tokens.pop(0)
 
     def value(self):
         result = self.sum()
+        if self.peek() == "=":
+            self.take()
+            result -= self.sum()
         if self.tokens:
             raise ValueError(f"{self.peek()!r} cannot be read")
         if abs(result) == math.inf and not self.infinite:
@@ -775,23 +718,18 @@ class Parser:
         return result
 
     def sum(self):
-        total = Fraction(0)
-        sign = self.take() if self.peek() in ("+", "-") else "+"
-        while True:
-            term = self.product()
+        total = Fraction(0) if self.peek() in ("+", "-") else self.product()
+        while self.peek() in ("+", "-"):
+            sign, term = self.take(), self.product()
             total = bounded(total + term if sign == "+" else total - term)
-            if self.peek() not in ("+", "-"):
-                return total
-            sign = self.take()
+        return total
 
     def product(self):
         result, kind = self.factor()
         while self.goes_on():
             sign = self.take() if self.peek() in ("*", "/", ":") else ""
-            if not sign and kind == "number" and is_numeral(self.peek()):
-                raise ValueError("numbers side by side are no product")
-            if not sign and kind == "word":
-                raise ValueError("a word is no factor of what follows it")
+            if not sign and (kind == "word" or kind == "number" and is_numeral(self.peek())):
+                raise ValueError("no product: numbers side by side, or a word and what follows it")
             factor, kind = self.factor()
             result = bounded(result / factor if sign in ("/", ":") else result * factor)
         return result
@@ -799,14 +737,11 @@ class Parser:
     def goes_on(self):
         """Whether what follows belongs to the product."""
         t = self.peek()
-        if t in ("", "\\}", "\\]") or t in "+-)]},=&^!_":
-            return False
-        return not (t == "|" and self.bars)
+        return t not in ("\\}", "\\]") and t not in "+-)]},=&^!_" and not (t == "|" and self.bars)
 
     def factor(self):
         """The value of a power, and whether it is a "number" by itself, a "word", or "other"."""
-        before, t = len(self.tokens), self.peek()
-        words = len(self.words)
+        t, before, words = self.peek(), len(self.tokens), len(self.words)
         value = self.power()
         if is_numeral(t) and len(self.tokens) == before - 1:
             return value, "number"
@@ -830,22 +765,18 @@ class Parser:
         """What a LaTeX command applies to: a group in braces, or a single digit, letter or command."""
         t = self.peek()
         if t.isdigit() and len(t) > 1:
-            self.tokens[0] = t[1:]
-            return Fraction(int(t[0]))
+            self.tokens[:1] = [t[0], t[1:]]
         return self.atom()
 
     def group(self, *end):
         result = self.sum()
-        self.take(*end)
+        if self.take() not in end:
+            raise ValueError("a bracket is not closed")
         return result
 
     def atom(self):
         t = self.take()
         if is_numeral(t):
-            if self.peek() == "_":
-                raise ValueError("a number in another base is compared as text")
-            if t.endswith(".") and re.match(r"[\\({\[]", self.peek()):
-                raise ValueError("decimals that cannot be read")
             return Fraction(t.replace(",", ""))
         if t in ("(", "[", "{"):
             return self.group(")", "]", "}")
@@ -854,21 +785,15 @@ class Parser:
             result = abs(self.group("|"))
             self.bars -= 1
             return result
-        if t in ("\\pi", "pi", "e", "i"):
-            return {"e": math.e, "i": 1j}.get(t, math.pi)
-        if t == "\\infty":
-            self.infinite = True
-            return math.inf
+        if t in CONSTANTS:
+            return CONSTANTS[t]
         if t == "\\frac":
             return self.argument() / self.argument()
-        if t in ("\\binom", "\\dbinom", "\\tbinom"):
+        if t == "\\binom":
             return Fraction(math.comb(small_integer(self.argument()), small_integer(self.argument())))
         name = t.removeprefix("\\")
         if name == "sqrt":
-            index = Fraction(2)
-            if self.peek() == "[":
-                self.take()
-                index = self.group("]")
+            index = self.atom() if self.peek() == "[" else Fraction(2)
             return root(self.atom(), index)
         if name in FUNCTIONS:
             return self.function(name)
@@ -947,6 +872,6 @@ def raise_to(base, exponent):
 
 def root(x, n):
     """The n-th root; the real one of a negative number where n is odd."""
-    if isinstance(x, Fraction) and x < 0 and isinstance(n, Fraction) and n.denominator == 1 and n % 2:
+    if isinstance(x, Fraction) and x < 0 and isinstance(n, Fraction) and n % 2 == 1:
         return -raise_to(-x, 1 / n)
     return raise_to(x, 1 / n)

@@ -5,8 +5,7 @@ import re
 
 import torch
 
-from corpora.tokenizers import prompt_ids
-from engine.generation import new_caches, run_cached, shared_prefix, tokens_at_once
+from engine.generation import new_caches, prompt_ids, run_cached, shared_prefix, tokens_at_once
 from model import token_loss
 
 

@@ -17,12 +17,10 @@ def any_of(*patterns):
 
 # ----------------------------------------------------------------------------------------------- characters
 
-# Raised and lowered digits and signs, and fractions of one character: x², 10⁻³, x₁ and ½ are x^2, 10^{-3},
-# x_1 and 1/2.
-RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n"))
-LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n"))
+# Raised and lowered digits and signs, and fractions of one character: x², x₁ and ½ are x^2, x_1 and 1/2.
+RAISED, LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "₀₁₂₃₄₅₆₇₈₉₊₋ₙ"
+SMALL = str.maketrans(RAISED + LOWERED, "0123456789+-n" * 2)
 FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞↉"
-RAISED_ONE, LOWERED_ONE = f"[{''.join(RAISED)}]", f"[{''.join(LOWERED)}]"
 
 # The other characters that have a plain spelling. The dashes are, in this order: two hyphens, the dashes as
 # wide as a digit, half an em and an em, a bar, the minus sign, and two small dashes.
@@ -38,9 +36,6 @@ for code in [*map(ord, FRACTIONS), *WIDE, *BOLD]:
     PLAIN[chr(code)] = unicodedata.normalize("NFKC", chr(code)).replace("\u2044", "/")
 CHARACTERS = str.maketrans(PLAIN)
 
-# A line or a dot above the digit before it, by which a decimal repeats.
-ABOVE = {"\u0304": "\\bar", "\u0305": "\\overline", "\u0307": "\\dot"}
-
 
 def plain_characters(text):
     """The text in plain characters, as far as there are such."""
@@ -48,24 +43,19 @@ def plain_characters(text):
         return text
     text = re.sub(rf"(?<=\d)(?=[{FRACTIONS}])", " ", text)  # 2½ is the mixed number 2 1/2,
     text = re.sub(rf"\^([{FRACTIONS}])", r"^{\1}", text)    # and x^½ is x^{1/2}.
-    text = re.sub(f"(\\d)([{''.join(ABOVE)}])", lambda m: f"{ABOVE[m[2]]}{{{m[1]}}}", text)
+    # A line or a dot above a digit, which is the character behind it, repeats the digit.
+    text = re.sub("(\\d)[\u0304\u0305\u0307]", r"\\overline{\1}", text)
     text = text.translate(CHARACTERS)
-    text = re.sub(rf"(\d?)({RAISED_ONE}{{1,4}})/({LOWERED_ONE}{{1,4}})", small_fraction, text)
-    text = re.sub(RAISED_ONE + "+", lambda m: "^" + braced(m[0], RAISED), text)
-    return re.sub(LOWERED_ONE + "+", lambda m: "_" + braced(m[0], LOWERED), text)
+    small = f"[{RAISED}]{{1,4}}/[{LOWERED}]{{1,4}}"
+    text = re.sub(rf"(?<=\d)(?={small})", " ", text)  # 3¹/₂ is the mixed number 3 1/2,
+    text = re.sub(small, lambda m: m[0].translate(SMALL), text)  # and ¹/₂ is 1/2.
+    text = re.sub(f"[{RAISED}]+", lambda m: "^" + braced(m[0].translate(SMALL)), text)
+    return re.sub(f"[{LOWERED}]+", lambda m: "_" + braced(m[0].translate(SMALL)), text)
 
 
-def small_fraction(match):
-    """¹/₂ is 1/2, and 3¹/₂ is the mixed number 3 1/2."""
-    whole, top, bottom = match.groups()
-    fraction = "".join(RAISED[c] for c in top) + "/" + "".join(LOWERED[c] for c in bottom)
-    return f"{whole} {fraction}" if whole else fraction
-
-
-def braced(characters, spelling):
-    """The raised or lowered characters as LaTeX writes them behind its sign: "2", or "{10}"."""
-    plain = "".join(spelling[c] for c in characters)
-    return plain if len(plain) == 1 else f"{{{plain}}}"
+def braced(index):
+    """A raised or lowered number as LaTeX writes it behind its sign: "2", or "{10}"."""
+    return index if len(index) == 1 else f"{{{index}}}"
 
 
 # ------------------------------------------------------------------------------------------- words of numbers
@@ -148,8 +138,6 @@ def repeating_decimal(match):
     whole, decimals = match[0].replace(",", "").split(".", 1)
     before = re.match(r"\d*", decimals)[0]
     repeated = re.sub(r"\D", "", decimals[len(before):])
-    if len(before + repeated) > 100:
-        return match[0]
     nines = (10 ** len(repeated) - 1) * 10 ** len(before)
     return f"({int(whole + before + repeated) - int(whole + before or 0)}/{nines})"
 
@@ -164,5 +152,4 @@ def count(words):
 
 def factors(match):
     """The scale words behind a number, as factors: " hundred thousand" is "*100*1000"."""
-    words = re.findall("|".join(SCALES), match[0].lower())
-    return "".join(f"*{SCALES[word]}" for word in words)
+    return "".join(f"*{SCALES[word]}" for word in re.findall("|".join(SCALES), match[0].lower()))

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.cli import BadInput
-from engine.files import TEXT, object_rows, replacing
+from engine.files import TEXT, replacing
+from engine.text_files import object_rows
 from grading.grade import boxed, extract_answer
 
 
@@ -37,14 +38,11 @@ MATH = Style("math", 4, 320, ("I hope it is correct.", "\nProblem:"))
 
 @dataclass
 class Task:
-    """A test set. How an answer is found in text is grade.KIND's."""
     style: Style
     source: str      # where the test file is published
     checksum: str    # of its questions and answers as `read` returns them
     read: Callable   # row -> problem
 
-
-# ------------------------------------------------------------------------------------------- rows to problems
 
 def problem(question, answer, solution, options=()):
     (question + solution).encode()  # a row of JSON can hold half a character, which UTF-8 cannot
@@ -70,15 +68,7 @@ def listed_options(text):
 
 
 def decimal(x):
-    """43.0 -> '43', 0.25 -> '0.25'"""
     return str(int(x)) if float(x).is_integer() else str(x)
-
-
-def text(value):
-    """The value, where it is a text. Raises TypeError for all else: the name of a value is no question."""
-    if not isinstance(value, str):
-        raise TypeError(f"found {repr(value):.40} where a text belongs")
-    return value
 
 
 def demo(r):
@@ -87,7 +77,7 @@ def demo(r):
     answer = extract_answer(str(r["answer"]), "demo")
     if not answer:
         raise ValueError("the answer holds no number")
-    return problem(f"Question: {text(r['question'])}\nAnswer:", answer, f" {r['answer']}")
+    return problem("Question: " + r["question"] + "\nAnswer:", answer, f" {r['answer']}")
 
 
 def gsm8k(r):
@@ -97,12 +87,12 @@ def gsm8k(r):
 
 
 def svamp(r):
-    return word(f"{r['Body'].strip().rstrip('.')}. {text(r['Question'])}", decimal(r["Answer"]))
+    return word(r["Body"].strip().rstrip(".") + ". " + r["Question"], decimal(r["Answer"]))
 
 
 def asdiv(r):
     without_unit = re.sub(r"\s*\(.*?\)", "", r["answer"])
-    return word(f"{text(r['body'])} {text(r['question'])}", without_unit)
+    return word(r["body"] + " " + r["question"], without_unit)
 
 
 def mawps(r):
@@ -111,16 +101,16 @@ def mawps(r):
 
 def latex(r):
     answer = r["answer"] if "answer" in r else boxed(r["solution"])
-    solution = f" {text(r['solution'])}\nFinal Answer: The final answer is ${answer}$. I hope it is correct."
-    return problem(f"Problem: {text(r['problem'])}\nSolution:", answer, solution)
+    final = f"\nFinal Answer: The final answer is ${answer}$. I hope it is correct."
+    return problem("Problem: " + r["problem"] + "\nSolution:", answer, " " + r["solution"] + final)
 
 
 def table(r):
     unit = f" (in {r['unit']})" if r["unit"] else ""
     among = f" ({' or '.join(r['choices'])})" if r["choices"] else ""
     shown = f"Table: {r['table_title'] or ''}\n{r['table']}"
-    return problem(f"{shown}\nQuestion: {text(r['question'])}{unit}{among}\nAnswer:", r["answer"],
-                   f" The answer is {r['answer']}.")
+    question = shown + "\nQuestion: " + r["question"] + unit + among + "\nAnswer:"
+    return problem(question, r["answer"], f" The answer is {r['answer']}.")
 
 
 def mathqa(r):
@@ -153,18 +143,14 @@ TASKS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------ files
-
 def demonstrations(style):
-    """The worked problems of a Style: those of grading/prompts/NAME.txt, which blank lines separate."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "prompts", f"{style.name}.txt")
     with open(path, encoding=TEXT) as f:
         return f.read().strip().split("\n\n")
 
 
 def load_problems(name, path):
-    """The problems of a .jsonl file (or a .json, see `object_rows`: TabMWP's is an object of rows) of the
-    task `name`. Raises BadInput."""
+    """The problems of the task `name` in a file, see `object_rows`. Raises BadInput."""
     problems = []
     for where, row in object_rows(path):
         try:
@@ -184,8 +170,7 @@ def checksum(problems):
 
 
 def load_task(name, folder):
-    """The problems of a public test set, from `folder`, where it is downloaded if it is not there. Raises
-    BadInput."""
+    """The problems of a test set in `folder`, downloaded if they are not there. Raises BadInput."""
     task = TASKS[name]
     url = task.source.format(name)
     path = os.path.join(folder, name + ".jsonl")
@@ -198,9 +183,8 @@ def load_task(name, folder):
     except BadInput as e:
         raise BadInput(f"{e}; delete the file to download it again")
     if checksum(problems) != task.checksum:
-        print(f"{path} is not the published test set of {name} ({len(problems)} problems, checksum "
-              f"{checksum(problems)} for {task.checksum}): do not compare it with others' results",
-              file=sys.stderr)
+        print(f"{path} is not the published test set of {name} ({len(problems)} problems): do not compare it "
+              f"with others' results", file=sys.stderr)
     return problems
 
 
