@@ -1,29 +1,24 @@
 """
-What extras/distill.py does with problems: draws them, lets models answer them, and grades the answers.
-
-Shapes: r answers, T tokens of problem and answer (all padded to the longest that may come), V vocabulary.
-V counts the ids that may be drawn, which are the same for all models (corpora/vocabulary.py).
-`mask` (r, T) is true at the n targets of ids[:, 1:] that were generated, the end-of-text tokens among them.
+What distillation/on_policy.py does with problems: draws them, lets models answer, and grades the answers.
+Shapes as there; V counts the ids that may be drawn, the same for all models (engine/generation.py).
 """
 import numpy as np
 import torch
 
-from corpora.tokenizers import prompt_ids
 from engine.cli import BadInput
-from engine.files import file_hash, object_rows
-from engine.generation import generate
+from engine.files import file_hash
+from engine.generation import generate, prompt_ids
+from engine.text_files import object_rows
 from grading.grade import extract_answer, is_equal
 from grading.tasks import load_problems
 
 
 class Problems:
-    """A .jsonl file of problems: `prompts` (token ids of each), `answers` (texts), `teacher_of` (the number
-    of each one's teacher among `names`). Raises BadInput."""
+    """A file of problems: `prompts` (token ids), `answers` (texts), `teacher_of` (numbers among `names`)."""
 
-    def __init__(self, path, enc, names=("",)):
+    def __init__(self, path, enc, names=()):
         problems = load_problems("demo", path)
-        self.questions = [p["question"] for p in problems]
-        self.prompts = [prompt_ids(enc, question) for question in self.questions]
+        self.prompts = [prompt_ids(enc, p["question"]) for p in problems]
         self.answers = [p["answer"] for p in problems]
         self.longest = max(map(len, self.prompts))
         self.sha256 = file_hash(path)
@@ -31,8 +26,8 @@ class Problems:
         if len(names) > 1:
             wanted = [row.get("teacher") for _, row in object_rows(path)]
             if unknown := [name for name in wanted if name not in names]:
-                raise BadInput(f"{path}: the field `teacher` of a problem is {unknown[0]!r}, but --teacher "
-                               f"names {', '.join(names)}: give every problem one of these")
+                raise BadInput(f"{path}: the field `teacher` of a problem is {unknown[0]!r}, not one of "
+                               f"those that --teacher names: {', '.join(names)}")
             self.teacher_of = np.array([names.index(name) for name in wanted])
 
 
@@ -42,8 +37,7 @@ def seed_of(*numbers):
 
 
 def draw(n_problems, cfg, step):
-    """The problem of each answer of a step, (R,) numbers: none twice where there are enough, and --samples
-    answers to one stand side by side. The same for all processes."""
+    """The problem of each answer of a step, (R,): none twice if there are enough; samples are neighbours."""
     rng = np.random.default_rng([cfg.seed, step])
     n = cfg.rollouts // cfg.samples
     drawn = rng.permutation(n_problems)[:n] if n <= n_problems else rng.integers(n_problems, size=n)
@@ -51,21 +45,16 @@ def draw(n_problems, cfg, step):
 
 
 def roll_out(authors, author_of, prompts, cfg, T, eot, seed):
-    """Answers drawn at temperature 1, so that they are samples of the authors' own probabilities: (ids
-    (r, T + 1), mask (r, T)). author_of: (r,), the number of each answer's author."""
+    """Answers as their authors' own probabilities draw them, at temperature 1: (ids (r, T + 1), mask (r, T)).
+    author_of: (r,), the number of each answer's author."""
     device = authors[0].output_weight.device
     generator = torch.Generator(device).manual_seed(seed)
     ids = torch.full((len(prompts), T + 1), eot, device=device)             # what pads is never looked at
     mask = torch.zeros(len(prompts), T, dtype=torch.bool, device=device)
     for number in set(author_of.tolist()):
         rows = np.flatnonzero(author_of == number)
-        try:
-            answers = generate(authors[number], [prompts[i] for i in rows], cfg.max_new_tokens,
-                               lambda new: new[-1] == eot, 1.0, generator)
-        except RuntimeError as e:
-            if "probability tensor" not in str(e):
-                raise
-            raise BadInput("a model's probabilities are no numbers any more: lower --lr, and start again")
+        answers = generate(authors[number], [prompts[i] for i in rows], cfg.max_new_tokens,
+                           lambda new: new[-1] == eot, 1.0, generator)
         for i, answer in zip(rows, answers):
             start, end = len(prompts[i]), len(prompts[i]) + len(answer)
             ids[i, :end] = torch.tensor(prompts[i] + answer, device=device)
@@ -103,8 +92,7 @@ def is_right(enc, tokens, answer):
 
 
 def accuracy(model, enc, problems, cfg, ranks):
-    """The share of the first --eval_problems problems that the model answers rightly, greedily and with no
-    worked problem before it. Each process answers a part."""
+    """The share of the first --eval_problems problems that the model answers rightly, greedily, no shots."""
     numbers = range(len(problems.prompts))[:cfg.eval_problems or None]
     mine, right = numbers[ranks.rank::ranks.world], 0
     for at in range(0, len(mine), 256):

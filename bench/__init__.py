@@ -1,1 +1,0 @@
-"""How fast, and how much memory: ratios measured in one run."""

@@ -1,0 +1,1 @@
+"""Other scores to compare SLM with: combined, of documents, random, of another program."""

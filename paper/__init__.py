@@ -1,1 +1,0 @@
-"""The paper's figures and claims, redrawn and judged from our runs."""
