@@ -10,13 +10,10 @@ TRAIN=$(realpath "${TRAIN:?is the path of the train.jsonl of GSM8K}")
 cd "$(dirname "$0")/.."
 TOKENIZER=${TOKENIZER:-gpt2} DATA_DIR=${DATA_DIR:-data/tasks}
 OUT=${OUT:-out/gsm8k} DATA=${DATA:-data/gsm8k} PYTHON=${PYTHON:-python}
-MODEL="--n_layer 4 --n_head 4 --n_embd 192 --block_size 512 --batch_tokens 6144 --micro_rows 12"
+MODEL="--n_layer 4 --n_head 4 --n_embd 192 --block_size 512 --batch_tokens 6144 --micro_rows 12 --fast"
 
-if [ ! -f "$DATA/curated.json" ]; then
-  $PYTHON -m corpora.curated_math --gsm8k "$TRAIN" --out "$DATA/text.jsonl"
-  $PYTHON prepare.py --curated "$DATA/text.jsonl" --noisy "$DATA/text.jsonl" --tokenizer "$TOKENIZER" \
-    --vocab_size 4096 --out "$DATA"
-fi
+[ -f "$DATA/curated.json" ] || $PYTHON prepare.py --curated "gsm8k:$TRAIN" --noisy "gsm8k:$TRAIN" \
+  --tokenizer "$TOKENIZER" --vocab_size 4096 --out "$DATA"
 [ -f "$DATA/overlap.json" ] || $PYTHON prepare.py --check_overlap gsm8k --data_dir "$DATA_DIR" --out "$DATA"
 $PYTHON train_ref.py --resume --data "$DATA" --out "$OUT/ref" $MODEL --train_tokens 2.5e6 --lr 2e-3 \
   --warmup_steps 40 --eval_every 100 --eval_rows 64
