@@ -9,11 +9,7 @@ import torch
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TINY = dict(n_layer=1, n_head=2, n_embd=16, block_size=32, batch_tokens=256, train_tokens=256 * 12, warmup_steps=2,
-            eval_every=4, log_every=1, save_every=4, device="cpu", train="noisy", lr=3e-3)
-# Arms of runs/paper.sh that results/paper_first has, and results/paper not yet.
-FIRST_SET_UP_ONLY = {"soft_1", "soft_0.3", "soft_0.3_max_5", "several_mean", "several_min", "warmup", "answers",
-                     "answers_slm", "answers_random"}
-
+            eval_every=4, log_every=1, device="cpu", train="noisy", lr=3e-3)
 
 def train(script, folder, data, **options):
     cfg = script.Config(data=data, out=str(folder), **TINY | options)

@@ -1,25 +1,22 @@
 """Llama's architecture (model.py, --arch llama): against a plain rewrite, against transformers, and through the scripts."""
 import json
 import math
-import os
-import shutil
-import subprocess
 import sys
-from dataclasses import asdict
 
 import pytest
 import torch
 
 import train_ref
 import train_slm
-from bench import against_transformers
-from common import load_checkpoint, save_checkpoint
-from corpora.tokenizers import demo_tokenizer, save_tokenizer, tokenizer_hash
+from corpora.tokenizers import load_tokenizer, tokenizer_hash
+from engine.checkpoints import load_checkpoint
 from engine.cli import BadInput
 from engine.generation import generate, new_caches
-from extras import export
-from helpers import ROOT, records, same_weights, train
+from helpers import records, same_weights, train
 from model import GPT, GPTConfig
+from test_gpt2 import checkpoint, exported, imported, serve, the_same
+from test_model import uncached
+from weights import export, published
 
 SHAPES = [dict(n_head=2), dict(n_head=4, n_kv_head=2, n_inner=40), dict(n_head=4, n_kv_head=1, tied=False),
           dict(n_head=2, rope_base=500.0, norm_eps=1e-6)]
@@ -76,199 +73,88 @@ def test_cached_generation_equals_uncached(options):
     model = make(**options).float()
     prompts = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 9], [1, 2, 3, 8, 7]]
     together = generate(model, prompts, 12)
-    for prompt, new in zip(prompts, together):
-        tokens = list(prompt)
-        for _ in range(12):
-            tokens.append(model.logits(model(torch.tensor([tokens])))[0, -1].argmax().item())
-        assert tokens[len(prompt):] == new
+    assert together == [uncached(model, prompt, 12) for prompt in prompts]
     assert len(set(map(tuple, together))) == 3
+    [cache, _] = new_caches(model, B=3, S=5)  # of the key and value heads only
+    assert cache.k_own.shape == cache.v_own.shape == (3, model.config.n_kv_head, 5, 16 // model.config.n_head)
 
 
-def test_the_cache_holds_the_key_and_value_heads_only():
-    [cache, _] = new_caches(make(n_head=4, n_kv_head=2), B=3, S=5)
-    assert cache.k_own.shape == cache.v_own.shape == (3, 2, 5, 4)
-
-
-ARCH = dict(arch="llama", n_head=4, n_kv_head=2)
-
-
-def test_it_trains_resumes_and_fast_is_plain(demo, scores, tmp_path):
-    train(train_ref, tmp_path / "clm", demo, **ARCH)
-    train(train_slm, tmp_path / "keep_all", demo, keep=1.0, **ARCH)
-    assert [r["loss"] for r in records(tmp_path / "clm")] == [r["loss"] for r in records(tmp_path / "keep_all")]
-    evals = records(tmp_path / "clm", "eval")
-    assert evals[-1]["val_loss"] < evals[0]["val_loss"]
+def test_it_trains_and_fast_is_plain(demo, scores, tmp_path):
     for name, fast in (("fast", True), ("plain", False)):
-        train(train_slm, tmp_path / name, demo, scores=scores, fast=fast, **ARCH)
+        train(train_slm, tmp_path / name, demo, scores=scores, fast=fast, arch="llama")
     assert same_weights(tmp_path / "fast", tmp_path / "plain", tolerance=1e-3)
-    train(train_slm, tmp_path / "two", demo, scores=scores, micro_rows=4, **ARCH)
-    train(train_ref, tmp_path / "half", demo, init_from=str(tmp_path / "clm" / "ckpt.pt"))  # sizes are the checkpoint's
-    config = load_checkpoint(str(tmp_path / "half" / "ckpt.pt"))["model_config"]
-    assert config["arch"] == "llama" and config["n_kv_head"] == 2 and not config["bias"]
-
-
-def test_a_cropped_context(demo, tmp_path):
-    train(train_ref, tmp_path / "long", demo, block_size=64, **ARCH)
-    train(train_ref, tmp_path / "short", demo, init_from=str(tmp_path / "long" / "ckpt.pt"), crop=True)
-    assert load_checkpoint(str(tmp_path / "short" / "ckpt.pt"))["model_config"]["block_size"] == 32
-
-
-def test_sizes_that_do_not_fit():
-    llama = dict(arch="llama")
-    for options, message in ((dict(arch="gpt3"), "arch must be"), (dict(n_inner=99), "are for --arch llama"),
-                             (llama | dict(n_head=4, n_kv_head=3), "must divide n_head"),
-                             (llama | dict(n_head=64), "must be even"), (llama | dict(n_inner=-1), "negative")):
-        [problem] = train_ref.Config(n_embd=64, **options).validate()
-        assert message in problem
-    with pytest.raises(ValueError, match="divisible by n_kv_head"):
-        make(n_head=4, n_kv_head=3)
-
-
-@pytest.mark.parametrize("options", SHAPES, ids=str)
-@pytest.mark.parametrize("family", ["Llama", "Mistral"])
-def test_logits_equal_those_of_transformers(options, family):
-    transformers = pytest.importorskip("transformers")
-    ours = make(**options).float()
-    c = ours.config
-    sizes = dict(vocab_size=50, hidden_size=16, intermediate_size=c.n_inner, num_hidden_layers=2,
-                 num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head, max_position_embeddings=32,
-                 rms_norm_eps=c.norm_eps, rope_theta=c.rope_base, tie_word_embeddings=c.tied)
-    if family == "Mistral":
-        sizes["sliding_window"] = None
-    torch.manual_seed(1)
-    theirs = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**sizes)).eval()
-    for p in theirs.parameters():
-        torch.nn.init.normal_(p, std=0.3)
-    t, state = theirs.state_dict(), {}
-    state["wte.weight"], state["ln_f.weight"] = t["model.embed_tokens.weight"], t["model.norm.weight"]
-    if not c.tied:
-        state["lm_head.weight"] = t["lm_head.weight"]
-    for i in range(2):
-        a = f"model.layers.{i}."
-        state[f"h.{i}.ln_1.weight"] = t[a + "input_layernorm.weight"]
-        state[f"h.{i}.ln_2.weight"] = t[a + "post_attention_layernorm.weight"]
-        state[f"h.{i}.attn.c_attn.weight"] = torch.cat([t[f"{a}self_attn.{x}_proj.weight"] for x in "qkv"])
-        state[f"h.{i}.attn.c_proj.weight"] = t[a + "self_attn.o_proj.weight"]
-        state[f"h.{i}.mlp.c_fc.weight"] = torch.cat([t[f"{a}mlp.{x}_proj.weight"] for x in ("gate", "up")])
-        state[f"h.{i}.mlp.c_proj.weight"] = t[a + "mlp.down_proj.weight"]
-    ours.load_state_dict(state)
-    idx = torch.randint(50, (2, 30), generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        torch.testing.assert_close(ours.logits(ours(idx)), theirs(idx).logits, rtol=0, atol=1e-4)
+    evals = records(tmp_path / "plain", "eval")
+    assert evals[-1]["val_loss"] < evals[0]["val_loss"]
+    train(train_ref, tmp_path / "on", demo, init_from=str(tmp_path / "plain" / "ckpt.pt"))  # sizes are the checkpoint's
+    assert load_checkpoint(str(tmp_path / "on" / "ckpt.pt"))["model_config"]["arch"] == "llama"
 
 
 # --------------------------------------------------------------------------------------------------- weights in and out
 
-def checkpoint(folder, **options):
-    """A checkpoint with random weights, whose tokenizer is that of the built-in corpus."""
-    folder.mkdir(exist_ok=True)
-    enc = demo_tokenizer()
-    save_tokenizer(enc, str(folder))
-    model = make(vocab_size=enc.n_vocab, **options).float()
-    save_checkpoint(str(folder / "ckpt.pt"), {
-        "model": model.state_dict(), "model_config": asdict(model.config), "config": {"data": str(folder)},
-        "tokenizer_sha256": tokenizer_hash(enc)})
-    export.main(export.Config(export=[str(folder / "ckpt.pt"), str(folder / "hf")]))
-    return model, folder / "hf"
+@pytest.mark.parametrize("family, options", [*(("Llama", shape) for shape in SHAPES), ("Mistral", SHAPES[1])], ids=str)
+def test_logits_equal_those_of_transformers(demo, tmp_path, family, options):
+    """Of a model that they made, imported, exported, and loaded by them again."""
+    transformers = pytest.importorskip("transformers")
+    c, enc = make(**options).config, load_tokenizer(demo)
+    sizes = dict(vocab_size=enc.n_vocab, hidden_size=16, intermediate_size=c.n_inner, num_hidden_layers=2,
+                 num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head, max_position_embeddings=32,
+                 rms_norm_eps=c.norm_eps, rope_theta=c.rope_base, tie_word_embeddings=c.tied,
+                 tokenizer_sha256=tokenizer_hash(enc), sliding_window=None)  # which is Mistral's alone
+    torch.manual_seed(1)
+    theirs = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**sizes)).eval()
+    for p in theirs.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    export.export_tokenizer(enc, 32, str(tmp_path / "theirs"))
+    transformers.AutoTokenizer.from_pretrained(str(tmp_path / "theirs")).save_pretrained(str(tmp_path / "theirs"))
+    ckpt, ours = imported(tmp_path / "theirs", tmp_path / "out")
+    assert ckpt["tokenizer_sha256"] == tokenizer_hash(enc)  # though the tokenizer went through their hands
+    back = exported(str(tmp_path / "out" / "ckpt.pt"), tmp_path / "back")
+    idx = torch.randint(50, (2, 30), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for model in (theirs, transformers.AutoModelForCausalLM.from_pretrained(str(back)).eval()):
+            torch.testing.assert_close(ours.logits(ours(idx)), model(idx).logits, rtol=0, atol=1e-4)
 
 
-def the_same(ckpt, model):
-    assert ckpt["model"].keys() == model.state_dict().keys()
-    assert all(t.equal(ckpt["model"][name]) for name, t in model.state_dict().items())
-    assert GPTConfig(**ckpt["model_config"]) == model.config
-
-
-@pytest.mark.parametrize("options", SHAPES, ids=str)
-def test_export_then_import_is_the_identity(tmp_path, options):
-    model, folder = checkpoint(tmp_path, **options)
-    the_same(load_checkpoint(str(folder)), model)
-
-
-def test_weights_in_several_files(tmp_path, monkeypatch):
+def test_weights_in_several_files(demo, tmp_path, monkeypatch):
+    """From a folder, and by name, each file downloaded once."""
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)  # as if it were not installed
-    model, folder = checkpoint(tmp_path, n_head=4, n_kv_head=2, tied=False)
+    path, model, _ = checkpoint(tmp_path / "a", demo, arch="llama", n_head=4, n_kv_head=2, tied=False)
+    folder = exported(path, tmp_path / "hf")
     tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    parts = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
     names, weight_map = sorted(tensors), {}
-    for i, part in enumerate((names[::2], names[1::2])):
-        torch.save({name: tensors[name] for name in part}, folder / f"pytorch_model-0000{i + 1}-of-00002.bin")
-        weight_map |= {name: f"pytorch_model-0000{i + 1}-of-00002.bin" for name in part}
+    for part, its_names in zip(parts, (names[::2], names[1::2])):
+        torch.save({name: tensors[name] for name in its_names}, folder / part)
+        weight_map |= dict.fromkeys(its_names, part)
     (folder / "pytorch_model.bin").unlink()
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    the_same(load_checkpoint(str(folder)), model)
-    (folder / "pytorch_model-00002-of-00002.bin").unlink()
+    the_same(imported(folder, tmp_path / "out")[0], model)
+    asked = serve(monkeypatch, tmp_path, {"microsoft/rho-math-1b-v0.1": folder})
+    the_same(imported("rho-math-1b", tmp_path / "rho")[0], model)
+    assert asked == [*published.ABOUT, "pytorch_model.bin.index.json", *parts]
+    (folder / parts[1]).unlink()
     with pytest.raises(BadInput, match="there is no .*00002-of-00002"):
-        load_checkpoint(str(folder))
+        imported(folder, tmp_path / "part")
 
 
-def test_what_model_py_does_not_have_is_refused(tmp_path):
-    _, folder = checkpoint(tmp_path, n_head=4, n_kv_head=2)
+def test_what_model_py_does_not_have_is_refused(demo, tmp_path):
+    folder = exported(checkpoint(tmp_path / "a", demo, arch="llama", n_head=4, n_kv_head=2)[0], tmp_path / "hf")
     config = json.loads((folder / "config.json").read_text())
     for change, says in (({"hidden_act": "gelu"}, "hidden_act 'gelu'"), ({"attention_bias": True}, "attention_bias"),
                          ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling"), ({"head_dim": 8}, "head_dim 8"),
                          ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn'"),
-                         ({"num_hidden_layers": 3}, "lacks the tensor .*layers.2")):
+                         ({"num_hidden_layers": 3}, "lacks the tensor .*layers.2"),
+                         ({"num_hidden_layers": 1}, "holds model.layers.1"),
+                         ({"num_attention_heads": 16}, "16 channels in 16 heads"),
+                         ({"model_type": ["a"]}, "hf is damaged"),
+                         ({"num_key_value_heads": 3}, "divisible by n_kv_head"),
+                         ({"num_key_value_heads": 1}, "attn.c_attn.weight is missing, .* shape")):
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(BadInput, match=says):
-            load_checkpoint(str(folder))
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mistral", "sliding_window": 16}))
-    assert load_checkpoint(str(folder))["model_config"]["block_size"] == 16  # within its window it is Llama
-    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 7.0}}))
-    assert load_checkpoint(str(folder))["model_config"]["rope_base"] == 7.0  # as newer files have it
-
-
-def test_scripts_take_the_exported_folder(demo, tmp_path):
-    train(train_ref, tmp_path / "a", demo, **ARCH)
-    export.main(export.Config(export=[str(tmp_path / "a" / "ckpt.pt"), str(tmp_path / "hf")]))
-    for name, path in (("b", tmp_path / "a" / "ckpt.pt"), ("c", tmp_path / "hf")):
-        train(train_ref, tmp_path / name, demo, init_from=str(path))
-    assert same_weights(tmp_path / "b", tmp_path / "c")
-
-
-@pytest.mark.parametrize("options", SHAPES, ids=str)
-def test_transformers_loads_the_export_and_we_its_own(tmp_path, options):
-    transformers = pytest.importorskip("transformers")
-    model, folder = checkpoint(tmp_path, **options)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(str(folder)).eval()
-    idx = torch.randint(50, (2, 30), generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        torch.testing.assert_close(theirs(idx).logits, model.logits(model(idx)), rtol=0, atol=1e-4)
-    theirs.save_pretrained(str(tmp_path / "theirs"))
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(folder / name, tmp_path / "theirs")
-    pytest.importorskip("tokenizers")
-    ckpt = load_checkpoint(str(tmp_path / "theirs"))
-    assert all(t.equal(ckpt["model"][name]) for name, t in model.state_dict().items())
-    assert ckpt["model_config"] | {"dropout": 0.0} == asdict(model.config)
-
-
-def test_the_benchmark_against_transformers_compares_the_same_answers(tmp_path):
-    pytest.importorskip("transformers")
-    _, folder = checkpoint(tmp_path / "a", n_head=4, n_kv_head=2, block_size=64)
-    how = dict(ckpt=str(folder), prefix=20, question=8, new_tokens=6, questions=5, batch_sizes=[1, 3], out=str(tmp_path),
-               device="cpu")
-    against_transformers.main(against_transformers.Config(**how))
-    result = json.loads((tmp_path / "against_transformers.json").read_text())["batch_sizes"]
-    assert set(result) == {"1", "3"} and all(r["same_tokens"] == 1 and r["ratio"] > 0 for r in result.values())
-    for change, says in (({"prefix": 60}, "do not fit the context of 64"), ({"ckpt": "out/ckpt.pt"}, "no folder of Hugging")):
-        with pytest.raises(BadInput, match=says):
-            against_transformers.main(against_transformers.Config(**how | change))
-
-
-def test_the_papers_weights_are_evaluated_beside_the_papers_figures(tmp_path):
-    pytest.importorskip("tokenizers")
-    _, folder = checkpoint(tmp_path / "a", n_head=2, block_size=256)
-    os.rename(folder, tmp_path / "rho-math-1b")
-    path = tmp_path / "rho-math-1b" / "config.json"
-    config = json.loads(path.read_text())
-    del config["tokenizer_sha256"]  # which only an export has
-    path.write_text(json.dumps(config))
-    (tmp_path / "tasks").mkdir()
-    rows = [{"question": f"What is {i} + 1?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"} for i in range(3)]
-    (tmp_path / "tasks" / "gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    environment = os.environ | {"MODEL": str(tmp_path / "rho-math-1b"), "TASKS": "gsm8k", "PYTHON": sys.executable,
-                                "OUT": str(tmp_path / "out"), "DATA_DIR": str(tmp_path / "tasks"), "DEVICE": "cpu",
-                                "MORE": "--shots 1 --max_new_tokens 4"}
-    done = subprocess.run(["bash", os.path.join(ROOT, "runs", "rho.sh")], env=environment, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1].split() == ["gsm8k", "0.0", "36.2"]
+            imported(folder, tmp_path / "out")
+    for name, change, field, value in (
+            ("mistral", {"model_type": "mistral", "sliding_window": 16}, "block_size", 16),  # within it it is Llama
+            ("newer", {"rope_parameters": {"rope_theta": 7.0}}, "rope_base", 7.0)):          # as newer files have it
+        (folder / "config.json").write_text(json.dumps(config | change))
+        assert imported(folder, tmp_path / name)[0]["model_config"][field] == value

@@ -7,7 +7,7 @@ import pytest
 import eval_math
 import prepare
 import train_ref
-from extras import export
+from weights import export
 
 TASK = """
 task: ours
@@ -20,12 +20,8 @@ doc_to_text: "{{{{prompt}}}}"
 doc_to_target: "{{{{answer}}}}"
 generation_kwargs: {{until: ["Question:"], max_gen_toks: 40, do_sample: false}}
 filter_list:
-  - name: last
-    filter:
-      - {{function: regex, regex_pattern: "The answer is (-?[0-9]+)"}}
-      - {{function: take_first}}
-metric_list:
-  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+  - {{name: last, filter: [{{function: regex, regex_pattern: "The answer is (-?[0-9]+)"}}, {{function: take_first}}]}}
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
 """
 
 
@@ -39,17 +35,15 @@ def test_the_harness_gives_the_same_accuracy(tmp_path, monkeypatch):
     data, run, hf = (str(tmp_path / name) for name in ("data", "run", "hf"))
     prepare.main(prepare.Config(out=data, curated_documents=12, noisy_tokens=1000, held_out_documents=12))
     train_ref.main(train_ref.Config(
-        data=data, out=run, train="noisy+curated", arch="llama", n_layer=2, n_head=2, n_embd=64, block_size=192,
+        data=data, out=run, train="curated", arch="llama", n_layer=2, n_head=2, n_embd=64, block_size=192,
         batch_tokens=768, train_tokens=768 * 300, lr=5e-3, warmup_steps=10, eval_every=300, device="cpu"))
-    with open(tmp_path / "problems.jsonl", "w") as f:  # 12 that it has read and 12 that it has not
-        f.writelines(open(os.path.join(data, "curated.jsonl")).readlines())
-        f.writelines(open(os.path.join(data, "eval.jsonl")).readlines())
+    problems = [open(os.path.join(data, name)).read() for name in ("curated.jsonl", "eval.jsonl")]
+    (tmp_path / "problems.jsonl").write_text("".join(problems))  # 12 that it has read and 12 that it has not
     ckpt = os.path.join(run, "ckpt.pt")
     eval_math.main(eval_math.Config(ckpt=[ckpt], data=data, problems=str(tmp_path / "problems.jsonl"), shots=0,
                                     shots_from=os.path.join(data, "curated.jsonl"), device="cpu"))
-    [summary] = [json.loads(line) for line in open(os.path.join(run, "eval", "summary.jsonl"))]
+    [summary] = map(json.loads, open(os.path.join(run, "eval", "summary.jsonl")))
     path = os.path.join(run, "eval", summary["rows"])
-    rows = [json.loads(line) for line in open(path)]
     assert 6 <= summary["correct"] < summary["total"] == 24
 
     export.main(export.Config(export=[ckpt, hf]))
@@ -59,4 +53,4 @@ def test_the_harness_gives_the_same_accuracy(tmp_path, monkeypatch):
         task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False), log_samples=True)
     assert results["results"]["ours"]["exact_match,last"] == pytest.approx(summary["accuracy"])
     theirs = {sample["doc_id"]: sample["resps"][0][0] for sample in results["samples"]["ours"]}
-    assert [theirs[i] for i in range(len(rows))] == [row["generation"].split("Question:")[0] for row in rows]
+    assert [theirs[i] for i in range(24)] == [json.loads(row)["generation"].split("Question:")[0] for row in open(path)]

@@ -1,24 +1,22 @@
-"""extras/measures.py: what masking and calibration do to a loss, against direct computation."""
+"""analysis/measures.py: what masking and calibration do to a loss, against direct computation."""
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
-import train_ref
-from common import load_model
+from analysis import measures
 from data import Tokens
+from engine.checkpoints import load_model
 from engine.ranks import Ranks
-from extras import measures
-from helpers import train
 from model import GPT, GPTConfig, token_loss
 
 
-@pytest.fixture(scope="module")
-def ckpt(demo, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    return str(train(train_ref, folder / "noisy", demo) / "ckpt.pt")
+@pytest.fixture
+def ckpt(scores):
+    return os.path.join(os.path.dirname(scores), "ref", "best.pt")
 
 
 def test_a_calibration_finds_the_temperature_and_the_bias_again():
@@ -39,24 +37,25 @@ def test_measures_of_a_run_by_hand(demo, ckpt, tmp_path):
     path = shutil.copy(ckpt, tmp_path)
     measures.main(measures.Config(ckpt=[path], data=demo, device="cpu"))
     [record] = map(json.loads, (tmp_path / "eval" / "measures.jsonl").read_text().splitlines())
-    test, curated = Tokens(demo, "test", 32), Tokens(demo, "curated", 32)
+    test = Tokens(demo, "test", 32)
     model, _ = load_model(ckpt, test.tokenizer_sha256, demo, "cpu")
     x, y = test.rows(np.arange(test.n_rows))
     with torch.no_grad():
         logits = model.logits(model(x))
     labels = test.row_labels(np.arange(test.n_rows))
     loss = token_loss(logits, y)
-    assert record["raw"] == pytest.approx(loss.mean().item(), rel=1e-5)
-    assert record["raw_solution"] == pytest.approx(loss[(labels == 1) | (labels == 2)].mean().item(), rel=1e-5)
-    assert record["raw_result"] == pytest.approx(loss[labels == 2].mean().item(), rel=1e-5)
-    right = (logits.argmax(-1) == y)[labels == 2].double().mean().item()
-    assert record["likeliest_result"] == pytest.approx(right)
-    possible = set(curated.tokens.tolist()) | set(Tokens(demo, "val", 32).tokens.tolist())
-    never = sorted(set(range(test.vocab_size)) - possible)
-    logits[..., never] = -torch.inf
+    right = (logits.argmax(-1) == y)[labels == 2].double()
+    assert record["likeliest_result"] == pytest.approx(right.mean().item())
+    possible = {t for name in ("curated", "val") for t in Tokens(demo, name, 32).tokens.tolist()}
+    assert len(possible) < test.vocab_size / 2
+    logits[..., sorted(set(range(test.vocab_size)) - possible)] = -torch.inf
     known = torch.tensor([[t in possible for t in row] for row in y.tolist()])
     assert record["impossible_targets"] == pytest.approx(1 - known.double().mean().item())
-    assert record["masked"] == pytest.approx(token_loss(logits, y)[known].mean().item(), rel=1e-5)
+    masked = token_loss(logits, y)
+    groups = {"": labels >= 0, "_solution": (labels == 1) | (labels == 2), "_result": labels == 2}
+    for group, members in groups.items():
+        assert record[f"raw{group}"] == pytest.approx(loss[members].mean().item(), rel=1e-5)
+        assert record[f"masked{group}"] == pytest.approx(masked[members & known].mean().item(), rel=1e-5)
     assert record["calibrated"] < record["masked"] < record["raw"]
 
 
@@ -65,34 +64,21 @@ def test_a_checkpoint_is_measured_once(demo, ckpt, tmp_path, monkeypatch):
     cfg = measures.Config(ckpt=[path], data=demo, device="cpu", calibrate=False)
     measures.main(cfg)
     before = out.read_text()
-    monkeypatch.setattr(measures, "measure", lambda *args: {"raw": 1.0})
+    assert before.count("\n") == 1 and "calibrated" not in json.loads(before)
+    monkeypatch.setattr(measures, "measure", lambda *args: {"raw": 1.0, "masked": 1.0})
     measures.main(cfg)
-    assert out.read_text() == before and before.count("\n") == 1 and "calibrated" not in json.loads(before)
-    measures.main(measures.Config(ckpt=[path], data=demo, device="cpu"))  # otherwise: anew
+    assert out.read_text() == before
+    cfg.calibrate = True  # otherwise: anew
+    measures.main(cfg)
     assert json.loads(out.read_text())["raw"] == 1.0
-
-
-def test_what_curated_text_has_is_not_masked(demo):
-    """With a model that knows nothing, masking leaves the ids of the curated side alone."""
-    torch.manual_seed(0)
-    test = Tokens(demo, "test", 32)
-    model = GPT(GPTConfig(32, test.vocab_size, 1, 1, 8)).eval()
-    for p in model.parameters():
-        torch.nn.init.zeros_(p)
-    record = measures.measure(model, measures.Config(data=demo, max_rows=10**6), Ranks("cpu"))
-    possible = set(Tokens(demo, "curated", 32).tokens.tolist()) | set(Tokens(demo, "val", 32).tokens.tolist())
-    targets = test.rows(np.arange(test.n_rows))[1].flatten().tolist()
-    share_impossible = np.mean([t not in possible for t in targets])
-    assert record["raw"] == pytest.approx(np.log(test.vocab_size), rel=1e-5)
-    assert record["masked"] == pytest.approx(np.log(len(possible)), rel=1e-5)
-    assert record["impossible_targets"] == pytest.approx(share_impossible)
-    assert len(possible) < test.vocab_size / 2
 
 
 def test_without_results_there_are_no_figures_of_results(demo, monkeypatch):
     """A corpus of one's own labels `solution` at most, and a mean of nothing would be NaN."""
+    def all_solution(tokens, rows):
+        return torch.ones(len(rows), tokens.T, dtype=torch.uint8)
+    monkeypatch.setattr(Tokens, "row_labels", all_solution)
     model = GPT(GPTConfig(32, Tokens(demo, "test", 32).vocab_size, 1, 1, 8)).eval()
-    monkeypatch.setattr(Tokens, "row_labels", lambda self, rows: torch.ones(len(rows), self.T, dtype=torch.uint8))
     record = measures.measure(model, measures.Config(data=demo, max_rows=4), Ranks("cpu"))
     assert "masked_solution" in record and not any(name.endswith("_result") for name in record)
     assert all(value == value for value in record.values())

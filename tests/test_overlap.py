@@ -2,6 +2,7 @@
 import json
 
 import prepare
+from test_data import own_corpus, write
 
 
 def test_check_overlap(tmp_path, capsys):
@@ -9,20 +10,13 @@ def test_check_overlap(tmp_path, capsys):
     words = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
     questions = [" ".join(words) + "?", "Short: " + " ".join(words[5:14]), "Ava has few words",
                  "x " + " ".join(words[:12]), " ".join(words[:6]) + " other " + " ".join(words[6:])]
-    with open(tmp_path / "test.jsonl", "w") as f:
-        f.writelines(json.dumps({"question": q, "answer": "1"}) + "\n" for q in questions)
     filler = ["A document about something else, number %d." % i for i in range(40)]
     noisy = ["Then. " + ", ".join(words[:13]).upper() + "!", " ".join(words[5:10]), " ".join(words[10:14])]
     curated = [f"{i} " + " ".join(words[5:13]) for i in range(9)]  # most of the nine are not held out
-    texts = {"noisy.txt": filler + noisy, "curated.txt": filler + curated}
-    for name, docs in texts.items():
-        (tmp_path / name).write_text("\n<|endoftext|>\n".join(docs))
-    merges = tmp_path / "merges.txt"
-    merges.write_text("#version: 0.2\nt h\n")
-    out = str(tmp_path / "corpus")
-    prepare.main(prepare.Config(out=out, curated=[str(tmp_path / "curated.txt")],
-                                noisy=[str(tmp_path / "noisy.txt")], tokenizer=str(merges)))
-    (tmp_path / "test.jsonl").rename(tmp_path / "corpus/eval.jsonl")
+    sides = [write(tmp_path / f"{i}.jsonl", [{"text": text} for text in filler + some])
+             for i, some in enumerate((curated, noisy))]
+    out = own_corpus(tmp_path / "corpus", *sides, held_out=0.05)
+    write(tmp_path / "corpus" / "eval.jsonl", [{"question": q, "answer": "1"} for q in questions])
     prepare.main(prepare.Config(out=out, check_overlap=["demo"]))
     result = json.load(open(f"{out}/overlap.json"))["demo"]
     # Question 0 is found by 13 words, question 1 (of 10 words) by 8 of them, which no document's end divides.

@@ -21,44 +21,27 @@ def wait(ranks):
     assert [p.returncode for p in ranks] == [0] * len(ranks), ends
 
 
-def same_trace(a, b):
-    a, b = records(a), records(b)
-    assert len(a) == len(b) == 12
-    for x, y in zip(a, b):
-        assert x["loss"] == pytest.approx(y["loss"], abs=1e-4) and x.get("ratio") == y.get("ratio")
-
-
-@pytest.mark.parametrize("how", ["excess", *(pytest.param(name, marks=pytest.mark.slow)
-                                             for name in ("filtered", "clm", "llama"))])
-def test_the_same_micro_rows_give_the_same_trace_on_any_number_of_processes(demo, scores, tmp_path, how):
+@pytest.mark.parametrize("arch", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+def test_the_same_micro_rows_give_the_same_trace_on_any_number_of_processes(demo, scores, tmp_path, arch):
     """1 process with 4 micro-batches of 2 rows, 2 with 2, 4 with 1, and FSDP: what is ranked are always 2 rows."""
-    options = {"clm": dict(keep=1.0), "excess": dict(scores=scores, keep=0.3),
-               "llama": dict(scores=scores, keep=0.3, arch="llama", n_kv_head=1),
-               "filtered": dict(scores=scores, keep=0.3, filter_backward=True)}[how] | {"micro_rows": 2}
+    options = dict(scores=scores, keep=0.3, micro_rows=2, arch=arch)
     one = train(train_slm, tmp_path / "one", demo, **options)
-    runs = {"two": (2, {}), "four": (4, {})}
-    if how in ("excess", "llama"):
-        runs["fsdp"] = (2, {"fsdp": True, "eval_every": 1, "save_every": 1})
+    runs = {"two": (2, {}), "fsdp": (2, {"fsdp": True, "eval_every": 1})}
+    if arch == "llama":  # in the slow tier
+        runs["four"] = (4, {})
     for name, (n, extra) in runs.items():
         wait(start_ranks(n, command("train_slm.py", tmp_path / name, demo, **options | extra)))
-        same_trace(one, tmp_path / name)
+        for a, b in zip(records(one), records(tmp_path / name), strict=True):
+            assert a["loss"] == pytest.approx(b["loss"], abs=1e-4) and a["ratio"] == b["ratio"]
         assert same_weights(one, tmp_path / name, tolerance=2e-3)
     worse = train(train_slm, tmp_path / "worse", demo, **options | {"seed": 1})
     assert not same_weights(one, worse, tolerance=2e-3)
 
 
-def test_the_number_of_rows_ranked_together_matters(demo, scores, tmp_path):
-    """8 rows ranked at once are another selection than 4 times 2; k is the same share of each."""
-    for micro_rows in (8, 2):
-        train(train_slm, tmp_path / str(micro_rows), demo, scores=scores, keep=0.3, micro_rows=micro_rows)
-        assert {r["ratio"] for r in records(tmp_path / str(micro_rows))} == {round(0.3 * 32 * micro_rows) / 32 / micro_rows}
-    assert not same_weights(tmp_path / "8", tmp_path / "2", tolerance=2e-3)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_a_dead_rank_ends_the_run_and_another_number_of_processes_goes_on(demo, scores, tmp_path, fsdp):
-    options = dict(scores=scores, keep=0.3, train_tokens=256 * 300, save_every=50, eval_every=100, dropout=0.0, micro_rows=4)
+    options = dict(scores=scores, keep=0.3, train_tokens=256 * 300, eval_every=50, micro_rows=4)
     whole, cut = train(train_slm, tmp_path / "whole", demo, **options), tmp_path / "cut"
     ranks = start_ranks(2, command("train_slm.py", cut, demo, **options, **({"fsdp": True} if fsdp else {})))
     deadline = time.time() + 60
@@ -68,7 +51,7 @@ def test_a_dead_rank_ends_the_run_and_another_number_of_processes_goes_on(demo, 
     message = ranks[0].communicate(timeout=60)[1]
     assert ranks[0].returncode == 2 and "Traceback" not in message
     assert "another process of the run is gone" in message and "--resume" in message
-    assert 0 < torch.load(cut / "ckpt.pt", weights_only=True)["step"] < 300
+    assert 0 <= torch.load(cut / "ckpt.pt", weights_only=True)["step"] < 300
     other = shutil.copytree(cut, tmp_path / "other")
     train(train_slm, cut, demo, resume=True, **options)
     wait(start_ranks(2, command("train_slm.py", other, demo, resume=True, fsdp=not fsdp, **options)))

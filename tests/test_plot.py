@@ -1,0 +1,122 @@
+"""plot.py and analysis/report.py on run folders made by hand."""
+import numpy as np
+import pytest
+
+import plot
+from analysis import report
+from engine.cli import BadInput, parse
+from engine.files import read_json, write_json, write_jsonl
+
+
+def make_run(folder, losses=(4, 3, 2), patience=0, train=(), graded=(), measures=(), **more):
+    """A finished run, evaluated every 10 steps, and its measures."""
+    for name in ("eval", "eval0"):
+        (folder / name).mkdir(parents=True)
+    evals = []
+    for i, loss in enumerate(losses):
+        evals.append({"kind": "eval", "step": 10 * i, "tokens": 1000 * i, "val_loss": loss})
+        evals[i] |= {"test_loss": loss + 0.5, **{name: values[i] for name, values in more.items()}}
+    write_json(folder / "config.json", {"config": {"patience": patience}, "source": "abc"})
+    write_jsonl(folder / "metrics.jsonl", evals + [{"kind": "train", **r} for r in train])
+    write_jsonl(folder / "eval" / "summary.jsonl", graded)
+    write_jsonl(folder / "eval" / "measures.jsonl", measures)
+    write_json(folder / "done.json", evals[-1])
+
+
+def result(step, accuracy, **about):
+    about = {"task": "demo", "shots": 2, "total": 50} | about
+    return about | {"step": step, "tokens": 100 * step, "accuracy": accuracy}
+
+
+def test_intervals_and_pairs_of_seeds_by_hand(tmp_path):
+    for seed, slm, clm in (("seed0", 1, 1.5), ("seed1", 2, 2.7)):
+        losses = {"slm": slm, "clm": clm, "slm_tuned": slm - 0.2, "clm_tuned": clm - 0.1}
+        for arm, loss in losses.items():
+            make_run(tmp_path / seed / arm, losses=(5, loss))
+    make_run(tmp_path / "seed2" / "slm", losses=(5, 4.5))
+    (tmp_path / "seed2" / "clm").mkdir()  # unfinished
+    results = plot.collect(str(tmp_path), "slm")
+    of_slm = results["arms"]["slm"]["final"]["test_loss"]
+    half = 4.303 * np.std([1.5, 2.5, 5], ddof=1) / np.sqrt(3)
+    assert list(of_slm.values()) == pytest.approx([3, 3 - half, 3 + half, 3])
+    assert set(results["base_less"]) == {"clm", "clm_tuned"}
+    assert results["base_less"]["clm_tuned"]["test_loss"]["mean"] == pytest.approx(-0.7)
+    text = plot.table(results)
+    assert "| CLM (all tokens) | -0.600 (-1.871 to +0.671) |" in text  # a standard error of 0.1
+    assert "| CLM (all tokens) | 2 | 1,000 | 2.600 (" in text
+    assert "Of these 2 intervals 0 exclude 0" in text
+
+
+def test_where_the_figures_of_a_run_come_from(tmp_path):
+    """With patience, of its best weights."""
+    graded = [result(10, 0.4), result(20, 0.9), result(10, 0.1, shots=5, task="gsm8k")]
+    masked = [{"step": s, "tokens": 100 * s, "masked": s / 10} for s in (0, 10, 20)]
+    run = tmp_path / "run"
+    make_run(run, losses=(4, 2, 3), patience=1, measures=masked, graded=graded)
+    write_jsonl(run / "eval0" / "summary.jsonl", [result(10, 0.2, shots=0)])
+    best = {"tokens": 1000, "test_loss": 2.5, "masked": 1, "accuracy": 0.4, "accuracy_0": 0.2}
+    assert report.read_run(run)["final"] == best
+    assert report.read_run(run)["curves"]["accuracy"] == [[10, 20], [1000, 2000], [0.4, 0.9]]
+    write_json(run / "config.json", {"config": {"patience": 0}})
+    last = {"tokens": 2000, "test_loss": 3.5, "masked": 2, "accuracy": 0.9}
+    assert report.read_run(run)["final"] == last
+
+
+def test_curves_of_a_selection():
+    train = [{"tokens": 0, "ratio": 1.0, "selected_loss": 9.0},  # nothing is left out
+             {"tokens": 10, "ratio": 0.5, "unselected_loss": 3.0, "selected_noise": 0.2},
+             {"tokens": 20, "ratio": 0.5, "unselected_loss": None, "selected_noise": 0.4},
+             {"tokens": 30, "ratio": 0.5, "unselected_loss": 5.0, "selected_noise": None}]
+    assert report.selection_curves([{"train": train}], n_bins=3) == {
+        "tokens": [5, 16, 26], "unselected_loss": [3.0, None, 5.0],
+        "selected_noise": [0.2, 0.4, None]}
+    assert report.selection_curves([{"train": train[:1]}]) is None
+
+
+def test_one_seed_whose_base_arm_finishes_later(tmp_path, capsys):
+    """An arm may have any name."""
+    selected = {"ratio": 0.5, "precision": 0.9, "selected_noise": 0.1}
+    for arm in ("my_idea", "clm", "base", "ref"):
+        make_run(tmp_path / arm)
+    make_run(tmp_path / "random", train=[{"tokens": 10 * i, **selected} for i in range(3)])
+    plot.main(plot.Config(runs=str(tmp_path)))
+    out = capsys.readouterr().out
+    assert "no finished run 'slm'" in out and "less the arm" not in out
+    assert "| my_idea | 1 | 2,000 | 2.500 |" in out  # no interval
+    for name in ("table.md", "headline.png", "selection.png"):
+        assert (tmp_path / name).exists()
+    make_run(tmp_path / "slm")
+    plot.main(plot.Config(runs=str(tmp_path)))
+    assert "no finished run" not in capsys.readouterr().out
+    arms = list(read_json(tmp_path / "results.json")["arms"])
+    assert arms == ["base", "ref", "slm", "clm", "random", "my_idea"]
+
+
+def test_the_headline_of_on_policy_distillation(tmp_path, monkeypatch):
+    """Means at the same step; what is not on-policy is left out."""
+    for seed, more in (("seed0", 0), ("seed1", 0.1)):
+        at, tokens = tmp_path / seed, [0, 100, 200 + 200 * more]
+        make_run(at / "fire", accuracy=[0.2, 0.3, 0.6 + more], tokens=tokens)
+        make_run(at / "opd", accuracy=[0.2, 0.3, 0.5 + more])
+        make_run(at / "teacher", graded=[result(20, 0.9, shots=0)])
+        make_run(at / "form")
+    axes = []
+    monkeypatch.setattr(plot, "save_figure", lambda fig, path, title: axes.extend(fig.axes))
+    plot.headline(plot.collect(str(tmp_path), "fire"), "")
+    fire, opd, teacher = axes[0].lines
+    np.testing.assert_allclose(fire.get_xydata(), [[0, 0.2], [100e-6, 0.3], [210e-6, 0.65]])
+    assert teacher.get_ydata()[0] == 0.9 and axes[0].get_xlabel() == "million tokens generated"
+
+
+def test_bad_input_is_one_line(tmp_path):
+    def refused(text, **options):
+        options = {"runs": tmp_path} | options
+        words = [f"--{name}={value}" for name, value in options.items()]
+        with pytest.raises(BadInput, match=f"^.*{text}.*$"):  # a dot is not the end of a line
+            plot.main(parse(plot.Config, "", words))
+    refused("no finished run, neither in seed", runs=tmp_path / "nowhere")
+    refused("leave out _tuned", base="clm_tuned")
+    make_run(tmp_path / "slm", graded=[result(10, 0.4), result(20, 0.5, total=100)])
+    refused("slm/eval has results of different settings.*total: 100, 50")
+    write_jsonl(tmp_path / "slm" / "metrics.jsonl", [])
+    refused("slm is a finished run without evaluations")
