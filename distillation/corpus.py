@@ -65,7 +65,7 @@ def main(cfg):
 
     for step in run.steps():  # in between: evaluate, save, stop
         rows = batch(train.n_rows, batch_rows, cfg.seed, step).reshape(-1, cfg.micro_rows)  # (n_micro, B)
-        n_selected = rows.size * cfg.block_size  # one mean over the step's tokens, no mean of means
+        n_selected = cfg.batch_tokens  # all: one mean over the step's tokens, no mean of means
         loss = torch.zeros((), device=ranks.device)
         for i in mine:
             x, y = map(ranks.to_device, train.rows(rows[i]))               # (B, T) each
