@@ -41,25 +41,24 @@ ref() {  # step 1: the reference model, from the base; it stops where the loss o
   train train_ref.py "$1" ref --init_from "$OUT/seed$1/base/ckpt.pt" --train_tokens "$REF_TOKENS" --lr 2e-3 --seed "$1" \
     --eval_every 20 --patience 8
 }
-scores() {  # step 2: the reference loss of every token of the noisy corpus, and what the controls make of it
-  at="$OUT/seed$1"
-  $PYTHON score.py --ckpt "$at/ref/best.pt" --data "$DATA/seed$1" --out "$at/scores" --device "$DEVICE"
-  rescore="$PYTHON -m controls.rescore --data $DATA/seed$1 --seed $1"
-  $rescore --how random --out "$at/random_scores"
-  $rescore --how documents --scores "$at/scores" --out "$at/documents_scores"
-  $rescore --labels question solution result --out "$at/labels_scores"
+scores() {  # step 2: the reference loss of every token of the noisy corpus
+  $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores" --device "$DEVICE"
 }
 arm() {  # step 3: SEED ARM. Same first weights, order and tokens; the loss differs
-  script=train_slm.py how="--keep $KEEP --scores $OUT/seed$1/scores"
+  scores=$OUT/seed$1/scores other=$OUT/seed$1/$2_scores  # the reference's, and those that a control ranks by
+  rescore="$PYTHON -m controls.rescore --data $DATA/seed$1 --seed $1 --out $other"
+  script=train_slm.py how="--keep $KEEP --scores $other --rank_by ref"
   case $2 in
-    slm)       ;;
+    slm)       how="--keep $KEEP --scores $scores" ;;
     clm)       script=train_ref.py how="--train noisy" ;;
     clm_mixed) script=train_ref.py how="--train noisy+10xcurated" ;;              # all the text there is
     distill)   script="-m distillation.corpus" how="--ref $OUT/seed$1/ref/best.pt --lr 1e-2" ;;
-    low_ref)   how="$how --rank_by ref" ;;
-    high_loss) how="$how --rank_by loss" ;;
-    labels)    how="--keep 1.0 --scores $OUT/seed$1/labels_scores --rank_by ref" ;;   # the best a selection can do
-    *)         how="--keep $KEEP --scores $OUT/seed$1/$2_scores --rank_by ref" ;;     # random, documents
+    low_ref)   how="--keep $KEEP --scores $scores --rank_by ref" ;;
+    high_loss) how="--keep $KEEP --scores $scores --rank_by loss" ;;
+    labels)    $rescore --labels question solution result                         # the best a selection can do
+               how="--keep 1.0 --scores $other --rank_by ref" ;;
+    documents) $rescore --how documents --scores "$scores" ;;
+    random)    $rescore --how random ;;
   esac
   train "$script" "$1" "$2" --init_from "$OUT/seed$1/start/ckpt.pt" --train_tokens "$TOKENS" --seed "$1" \
     --eval_every 65 --snapshot_every "$SNAPSHOT" $how
