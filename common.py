@@ -25,7 +25,7 @@ MANY_BYTES = 2 * 2**30                # above so many bytes of logits a run prin
 class Optimisation:
     """How weights are trained, whatever the loss: what `adamw` and `learning_rate` read. A config has `steps`
     besides."""
-    lr: float = 6e-3                # highest learning rate
+    lr: float = 5e-3                # highest learning rate
     warmup_steps: int = 50          # linear warm-up; then half a cosine down to 0
     weight_decay: float = 0.1       # AdamW's, on matrices only
     seed: int = 0                   # of all that is drawn at random
@@ -53,17 +53,17 @@ class TrainConfig(Optimisation):
     resume: bool = False            # go on with the run in this folder, if there is one
     init_from: str = ""             # start from the model of this checkpoint
     # model (with init_from all of these are the checkpoint's, and block_size is the row length alone)
-    n_layer: int = 2                # blocks
+    n_layer: int = 3                # blocks
     n_head: int = 2                 # attention heads
     n_embd: int = 64                # channels
     block_size: int = 192           # row length T, in tokens; score.py needs the same
     arch: str = "gpt2"              # or llama: RMSNorm, rotary positions, SwiGLU, no biases
     # optimisation, besides what Optimisation has
-    train_tokens: int = 3_993_600   # length of the run, in tokens seen
+    train_tokens: int = 4_992_000   # length of the run, in tokens seen
     batch_tokens: int = 1536        # tokens per step, over all processes and micro-batches
     micro_rows: int = 0             # rows of a micro-batch, one forward pass (0: all that a process has)
     # evaluating: none of these changes the weights, but for patience
-    eval_every: int = 100           # steps between evaluations on val and test; each saves ckpt.pt too
+    eval_every: int = 325           # steps between evaluations on val and test; each saves ckpt.pt too
     eval_rows: int = 512            # evaluate on the first so many rows of each
     patience: int = 0               # stop after so many evaluations without a better val loss (0: never)
     log_every: int = 10             # steps between lines in metrics.jsonl

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from corpora.tokenizers import END_OF_TEXT, load_tokenizer, tokenizer_hash
+from corpora.tokenizers import load_tokenizer, tokenizer_hash
 from engine.checkpoints import load_model, must_have_row
 from engine.cli import BadInput, Progress, launch
 from engine.files import file_hash, read_jsonl, write_jsonl
@@ -100,12 +100,12 @@ def load_prompts(name, cfg):
     return cfg, problems, [shots[:cfg.shots]] * len(problems)
 
 
-def fit_prompt(question, shots, separator, enc, room):
-    """(prompt, its token ids, shots used) with the most shots that fit into `room` tokens, or ("", [], 0)."""
-    special = {END_OF_TEXT} if separator == END_OF_TEXT else set()  # else just text
+def fit_prompt(question, shots, enc, room):
+    """(prompt, its token ids, shots used) with the most shots that fit into `room` tokens, or ("", [], 0).
+    Between worked problems stands a blank line."""
     for n in range(len(shots), -1, -1):
-        prompt = "".join(shot + separator for shot in shots[:n]) + question
-        ids = prompt_ids(enc, prompt, special)
+        prompt = "".join(f"{shot}\n\n" for shot in shots[:n]) + question
+        ids = prompt_ids(enc, prompt)
         if len(ids) <= room:
             return prompt, ids, n
     return "", [], 0
@@ -117,11 +117,9 @@ def ask(model, path, enc, cfg, problems, shots):
     if room < 1:
         raise BadInput(f"max_new_tokens {cfg.max_new_tokens} for {cfg.task[0]} leaves no room in the context "
                        f"of {model.config.block_size} tokens of {path}: give a smaller --max_new_tokens")
-    # Between worked problems stands a blank line, or in the built-in task what ends a document.
-    separator = END_OF_TEXT if cfg.task[0] == "demo" else "\n\n"
     rows, prompts, to_read = [], [], [[enc.eot_token]]
     for index, (problem, its_shots) in enumerate(zip(problems, shots)):
-        prompt, ids, n = fit_prompt(problem["question"], its_shots, separator, enc, room)
+        prompt, ids, n = fit_prompt(problem["question"], its_shots, enc, room)
         rows.append({"index": index, **problem, "prompt": prompt, "shots": n, "generation": ""})
         prompts.append(ids)
         if cfg.likelihood:

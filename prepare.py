@@ -32,13 +32,26 @@ from engine.files import write_jsonl
 from grading.tasks import TASKS
 
 
+# What comes after the built-in corpus: the README's commands.
+NEXT = """
+python train_ref.py --train web --out out/base --train_tokens 3e6
+python train_ref.py --init_from out/base/ckpt.pt --lr 2e-3 --train_tokens 3e6 --eval_every 65 --patience 8
+python score.py
+python train_slm.py --init_from out/base/ckpt.pt --keep 0.07
+python train_ref.py --init_from out/base/ckpt.pt --train noisy --out out/clm
+python eval_math.py --shots 0 --ckpt out/base/ckpt.pt out/ref/best.pt out/clm/ckpt.pt out/slm/ckpt.pt
+python plot.py
+"""
+
+
 @dataclass
 class Config:
     out: str = "data/demo"                  # the corpus folder to write
     seed: int = 0                           # of the built-in corpus
-    noisy_tokens: int = 4_000_000           # built-in: size of the noisy side
-    curated_documents: int = 1_000          # built-in: size of the curated side
-    held_out_documents: int = 500           # built-in: size of val, of test, and of the evaluation's problems
+    noisy_tokens: int = 5_000_000           # built-in: size of the noisy side; the web's is 3/5 of it
+    chatter: float = 0.75                   # built-in: share of the noisy documents without a problem
+    curated_problems: int = 2_000           # built-in: size of the curated side
+    held_out_problems: int = 500            # built-in: size of val, of test, and of the evaluation's problems
     curated: list[str] = option(default_factory=list)  # your files: .txt, .jsonl, .json, .parquet, hf:NAME
     noisy: list[str] = option(default_factory=list)    # your noisy ones
     field: list[str] = option(default_factory=lambda: ["text"])  # fields of a row that make its text
@@ -70,9 +83,11 @@ class Config:
             yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
         for name in set(self.check_overlap) - set(TASKS):
             yield f"there is no task {name!r}; there are {', '.join(TASKS)}"
-        for name in ("noisy_tokens", "curated_documents", "held_out_documents"):
+        for name in ("noisy_tokens", "curated_problems", "held_out_problems"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
+        if not 0 <= self.chatter < 1:
+            yield f"chatter must lie in [0, 1), not {self.chatter}"
 
 
 def make_demo(cfg, folder):
@@ -80,25 +95,34 @@ def make_demo(cfg, folder):
     enc = builtin.demo_tokenizer()
     save_tokenizer(enc, folder)
     # Held out first: three disjoint sets of problems. What is trained on must not hold any of them.
-    n, held_out = cfg.held_out_documents, {}  # question -> segments
-    for segments, question in builtin.documents(cfg.seed, "held out"):
-        held_out.setdefault(question, segments)
-        if len(held_out) == 3 * n:
-            break
-    problems = list(held_out.values())
-    write_documents(folder, "val", problems[:n], enc)
-    write_documents(folder, "test", problems[n:2 * n], enc)
-    write_problems(os.path.join(folder, "eval.jsonl"), problems[2 * n:])
+    reserved = set()
+    held_out = builtin.documents(cfg.seed, "held out", reserved)
+    for name in ("val", "test", "eval"):
+        documents, problems = take(held_out, cfg.held_out_problems, reserved)
+        if name == "eval":
+            write_problems(os.path.join(folder, "eval.jsonl"), problems)
+        else:
+            write_documents(folder, name, documents, enc)
+    documents, problems = take(builtin.documents(cfg.seed, "curated", reserved), cfg.curated_problems)
+    write_documents(folder, "curated", documents, enc)
+    write_problems(os.path.join(folder, "curated.jsonl"), problems)
+    for name, n_tokens in (("noisy", cfg.noisy_tokens), ("web", max(1, cfg.noisy_tokens * 3 // 5))):
+        documents = (segments for segments, _ in builtin.documents(cfg.seed, name, reserved, cfg.chatter))
+        counts = write_documents(folder, name, documents, enc, n_tokens)
+        shares = zip(LABELS, counts / counts.sum())
+        print(f"{name}, share by true label: " + "  ".join(f"{label} {share:.1%}" for label, share in shares))
 
-    def documents(side):
-        return (segments for segments, _ in builtin.documents(cfg.seed, side, held_out))
-    curated = list(itertools.islice(documents("curated"), cfg.curated_documents))
-    write_documents(folder, "curated", curated, enc)
-    write_problems(os.path.join(folder, "curated.jsonl"), curated)
-    counts = write_documents(folder, "noisy", documents("noisy"), enc, cfg.noisy_tokens)
-    shares = zip(LABELS, counts / counts.sum())
-    print("noisy side, share by true label: " + "  ".join(f"{name} {share:.1%}" for name, share in shares))
-    write_documents(folder, "form", documents("form"), enc, max(1, cfg.noisy_tokens // 2))
+
+def take(documents, n_problems, reserved=None):
+    """(documents with at least so many problems, these problems). reserved: a set that gets their questions."""
+    taken, problems = [], []
+    while len(problems) < n_problems:
+        segments, its_problems = next(documents)
+        if reserved is not None:
+            reserved.update(question for question, _ in its_problems)
+        taken.append(segments)
+        problems += its_problems
+    return taken, problems[:n_problems]
 
 
 def write_documents(folder, name, documents, enc, max_tokens=0):
@@ -124,11 +148,13 @@ def write_documents(folder, name, documents, enc, max_tokens=0):
     return counts
 
 
-def write_problems(path, documents):
-    """Write documents as problems for eval_math.py: {"question", "answer"} a line."""
-    texts = ("".join(text for text, _ in segments) for segments in documents)
-    pairs = (text.removeprefix("Question: ").split("\nAnswer: ") for text in texts)
-    write_jsonl(path, [{"question": question, "answer": answer} for question, answer in pairs])
+def write_problems(path, problems):
+    """Write (question, segments) as problems for eval_math.py: {"question", "answer"} a line."""
+    rows = []
+    for question, segments in problems:
+        text = "".join(text for text, _ in segments)
+        rows.append({"question": question, "answer": text.split("\nAnswer: ")[1]})
+    write_jsonl(path, rows)
 
 
 def main(cfg):
@@ -140,7 +166,7 @@ def main(cfg):
             join(cfg.out, ["noisy"] + ["curated"] * repeats, name, load_tokenizer(cfg.out))
             report(cfg.out, name)
         return
-    if cfg.curated and os.path.exists(os.path.join(cfg.out, "form.json")):
+    if cfg.curated and os.path.exists(os.path.join(cfg.out, "web.json")):
         raise BadInput(f"{cfg.out} holds the built-in corpus: choose another --out")
     # The corpus is written into a folder of its own, so that what fails leaves the old corpus as it was. It
     # lies in OUT, as files can only be moved at once within one file system.
@@ -162,6 +188,9 @@ def main(cfg):
     for name in made:
         if name.endswith(".bin") and not name.endswith(".labels.bin"):
             report(cfg.out, name.removesuffix(".bin"))
+    if not cfg.curated:
+        data = "" if cfg.out == Config.out else f" (each but plot.py with --data {cfg.out})"
+        print(f"what comes next{data}:\n{NEXT}", end="")
 
 
 def report(folder, name):

@@ -1,15 +1,23 @@
 """
-The built-in corpus: worked arithmetic word problems, clean (curated) and as a forum would have them (noisy).
+The built-in corpus: worked arithmetic word problems, alone (curated) and as a forum would have them (noisy).
 
     python -m corpora.builtin     # print a few documents of each side, coloured by true label
 
+Three sides, each a stream of documents:
+
+    web       what the base reads: chatter, user names, dates, and problems whose results are any numbers.
+              From it a model learns to read, to copy and to chat, and nothing about arithmetic
+    noisy     the same kind of text, but most results are right
+    curated   the problems alone, all results right; so are val, test and the evaluation's problems
+
 Every token carries its true label, so that the precision and recall of a selection can be measured.
-Everything is a pure function of the seed. A curated document:
+Everything is a pure function of the seed. A problem:
 
     Question: Ava has 7 hens. Ava finds 5 more. Ava sells 3 of them. How many hens does Ava have now?
     Answer: finds 5: 7 + 5 = 12. sells 3: 12 - 3 = 9. The answer is 9.
 """
 import itertools
+import math
 import random
 
 from corpora.tokenizers import SINGLE_BYTES, make_tokenizer
@@ -19,46 +27,61 @@ NAMES = "Ava Ben Cleo Dan Emma Finn Gwen Hugo Iris Jack Kate Liam Mona Noah Olga
 OBJECTS = "hens pigs eggs pens maps hats cups keys toys nuts figs pies coins books cards boats".split()
 GAIN = "finds buys gets picks wins makes".split()         # "Ava finds 5 more."
 LOSE = "sells loses eats drops breaks hides".split()      # "Ava sells 3 of them."
-LARGEST, FIRST, STEP = 20, 12, 9   # numbers are 0 .. 20, one token each; at first 2 .. 12; one adds up to 9
-MOST_STEPS = 3                     # of a problem
-P_CHATTER = 0.35                   # share of the noisy documents that are chatter alone
-P_SLIP = 0.3                       # of the others, share with a slip in the arithmetic
-MOST_WORDS = 25                    # of the chatter before, and of that after, a noisy problem
+
+# Numbers are 0 .. LARGEST, one token each. Small ones are frequent, as in real text (`draw`), so a model
+# learns the facts of arithmetic one after another, and its accuracy rises steadily.
+LARGEST = 30
+FIRST = 20                  # the largest number that a problem begins with
+STEP = 12                   # the most that is added or taken away at once
+MOST_STEPS = 3              # of a problem
+MOST_PROBLEMS = 3           # of a document
+
+WEB_CHATTER = 0.15          # share of the web's documents that are chatter alone
+CHATTER = 0.75              # the same of the noisy documents: prepare.py --chatter
+WEB_WORDS = 25              # most words of the chatter before, and of that after, a document's problems
+NOISY_WORDS = 80
+P_SLIP = 0.3                # share of the noisy problems with a slip in the arithmetic
+P_USER = 0.2                # how often a user's name stands behind a sentence
 PATTERN = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]|\s"     # what the tokenizer takes for a word
 
 # The chatter is a second-order Markov chain: four words may follow two others, the first the likeliest. Like
 # real irrelevant text it can be learned, a little more with every step, and takes room from what matters.
-CHATTER = ("the weather in town was cold last night but my old car would not start so we took bus home after "
-           "lunch with friends who like music and films about space they said this phone has great screen "
-           "too much salt on road near river where dog runs fast every day our team played well until rain "
-           "came down hard then everyone went inside bar for tea or beer while radio news talked of trains "
-           "late again").split()
+WORDS = ("the weather in town was cold last night but my old car would not start so we took bus home after "
+         "lunch with friends who like music and films about space they said this phone has great screen "
+         "too much salt on road near river where dog runs fast every day our team played well until rain "
+         "came down hard then everyone went inside bar for tea or beer while radio news talked of trains "
+         "late again").split()
 CHAIN = random.Random(0)  # the same for all seeds of the corpus
-FOLLOW = {(a, b): CHAIN.sample(CHATTER, 4) for a in CHATTER for b in CHATTER}
+FOLLOW = {(a, b): CHAIN.sample(WORDS, 4) for a in WORDS for b in WORDS}
 FORM = "has more of them doubles halves How many does have now + - * / = The answer is says".split()
 
 
 def demo_tokenizer():
     """The 256 bytes, then the words, each with the space before it, but for two that begin a line."""
     numbers = [str(n) for n in range(LARGEST + 1)]
-    spaced = [f" {w}" for w in numbers + NAMES + OBJECTS + GAIN + LOSE + FORM + CHATTER]
+    spaced = [f" {w}" for w in numbers + NAMES + OBJECTS + GAIN + LOSE + FORM + WORDS]
     words = list(dict.fromkeys(["Question", "Answer"] + spaced))
     return make_tokenizer("nanorho-demo", PATTERN, SINGLE_BYTES + [w.encode() for w in words])
 
 
+def draw(rng, low, high):
+    """A number from low to high, the logarithm of which is uniform: 1 is as frequent as 2 and 3 together."""
+    return int(math.exp(rng.uniform(math.log(low), math.log(high + 1))))
+
+
 def problem(rng):
     """(question, steps) of a problem: sentences, and one to MOST_STEPS of (phrase, expression, result), as in
-    ("finds 5", "7 + 5", 12). Numbers stay within 0 .. LARGEST: some 300 facts, for a small model."""
-    name, thing, have = rng.choice(NAMES), rng.choice(OBJECTS), rng.randint(2, FIRST)
+    ("finds 5", "7 + 5", 12). All numbers stay within 0 .. LARGEST."""
+    name, thing, have = rng.choice(NAMES), rng.choice(OBJECTS), draw(rng, 2, FIRST)
     question, steps, used = [f"{name} has {have} {thing}."], [], set()
     for _ in range(rng.randint(1, MOST_STEPS)):
         # The (verb, phrase, sentence, expression, result) that keep the number in range. A verb comes once.
         options = []
         if have < LARGEST:
-            b = rng.randint(1, min(STEP, LARGEST - have))
+            b = draw(rng, 1, min(STEP, LARGEST - have))
             options += [(v, f"{v} {b}", f"{v} {b} more", f"{have} + {b}", have + b) for v in GAIN]
         if have > 0:
-            b = rng.randint(1, min(STEP, have))
+            b = draw(rng, 1, min(STEP, have))
             options += [(v, f"{v} {b}", f"{v} {b} of them", f"{have} - {b}", have - b) for v in LOSE]
         if 0 < have <= LARGEST // 2:
             options += [("doubles", "doubles", "doubles them", f"{have} * 2", have * 2)] * 3
@@ -90,8 +113,18 @@ def with_slip(rng, steps):
     return wrong, at
 
 
-def clean_document(question, steps, n_right=MOST_STEPS):
-    """The (text, label) segments of a document. n_right: how many results come before the first slip."""
+def without_meaning(rng, steps):
+    """The steps with any numbers as their results, each carried on as a right one would be."""
+    drawn = []
+    for phrase, expression, _ in steps:
+        a, rest = expression.split(" ", 1)
+        a = drawn[-1][2] if drawn else a
+        drawn.append((phrase, f"{a} {rest}", draw(rng, 1, LARGEST)))
+    return drawn
+
+
+def worked_problem(question, steps, n_right=MOST_STEPS):
+    """The (text, label) segments of a problem. n_right: how many results come before the first wrong one."""
     segments = [("Question:", QUESTION)] + [(" " + sentence, QUESTION) for sentence in question]
     segments.append(("\nAnswer:", SOLUTION))
     for i, (phrase, expression, result) in enumerate(steps):
@@ -115,75 +148,69 @@ def date(rng):
 
 
 def chatter(rng, n_words):
-    words = [rng.choice(CHATTER), rng.choice(CHATTER)]
+    words = [rng.choice(WORDS), rng.choice(WORDS)]
     while len(words) < n_words:
         words += rng.choices(FOLLOW[words[-2], words[-1]], (12, 4, 2, 1))
     return "".join(f" {w}" for w in words) + "."
 
 
-def noisy_document(rng, question, steps):
-    """The segments of a forum thread around a problem. What stands inside the problem has no digits, which
-    would confuse a small reference model."""
-    n_right = MOST_STEPS
-    if rng.random() < P_SLIP:
-        steps, n_right = with_slip(rng, steps)
-    segments = []
-    for text, label in clean_document(question, steps, n_right):
-        segments.append((text, label))
-        if text[-1] in ".?" and rng.random() < 0.2:
-            segments.append((user(rng), NOISE))
-            if rng.random() < 0.5:
-                segments.append((" says", NOISE))
-    before, after = [], []
+def thread(rng, problems, most_words):
+    """The segments of a forum thread around those of problems: users speak in between, and chat before and
+    after."""
+    before, inside, after = [], [], []
     if rng.random() < 0.5:
         before += [(user(rng), NOISE), (date(rng), NOISE)]
     if rng.random() < 0.6:
-        before.append((chatter(rng, rng.randint(5, MOST_WORDS)), IRRELEVANT))
+        before.append((chatter(rng, rng.randint(5, most_words)), IRRELEVANT))
     if before:
         before.append(("\n", IRRELEVANT))
+    for text, label in problems:
+        inside.append((text, label))
+        if text[-1] in ".?" and rng.random() < P_USER:
+            inside.append((user(rng), NOISE))
+            if rng.random() < 0.5:
+                inside.append((" says", NOISE))
     if rng.random() < 0.6:
-        after.append((chatter(rng, rng.randint(5, MOST_WORDS)), IRRELEVANT))
+        after.append((chatter(rng, rng.randint(5, most_words)), IRRELEVANT))
     if rng.random() < 0.3:
         after.append((date(rng), NOISE))
-    return before + segments + after
+    return before + inside + after
 
 
-def form_document(rng, question, steps):
-    """The segments of a problem whose results are any numbers. From such text a model learns the form, and to
-    look numbers up in what it has read, and nothing about arithmetic."""
-    drawn = []
-    for phrase, expression, _ in steps:
-        a, rest = expression.split(" ", 1)
-        drawn.append((phrase, f"{drawn[-1][2] if drawn else a} {rest}", rng.randint(0, LARGEST)))
-    return clean_document(question, drawn, n_right=0)
+def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER):
+    """Endless documents of one side: (segments, the (question, segments) of its problems).
 
-
-def documents(seed, side, reserved=frozenset()):
-    """Endless documents of one side: (segments, text of the question or None for chatter alone).
-
-    side: 'noisy', 'form', or any other name for clean documents, each with a stream of its own. reserved:
-    texts of questions that must not occur.
+    side: 'web', 'noisy', or any other name for curated documents, each with a stream of its own. reserved:
+    texts of questions that must not occur. share_chatter: of the noisy documents, those without a problem.
     """
     rng = random.Random(f"{side}-{seed}")
+    chatter_alone, most_words = {"web": (WEB_CHATTER, WEB_WORDS), "noisy": (share_chatter, NOISY_WORDS)}.get(
+        side, (0, 0))
     while True:
-        if side == "noisy" and rng.random() < P_CHATTER:
-            yield [(chatter(rng, rng.randint(30, 90)), IRRELEVANT)], None
+        if rng.random() < chatter_alone:
+            yield [(chatter(rng, rng.randint(30, 90)), IRRELEVANT)], []
             continue
-        question, steps = problem(rng)
-        key = " ".join(question)
-        if key in reserved:
-            continue
-        if side == "form":
-            yield form_document(rng, question, steps), key
-        elif side == "noisy":
-            yield noisy_document(rng, question, steps), key
-        else:
-            yield clean_document(question, steps), key
+        problems = []
+        for _ in range(rng.randint(1, MOST_PROBLEMS)):
+            question, steps = problem(rng)
+            while " ".join(question) in reserved:
+                question, steps = problem(rng)
+            n_right = MOST_STEPS
+            if side == "web":
+                steps, n_right = without_meaning(rng, steps), 0
+            elif side == "noisy" and rng.random() < P_SLIP:
+                steps, n_right = with_slip(rng, steps)
+            problems.append((" ".join(question), worked_problem(question, steps, n_right)))
+        segments = problems[0][1].copy()
+        for _, others in problems[1:]:
+            segments += [("\n\n", QUESTION), *others]
+        yield (thread(rng, segments, most_words) if most_words else segments), problems
 
 
 if __name__ == "__main__":
     colours = (36, 32, 92, 90, 35, 31)  # of the labels, on a terminal
     print(*(f"\033[{colour}m{name}\033[0m" for name, colour in zip(LABELS, colours)))
-    for side in ("curated", "noisy"):
-        for segments, _ in itertools.islice(documents(0, side), 6):
+    for side in ("curated", "noisy", "web"):
+        print(f"--- {side}")
+        for segments, _ in itertools.islice(documents(0, side), 5):
             print("".join(f"\033[{colours[label]}m{text}\033[0m" for text, label in segments))

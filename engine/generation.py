@@ -14,10 +14,10 @@ from engine.cli import BadInput
 from engine.fast_loss import compute_dtype
 
 
-def prompt_ids(enc, text, special=(), room=None):
-    """The ids of a prompt: what stands before every text, once, and the text. special: what is a token in it
-    and not just text, <|endoftext|>. room: the most tokens; a longer text loses its beginning."""
-    ids = enc.encode(text, allowed_special=set(special), disallowed_special=())
+def prompt_ids(enc, text, room=None):
+    """The ids of a prompt: what stands before every text, once, and the text, in which <|endoftext|> is text
+    too. room: the most tokens; a longer text loses its beginning."""
+    ids = enc.encode_ordinary(text)
     if room is not None:
         ids = ids[max(0, len(enc.start) + len(ids) - room):]
     return [*enc.start, *ids]

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 def demo(tmp_path_factory):
     """A small built-in corpus: rows enough for a few epochs of a few steps."""
     folder = str(tmp_path_factory.mktemp("demo"))
-    prepare.main(prepare.Config(out=folder, noisy_tokens=6000, curated_documents=60, held_out_documents=12))
+    prepare.main(prepare.Config(out=folder, noisy_tokens=6000, curated_problems=60, held_out_problems=12))
     return folder
 
 

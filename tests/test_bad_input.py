@@ -30,7 +30,7 @@ from engine import cli
 from engine.checkpoints import load_checkpoint
 from weights import export, published
 
-DEMO = {"noisy_tokens": 3000, "curated_documents": 30, "held_out_documents": 5}
+DEMO = {"noisy_tokens": 3000, "curated_problems": 30, "held_out_problems": 5}
 MODEL = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_tokens 64 --device cpu --lr 1e-3"
 RUN = f"{MODEL} --train_tokens 256 --data W/demo --train noisy --out T/new"  # four steps
 SLM = f"{RUN} --scores W/scores"

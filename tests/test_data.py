@@ -82,8 +82,10 @@ def test_every_epoch_is_a_permutation_of_its_own_and_a_batch_needs_no_state(n_ro
 # -------------------------------------------------------------------------------------------- built-in corpus
 
 def test_worked_solutions_are_right_and_follow_from_the_question(demo):
-    """Solve each curated document again from its question alone."""
-    for text in documents_of(demo, "curated"):
+    """Solve each curated problem again from its question alone."""
+    documents = [text.split("\n\n") for text in documents_of(demo, "curated")]
+    assert {len(problems) for problems in documents} == set(range(1, builtin.MOST_PROBLEMS + 1))
+    for text in sum(documents, []):
         question, answer = re.fullmatch(r"Question: (.*)\nAnswer: (.*)", text).groups()
         have = int(re.search(r"has (\d+)", question).group(1))
         expected = []
@@ -110,7 +112,7 @@ def test_labels_are_true(demo):
     enc, noisy = load_tokenizer(demo), Tokens(demo, "noisy", 1)
     words = {name: {enc.decode([t]).strip() for t in noisy.tokens[noisy.labels == i]}
              for i, name in enumerate(LABELS)}
-    assert words["irrelevant"] <= set(builtin.CHATTER) | {".", "", "<|endoftext|>"}
+    assert words["irrelevant"] <= set(builtin.WORDS) | {".", "", "<|endoftext|>"}
     assert all(w.isdigit() for w in words["result"] | words["wrong"])
     assert {"Question", "has", "How", "?"} <= words["question"]
     assert not words["question"] & {"Answer", "=", "#", "Jan"}
@@ -157,7 +159,7 @@ def test_a_mixture_is_the_noisy_side_and_the_curated_side_so_many_times(demo, tm
 
 
 def test_the_corpus_is_a_function_of_the_seed(demo, tmp_path):
-    small = dict(noisy_tokens=3000, curated_documents=60, held_out_documents=12)
+    small = dict(noisy_tokens=3000, curated_problems=60, held_out_problems=12)
     for seed in (0, 1):
         prepare.main(prepare.Config(out=str(tmp_path / str(seed)), seed=seed, **small))
     for name in ("test", "curated"):  # whatever the size of the noisy side

@@ -60,14 +60,13 @@ def test_prompt_form_and_dropping_of_shots():
              "Question: " + "Long " * 30 + "\nAnswer: 1"]
     enc = demo_tokenizer()
     question = "Question: How many?\nAnswer:"
-    prompt, ids, n = fit_prompt(question, shots, "<|endoftext|>", enc, 40)
+    prompt, ids, n = fit_prompt(question, shots, enc, 40)
     assert n == 1 and prompt == (
-        "Question: Ava has 2 hens?\nAnswer: 2. The answer is 2.<|endoftext|>Question: How many?\nAnswer:")
-    assert ids.count(enc.eot_token) == 1 and enc.decode(ids) == prompt
-    assert fit_prompt(question, shots, "\n\n", enc, 10)[2] == 0
-    assert fit_prompt(question, shots, "", enc, 3) == ("", [], 0)
-    # with another separator, what a question says about <|endoftext|> is text
-    assert enc.eot_token not in fit_prompt("<|endoftext|>", [], "\n\n", enc, 40)[1]
+        "Question: Ava has 2 hens?\nAnswer: 2. The answer is 2.\n\nQuestion: How many?\nAnswer:")
+    assert enc.decode(ids) == prompt
+    assert fit_prompt(question, shots, enc, 10)[2] == 0
+    assert fit_prompt(question, shots, enc, 3) == ("", [], 0)
+    assert enc.eot_token not in fit_prompt("<|endoftext|>", [], enc, 40)[1]  # what a question says of it is text
 
 
 @pytest.mark.parametrize("changed", [{"question": "5 \u20ac"}, {"solution": "5 \u20ac"}, {"options": ["5 \u20ac"]}], ids=str)

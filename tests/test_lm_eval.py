@@ -33,7 +33,7 @@ def test_the_harness_gives_the_same_accuracy(tmp_path, monkeypatch):
     lm_eval = pytest.importorskip("lm_eval")
     from lm_eval.tasks import TaskManager
     data, run, hf = (str(tmp_path / name) for name in ("data", "run", "hf"))
-    prepare.main(prepare.Config(out=data, curated_documents=12, noisy_tokens=1000, held_out_documents=12))
+    prepare.main(prepare.Config(out=data, curated_problems=12, noisy_tokens=1000, held_out_problems=12))
     train_ref.main(train_ref.Config(
         data=data, out=run, train="curated", arch="llama", n_layer=2, n_head=2, n_embd=64, block_size=192,
         batch_tokens=768, train_tokens=768 * 300, lr=5e-3, warmup_steps=10, eval_every=300, device="cpu"))

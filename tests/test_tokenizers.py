@@ -15,7 +15,7 @@ def test_demo_tokenizer_gives_a_word_and_a_number_one_token_and_takes_any_text()
     assert [enc.decode([t]) for t in enc.encode_ordinary("Question: Ava has 17 hens.")] == [
         "Question", ":", " Ava", " has", " 17", " hens", "."]
     words = [str(number) for number in range(builtin.LARGEST + 1)]
-    words += builtin.NAMES + builtin.OBJECTS + builtin.GAIN + builtin.LOSE + builtin.CHATTER
+    words += builtin.NAMES + builtin.OBJECTS + builtin.GAIN + builtin.LOSE + builtin.WORDS
     assert all(len(enc.encode_ordinary(f" {word}")) == 1 for word in words)
     for text in ("naïve 数学 \U0001f600 \t\n\n x", ""):
         assert enc.decode(enc.encode_ordinary(text)) == text

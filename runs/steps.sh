@@ -1,0 +1,80 @@
+# The steps of one seed on the built-in corpus, for the scripts of this folder that run many of them. Each step can be
+# given again after an interruption. (No spaces in OUT, DATA and PYTHON.)
+#
+# The name of an arm says what it is and where it differs from what was tuned: slm, slm-keep0.04, clm-lr0.01-x2. -x2 has
+# twice the tokens, from a corpus of the same seed with as many.
+export DATA=${DATA:-data/seeds} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} DEVICE=${DEVICE:-cpu} SIZE=${SIZE:-full}
+export TOKENS=4992000 BASE_TOKENS=3000000 TUNE_TOKENS=600000 EVERY=325 CORPUS="" PROBLEMS=0
+if [ "$SIZE" = tiny ]; then  # a try
+  TOKENS=30720 BASE_TOKENS=15360 TUNE_TOKENS=3072 EVERY=10 PROBLEMS=10
+  CORPUS="--noisy_tokens 40000 --curated_problems 200 --held_out_problems 20"
+fi
+
+setting() {  # ARM NAME DEFAULT: the number behind -NAME in the name of an arm
+  case $1 in *-$2[0-9]*) rest=${1#*-$2}; echo "${rest%%-*}" ;; *) echo "$3" ;; esac
+}
+corpus() {  # FOLDER SEED OPTIONS
+  [ -f "$DATA/$1/val.json" ] || $PYTHON prepare.py --out "$DATA/$1" --seed "$2" $CORPUS "${@:3}"
+}
+train() {  # SCRIPT SEED RUN OPTIONS
+  $PYTHON $1 --resume --data "$DATA/seed$2" --out "$OUT/seed$2/$3" --device "$DEVICE" --seed "$2" --eval_every $EVERY \
+    "${@:4}"
+}
+base() {  # SEED
+  train train_ref.py "$1" base --train web --train_tokens $BASE_TOKENS --seed $((1000 + $1))
+}
+ref() {  # SEED
+  train train_ref.py "$1" ref --init_from "$OUT/seed$1/base/ckpt.pt" --lr 2e-3 --train_tokens $BASE_TOKENS \
+    --eval_every 65 --patience 8
+}
+scores() {  # SEED
+  $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores" --device "$DEVICE"
+}
+arm() {  # SEED ARM: from the base; the same order of the text in all, the loss differs
+  at="$OUT/seed$1" data="$DATA/seed$1" script=train_slm.py keep="" times=$(setting "$2" x 1)
+  [ "$times" = 1 ] || data="$DATA/seed$1-x3"
+  scores="$at/${2%%-*}_scores" lr=5e-3 how="--rank_by ref"
+  rescore="$PYTHON -m controls.rescore --data $data --seed $1 --out $scores"
+  case ${2%%-*} in
+    slm)          keep=0.07 scores=$at/scores how="" ;;
+    high_loss)    keep=0.07 scores=$at/scores how="--rank_by loss" ;;
+    low_ref)      keep=0.25 scores=$at/scores ;;
+    random)       keep=0.3; $rescore --how random ;;
+    documents)    keep=0.3; $rescore --how documents --scores "$at/scores" ;;
+    labels)       keep=1.0; $rescore --labels question solution result ;;
+    frozen)       keep=0.07
+                  $PYTHON score.py --ckpt "$at/base/ckpt.pt" --data "$data" --out "$at/base_scores" --device "$DEVICE"
+                  $rescore --how less --scores "$at/scores" "$at/base_scores" ;;
+    clm)          script=train_ref.py how="--train noisy" ;;
+    mixture)      script=train_ref.py repeats=$(setting "$2" repeat 10)
+                  [ -f "$data/noisy+${repeats}xcurated.json" ] || $PYTHON prepare.py --out "$data" --mix "$repeats"
+                  how="--train noisy+${repeats}xcurated" ;;
+    distill)      script="-m distillation.corpus" how="--ref $at/ref/best.pt" ;;
+    distill_half) script="-m distillation.corpus" how="--ref $at/ref/best.pt --lm_share 0.5" ;;
+  esac
+  keep=$(setting "$2" keep "$keep")
+  [ -z "$keep" ] || how="$how --scores $scores --keep $keep"
+  train "$script" "$1" "$2" --data "$data" --init_from "$at/base/ckpt.pt" --lr "$(setting "$2" lr $lr)" \
+    --train_tokens $((TOKENS * times)) --snapshot_every $EVERY $how
+}
+tuned() {  # SEED ARM OPTIONS: the same fine-tuning on the curated text after any arm
+  train train_ref.py "$1" "$2_tuned" --init_from "$OUT/seed$1/$2/ckpt.pt" --train_tokens $TUNE_TOKENS --lr 1e-3 \
+    --warmup_steps 10 "${@:3}"
+}
+evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end with two, and losses without noise
+  at="$OUT/seed$1/$2" about="--data $DATA/seed$1 --device $DEVICE"
+  along=$(ls "$at"/step_*.pt 2>/dev/null || true)
+  for end in best ckpt; do
+    [ "$2" = ref ] || [ $end = ckpt ] || continue  # of the reference both
+    $PYTHON eval_math.py $about --n $PROBLEMS --ckpt "$at/$end.pt"
+    $PYTHON eval_math.py $about --n $PROBLEMS --shots 0 --ckpt ${along:-"$at/$end.pt"} --out "$at/eval0"
+  done
+  $PYTHON -m analysis.measures $about --no-calibrate --ckpt "$at/ckpt.pt"
+}
+export -f setting corpus train base ref scores arm tuned evaluate
+
+each() {  # for every line of standard input, JOBS at a time; they share JOBS cores
+  lines=$(grep . || true)
+  count=$(wc -l <<< "$lines")
+  OMP_NUM_THREADS=$((count < JOBS ? JOBS / count : 1)) xargs -P "$JOBS" -I{} bash -euo pipefail -c "$*" <<< "$lines"
+}
