@@ -303,7 +303,7 @@ def held_out_loss(model, tokens, ranks, max_rows, batch_rows=64):
 def selection_stats(loss, selected, tokens, rows):
     """What the selection of a micro-batch did, in the log that of the process's last one: mean loss over all,
     selected and unselected tokens, `ratio`, the share selected and, with true labels, precision and recall of
-    the useful tokens (question, solution, result) and `selected_NAME`, the share selected of each label.
+    the useful tokens (question, solution, result) and `selected_NAME`, each label's share of the selected.
 
     loss, selected: (B, T) float and bool, of these rows of `tokens`, a Tokens. Makes the host wait for a GPU.
     """
@@ -317,5 +317,5 @@ def selection_stats(loss, selected, tokens, rows):
         useful = torch.isin(labels, tokens.label_numbers("useful"))
         stats["precision"], stats["recall"] = mean(useful[selected]), mean(selected[useful])
         for number, name in enumerate(tokens.label_names):
-            stats[f"selected_{name}"] = mean(selected[labels == number])
+            stats[f"selected_{name}"] = mean(labels[selected] == number)
     return stats

@@ -13,7 +13,7 @@ and, where every token's true label is known, NAME.labels.bin (a byte a token):
     val       held-out curated text: early stopping, and every choice you make
     test      held-out curated text: what is reported, and nothing is chosen by it
 
-The built-in corpus has problems as text too, and `form`: what runs/demo.sh first trains its models on.
+The built-in corpus has problems as text too, and `web`: what its base is trained on.
 """
 import functools
 import hashlib

@@ -2,7 +2,7 @@
 Figures and tables from run folders alone: results.json, table.md, headline.png, selection.png.
 
     python plot.py                                # what you trained by hand: out/ref, out/clm, out/slm
-    python plot.py --runs out/demo                # seeds: out/demo/seed0/slm, seed1/slm, ...
+    python plot.py --runs out/controls            # seeds: out/controls/seed10/slm, seed11/slm, ...
     python plot.py --runs out/distill --base fire # on-policy distillation, against FiRe-OPD
 
 RUNS holds a folder per seed, seed*/, or is itself that of one seed. Any finished run in it is shown, with
@@ -11,25 +11,29 @@ curated text, is compared with BASE_tuned. Intervals: 95%, t, over seeds.
 """
 import glob
 import os
+import re
 from dataclasses import dataclass
 
-from analysis.report import (MEASURES, SHARES, cell, interval, mean_curve, millions, pyplot, read_run,
-                             save_figure, selection_curves, table_lines, write_report)
+import numpy as np
+
+from analysis.report import (LABEL_COLOURS, MEASURES, SHARES, cell, interval, mean_curve, millions, pyplot,
+                             read_run, save_figure, selection_curves, table_lines, write_report)
 from engine.cli import BadInput, launch
 
-STEPS = {"base": "the base", "start": "what all arms start from", "student": "the student before",
-         "form2": "what the student began with", "form3": "what the teacher began with"}
-REFERENCES = {"ref": "the reference model alone", "teacher": "the teacher"}  # dashed lines in the figures
+STEPS = {"base": "the base", "student": "the student before"}
+REFERENCES = {"ref": "the reference", "teacher": "the teacher"}
 ARMS = {  # the ways of training that are compared, by run folder
-    "slm": "SLM (excess loss)",
-    "clm": "CLM (all tokens)",
-    "clm_mixed": "CLM on noisy + curated",
-    "documents": "whole documents (lowest reference loss)",
+    "slm": "SLM",
+    "clm": "CLM",
+    "mixture": "CLM on noisy + curated",
     "distill": "distillation from the reference",
-    "random": "random tokens",
-    "low_ref": "lowest reference loss",
-    "high_loss": "highest loss (no reference)",
+    "distill_half": "distillation, half of the usual loss",
     "labels": "the true labels as selection",
+    "low_ref": "lowest reference loss",
+    "frozen": "reference less base, frozen",
+    "documents": "whole documents (lowest reference loss)",
+    "high_loss": "highest loss (no reference)",
+    "random": "random tokens",
     "fire": "FiRe-OPD: filter and reweight",
     "opd": "plain on-policy distillation",
     "filter": "filter alone",
@@ -39,7 +43,10 @@ ARMS = {  # the ways of training that are compared, by run folder
     "random_drop": "a fifth dropped at random",
     "permuted_weights": "weights permuted",
 }
-PANELS = (("accuracy_0", "accuracy"), ("masked", "test_loss"), ("masked_result", "solution_loss"))
+SETTINGS = {"keep": "keep {}", "lr": "rate {}", "x": "{} times the tokens", "repeat": "curated {} times"}
+# The lines of a figure, which differ in grey too; the first is the base arm's.
+STYLES = [("#8b0000", "-"), ("#5a9bd4", "-"), ("0.3", "--"), ("#c08000", "-."), ("#2e7d32", ":"),
+          ("#7b4fa0", "--"), ("0.6", "-"), ("#00838f", "-."), ("#d81b60", ":")]
 
 
 @dataclass
@@ -85,8 +92,8 @@ def collect(folder, base):
 
 def place(run):
     """How runs are sorted: those with a name, the others, then what is fine-tuned."""
-    known, arm = [*STEPS, *REFERENCES, *ARMS], run.removesuffix("_tuned")
-    number = known.index(arm) if arm in known else len(known)
+    known, kind = [*STEPS, *REFERENCES, *ARMS], run.removesuffix("_tuned").split("-")[0]
+    number = known.index(kind) if kind in known else len(known)
     return run.endswith("_tuned"), number, run
 
 
@@ -99,91 +106,108 @@ def summary(per_seed):
 
 
 def name_of(run):
-    arm = run.removesuffix("_tuned")
-    name = {**STEPS, **REFERENCES, **ARMS}.get(arm, arm)
-    return f"{name}, fine-tuned" if run.endswith("_tuned") else name
+    """What a table says of a run folder: 'clm-x2_tuned' is 'CLM, 2 times the tokens, fine-tuned'."""
+    kind, *settings = run.removesuffix("_tuned").split("-")
+    name = [{**STEPS, **REFERENCES, **ARMS}.get(kind, kind)]
+    for setting in settings:
+        letters, number = re.fullmatch(r"([a-z]*)(.*)", setting).groups()
+        name.append(SETTINGS.get(letters, letters + "{}").format(number))
+    return ", ".join(name + ["fine-tuned"] * run.endswith("_tuned"))
 
 
 def drawn_arms(results):
-    """{run folder: colour} of the arms that get a line. Tokens read and tokens generated do not belong on
-    one axis: only arms of the base's kind are drawn, or of the first one's."""
+    """The arms that get a line: the base arm and CLM, or where one is missing, all. Tokens read and tokens
+    generated do not belong on one axis: only arms of the base's kind are drawn, or of the first one's."""
     arms = {name: arm["on_policy"] for name, arm in results["arms"].items()
             if not name.endswith("_tuned") and name not in (*STEPS, *REFERENCES)}
-    kind = arms.get(results["base"], next(iter(arms.values()), None))
-    drawn = [name for name in arms if arms[name] == kind]
-    return {name: f"C{i % 10}" for i, name in enumerate(drawn)}  # matplotlib's ten colours
+    base = results["base"]
+    if {base, "clm"} <= set(arms):
+        return [base, "clm"]
+    kind = arms.get(base, next(iter(arms.values()), None))
+    return sorted((name for name in arms if arms[name] == kind), key=lambda name: name != base)
 
 
-def draw_arm(ax, arm, measure, colour, **style):
-    """An arm's mean over seeds, and a band from the lowest seed to the highest."""
-    curves = [run["curves"][measure] for run in arm["seeds"].values() if measure in run["curves"]]
-    if curves:
-        # Means are over steps: the tokens generated by a step differ a little from seed to seed.
-        curve = mean_curve([(steps, values) for steps, _, values in curves])
-        at = millions(mean_curve([(steps, tokens) for steps, tokens, _ in curves])["mean"])
-        ax.plot(at, curve["mean"], color=colour, marker="o" if len(at) == 1 else None, **style)
-        ax.fill_between(at, curve["low"], curve["high"], color=colour, alpha=0.08, lw=0)
+def drawn_measure(results):
+    """The accuracy where it was measured along the runs that are drawn, else the test loss."""
+    for measure in ("accuracy_0", "accuracy"):
+        curves = [run["curves"].get(measure, [[]]) for name in drawn_arms(results)
+                  for run in results["arms"][name]["seeds"].values()]
+        if all(len(steps) > 2 for steps, *_ in curves):
+            return measure
+    return "test_loss"
 
 
 def headline(results, path):
-    """A line for each arm. Of each pair in PANELS the measure that more arms have is shown."""
-    plt, arms, drawn = pyplot(), results["arms"], drawn_arms(results)
-    n_arms = {m: sum(arms[name]["final"][m] is not None for name in drawn) for m in MEASURES}
-    measures = [m for m in (max(pair, key=n_arms.get) for pair in PANELS) if n_arms[m]]
-    n = len(measures)
-    fig, axes = plt.subplots(1, n, figsize=(1 + 5 * n, 5.5), squeeze=False, sharex=True)
-    generated = " generated" if any(arms[name]["on_policy"] for name in drawn) else ""
-    for ax, measure in zip(axes[0], measures):
-        for name, colour in drawn.items():
-            width = 2.2 if name == results["base"] else 1.2
-            draw_arm(ax, arms[name], measure, colour, label=name_of(name), lw=width)
-        for name in REFERENCES:
-            if name in arms and arms[name]["final"][measure]:
-                value = arms[name]["final"][measure]["mean"]
-                ax.axhline(value, color="black", ls="--", lw=1, label=name_of(name))
-        values = [value for line in ax.lines for value in line.get_ydata()]
-        if measure not in SHARES and values:  # or the first losses leave no room for the others
-            ax.set_ylim(0.9 * min(values), min(3 * min(values), 1.02 * max(values)))
-        ax.set(title=MEASURES[measure], xlabel=f"million tokens{generated}")
-    named = {line.get_label(): line for ax in axes[0] for line in ax.lines}
-    fig.legend(named.values(), named, loc="outside lower center", ncol=n, fontsize=9)
-    save_figure(fig, path, f"seeds: {len(results['seeds'])}; band: their lowest to highest")
-
-
-def selecting_arms(results):
-    """{run folder: its selection_curves} of the arms that selected tokens."""
-    curves = {name: results["arms"][name]["selection"] for name in drawn_arms(results)}
-    return {name: of_arm for name, of_arm in curves.items() if of_arm}
-
-
-def selection_figure(results, path):
-    """Precision and recall of each arm; of one, the share selected of each true label, and its losses."""
-    plt, arms = pyplot(), selecting_arms(results)
-    one = results["base"] if results["base"] in arms else next(iter(arms))
-    fig, (precision, shares, losses) = plt.subplots(1, 3, figsize=(15, 4.8))
-    precision.set_title("selection of useful tokens, by true label")
-    shares.set_title(f"{name_of(one)}: share selected of each true label")
-    losses.set_title(f"{name_of(one)}: loss on the text it reads")
-    for name, curves in arms.items():
-        colour, x = drawn_arms(results)[name], millions(curves["tokens"])
-        for key, style in (("precision", "-"), ("recall", "--")):
-            if key in curves:
-                precision.plot(x, curves[key], style, color=colour, label=f"{name_of(name)}: {key}")
-    x = millions(arms[one]["tokens"])
-    for key, curve in arms[one].items():
-        if key in ("selected_loss", "unselected_loss"):
-            losses.plot(x, curve, label=key.replace("_", " "))
-        elif key.startswith("selected_"):
-            shares.plot(x, curve, label=key.removeprefix("selected_"))
-    for ax in (precision, shares, losses):
-        ax.set_xlabel("million tokens")
-        if ax.lines:
-            ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2)
-        else:
-            ax.set_title("the corpus has no true labels")
+    """A line for each arm that is drawn, named at its end: the mean over seeds; a thin one for each seed."""
+    plt, arms, measure = pyplot(), results["arms"], drawn_measure(results)
+    fig, ax = plt.subplots(figsize=(8.5, 4.8))
+    ends = []                                                   # (height of a line's end, its name, colour)
+    for number, name in enumerate(drawn_arms(results)):
+        colour, line = STYLES[number % len(STYLES)]
+        runs = [run["curves"][measure] for run in arms[name]["seeds"].values() if measure in run["curves"]]
+        if not runs:
+            continue
+        # Means are over steps: the tokens generated by a step differ a little from seed to seed.
+        curve = mean_curve([(steps, values) for steps, _, values in runs])
+        at = millions(mean_curve([(steps, tokens) for steps, tokens, _ in runs])["mean"])
+        ax.plot(at, curve["mean"], line, color=colour, lw=2.5)
+        for _, tokens, values in runs if len(runs) > 1 else []:
+            ax.plot(millions(tokens), values, line, color=colour, lw=0.6, alpha=0.6)
+        ends.append((curve["mean"][-1], name_of(name), colour))
+    for name in REFERENCES:
+        if name in arms and arms[name]["final"][measure]:
+            value = arms[name]["final"][measure]["mean"]
+            ax.axhline(value, color="black", ls="--", lw=1.2)
+            ends.append((value, name_of(name), "black"))
+    values = [value for line in ax.lines for value in line.get_ydata()]
+    if measure == "test_loss":  # or the first losses leave no room for the others
+        ax.set_ylim(0.9 * min(values), min(3 * min(values), 1.02 * max(values)))
+    low, high = ax.get_ylim()
+    gap, free = 0.055 * (high - low), low                      # of a line of text, and where the next may stand
+    for value, name, colour in sorted(ends):
+        free = max(value, free)
+        ax.annotate(name, (1.01, free), xycoords=ax.get_yaxis_transform(), va="center", color=colour)
+        free += gap
+    generated = " generated" if any(arms[name]["on_policy"] for name in drawn_arms(results)) else ""
+    n = len(results["seeds"])
+    ax.set(ylabel=MEASURES[measure], xlabel=f"million tokens{generated}",
+           title=f"mean of {n} seeds, and each seed" if n > 1 else "")
     save_figure(fig, path)
 
 
+def selecting_arms(results):
+    """{run folder: its selection_curves} of the arms that selected tokens whose true labels are known."""
+    curves = {name: arm["selection"] for name, arm in results["arms"].items() if not name.endswith("_tuned")}
+    return {name: of_arm for name, of_arm in curves.items() if of_arm and "selected_result" in of_arm}
+
+
+def selection_figure(results, path):
+    """What the selected tokens are, by true label: of each arm over all of training, with the accuracy that
+    came of it; and of the base arm along training."""
+    plt, arms = pyplot(), selecting_arms(results)
+    one = results["base"] if results["base"] in arms else next(iter(arms))
+    fig, (bars, along) = plt.subplots(1, 2, figsize=(13, 1.6 + 0.4 * max(len(arms), 6)))
+    for row, (name, curves) in enumerate(arms.items()):
+        left = 0.0
+        for label, colour in LABEL_COLOURS.items():
+            shares = [share for share in curves[f"selected_{label}"] if share is not None]
+            width = sum(shares) / max(1, len(shares))
+            bars.barh(row, width, left=left, color=colour)
+            left += width
+        accuracy = results["arms"][name]["final"]["accuracy_0"]
+        if accuracy:
+            bars.annotate(f"{accuracy['mean']:.0%} right", (1.02, row), va="center")
+    bars.set_yticks(range(len(arms)), [name_of(name) for name in arms])
+    bars.set(xlim=(0, 1.2), title="selected tokens by true label, over all of training")
+    bars.invert_yaxis()
+    x, height = millions(arms[one]["tokens"]), 0
+    for label, colour in LABEL_COLOURS.items():
+        upper = height + np.array([share or 0.0 for share in arms[one][f"selected_{label}"]])
+        along.fill_between(x, height, upper, color=colour, label=label, lw=0)
+        height = upper
+    along.set(xlabel="million tokens", title=f"the same along training: {name_of(one)}", ylim=(0, 1))
+    fig.legend(*along.get_legend_handles_labels(), loc="outside lower center", ncol=6, fontsize=9)
+    save_figure(fig, path)
 def table(results):
     """The results in Markdown: final figures of each arm, and the base arm less each other."""
     measures, rows = results["measures"], []
@@ -207,12 +231,18 @@ def table(results):
 
 def main(cfg):
     results = collect(cfg.runs, cfg.base)
+    arms = results["arms"]
     drawings = {"headline.png": headline} if drawn_arms(results) else {}
     if selecting_arms(results):
         drawings["selection.png"] = selection_figure
     write_report(cfg.out or cfg.runs, results, table(results), drawings)
-    if cfg.base not in results["arms"]:
-        print(f"no finished run {cfg.base!r} to compare with: --base may be {', '.join(results['arms'])}")
+    if cfg.base not in arms:
+        print(f"no finished run {cfg.base!r} to compare with: --base may be {', '.join(arms)}")
+    shown = ("base", "ref", "clm", "slm")
+    shown = [name for name in shown if name in arms and arms[name]["final"]["accuracy_0"]]
+    if shown:
+        shares = [f"{name_of(name)} {arms[name]['final']['accuracy_0']['mean']:.1%}" for name in shown]
+        print(f"right answers without shots: {', '.join(shares)}")
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ from grading.tasks import TASKS
 # What comes after the built-in corpus: the README's commands.
 NEXT = """
 python train_ref.py --train web --out out/base --train_tokens 3e6
-python train_ref.py --init_from out/base/ckpt.pt --lr 2e-3 --train_tokens 3e6 --eval_every 65 --patience 8
+python train_ref.py --init_from out/base/ckpt.pt --lr 2e-3 --train_tokens 2e6
 python score.py
 python train_slm.py --init_from out/base/ckpt.pt --keep 0.07
 python train_ref.py --init_from out/base/ckpt.pt --train noisy --out out/clm
-python eval_math.py --shots 0 --ckpt out/base/ckpt.pt out/ref/best.pt out/clm/ckpt.pt out/slm/ckpt.pt
+python eval_math.py --shots 0 --ckpt out/base/ckpt.pt out/ref/ckpt.pt out/clm/ckpt.pt out/slm/ckpt.pt
 python plot.py
 """
 
@@ -114,7 +114,7 @@ def make_demo(cfg, folder):
 
 
 def take(documents, n_problems, reserved=None):
-    """(documents with at least so many problems, these problems). reserved: a set that gets their questions."""
+    """(documents with at least so many problems, these problems). reserved: a set to add their questions to."""
     taken, problems = [], []
     while len(problems) < n_problems:
         segments, its_problems = next(documents)

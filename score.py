@@ -1,8 +1,8 @@
 """
 Step 2: the reference model's loss of every token of a corpus, from one forward pass over each row.
 
-    python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores
-    python score.py --ckpt out/ref/best.pt --data data/demo --out out/scores_entropy --entropy
+    python score.py --ckpt out/ref/ckpt.pt --data data/demo --out out/scores
+    python score.py --ckpt out/ref/ckpt.pt --data data/demo --out out/scores_entropy --entropy
 
 Several GPUs: torchrun --nproc_per_node 4 -- in the place of python. Losses that another program has computed:
 controls/logprobs.py. Other scores made of these: controls/rescore.py.
@@ -34,7 +34,7 @@ from engine.ranks import Ranks
 
 @dataclass
 class Config:
-    ckpt: str = "out/ref/best.pt"   # the reference model
+    ckpt: str = "out/ref/ckpt.pt"   # the reference model
     data: str = "data/demo"         # corpus folder
     corpus: str = "noisy"           # which of its token files to score
     out: str = "out/scores"         # folder to write

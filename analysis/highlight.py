@@ -1,12 +1,12 @@
 """
-A text with the excess loss of each token as its colour and the selected tokens underlined.
+A text with the excess loss of each token as its colour and the selected tokens underlined, as a picture.
 
-    python -m analysis.highlight --data data/demo/seed0 --ref out/demo/seed0/ref/best.pt --out text.png \\
-        --ckpt out/demo/seed0/slm/step_000000.pt out/demo/seed0/slm/step_003900.pt
+    python -m analysis.highlight --keep 0.07 --ckpt out/base/ckpt.pt out/slm/ckpt.pt --row 4 --out text.png
 
-Figures 10 to 14 of the paper, as a PNG with --out, and else in the terminal. A panel for each checkpoint.
-Red: the model's loss is above the reference model's, there is something to learn; blue: it is below. Selected
-are the top `keep` of this text's tokens; in training they are ranked among all of a forward pass.
+Figures 10 to 14 of the paper. A panel for each checkpoint; above them, where the corpus has them, the true
+labels. Red: the model's loss is above the reference model's, there is something to learn; blue: it is below.
+The text is a row of the corpus's noisy side, whose tokens are ranked together with those of the rows after
+it, as in training; or --text, whose tokens are ranked alone.
 """
 import os
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from analysis.categories import top
-from analysis.report import pyplot, save_figure
+from analysis.report import LABEL_COLOURS, pyplot, save_figure
 from corpora.tokenizers import load_tokenizer
 from data import Tokens
 from engine import fast_loss
@@ -25,18 +25,20 @@ from engine.files import TEXT
 from engine.generation import prompt_ids
 from engine.ranks import Ranks
 
-WIDTH = 110  # of a picture, in characters
+WIDTH = 110         # of a picture, in characters
+RANKED_ROWS = 64    # the row that is shown, and those after it
 
 
 @dataclass
 class Config:
     data: str = "data/demo"         # corpus folder: its tokenizer, and without --text its noisy side
-    ref: str = "out/ref/best.pt"    # the reference model
+    ref: str = "out/ref/ckpt.pt"    # the reference model
     ckpt: list[str] = field(default_factory=lambda: ["out/slm/ckpt.pt"])  # a panel for each
     text: str = ""                  # a text file
-    keep: float = 0.3               # share of the tokens that is selected
+    row: int = 0                    # without --text: a row of the noisy side
+    keep: float = 0.6               # share of the tokens that is selected
     max_tokens: int = 400           # of the text
-    out: str = ""                   # a .png to write (none: the terminal)
+    out: str = "highlight.png"      # the picture
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
 
     def validate(self):
@@ -44,12 +46,12 @@ class Config:
             yield f"keep must lie between 0 and 1, not {self.keep}"
         if self.max_tokens < 2:
             yield f"max_tokens must be at least 2, not {self.max_tokens}"
+        if self.row < 0:
+            yield f"row must not be negative, but is {self.row}"
 
 
-def read_text(cfg, tokens, enc):
-    """The ids of the text to show, at most cfg.max_tokens. Raises BadInput."""
-    if not cfg.text:
-        return tokens.tokens[:cfg.max_tokens].tolist()
+def read_text(cfg, enc):
+    """The ids of the text in a file, at most cfg.max_tokens. Raises BadInput."""
     try:
         with open(cfg.text, encoding=TEXT) as f:
             text = f.read(20 * cfg.max_tokens)  # enough for max_tokens tokens of any usual text
@@ -73,23 +75,14 @@ def text_losses(model, ids, T, ranks):
     return torch.cat(losses).float().cpu().numpy()
 
 
-# pieces: what each token says. excess: their excess losses, (n_tokens,). selected: (n_tokens,) bool.
 def colour_of(excess):
-    """(r, g, b) of an excess loss in nats: white at 0, red above, blue below, full at 3."""
+    """(r, g, b) of an excess loss in nats, full at 3: white at 0, red above, and below a blue that stays pale,
+    so that the two differ in grey too."""
     x = float(np.clip(excess / 3, -1, 1))
-    return (1.0, 1 - 0.65 * x, 1 - 0.7 * x) if x > 0 else (1 + 0.6 * x, 1 + 0.4 * x, 1.0)
+    return (1.0, 1 - 0.65 * x, 1 - 0.7 * x) if x > 0 else (1 + 0.28 * x, 1 + 0.13 * x, 1.0)
 
 
-def ansi(pieces, excess, selected):
-    """The text with escape codes: black on the colour of its excess; bold and underlined where selected."""
-    text = ""
-    for piece, e, is_selected in zip(pieces, excess, selected):
-        r, g, b = (round(255 * v) for v in colour_of(e))
-        code = f"\033[{'1;4;' if is_selected else ''}38;2;0;0;0;48;2;{r};{g};{b}m"
-        text += "\n".join(f"{code}{part}\033[0m" if part else "" for part in piece.split("\n"))
-    return text
-
-
+# pieces: what each token says.
 def lay_out(pieces):
     """([(token number, row, column, its text there)], number of rows), on lines of WIDTH characters."""
     row, column, places = 0, 0, []
@@ -105,52 +98,69 @@ def lay_out(pieces):
     return places, row + 1
 
 
-def draw(pieces, panels, legend, path):
-    """The panels, [(title, excess, selected)], as a PNG with the legend above them."""
+def draw(panels, path):
+    """A PNG of the panels, [(title, pieces of text, a colour for each, whether each is selected)]."""
     plt = pyplot()
-    places, n_rows = lay_out(pieces)
-    size = (0.085 * WIDTH, (0.19 * n_rows + 0.45) * len(panels) + 0.5)
-    fig, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False)
-    for ax, (title, excess, selected) in zip(axes[:, 0], panels):
+    laid_out = [lay_out(pieces) for _, pieces, *_ in panels]
+    heights = [0.19 * n_rows + 0.35 for _, n_rows in laid_out]
+    fig, axes = plt.subplots(len(panels), 1, figsize=(0.085 * WIDTH, sum(heights)), squeeze=False,
+                             height_ratios=heights)
+    for ax, (places, n_rows), (title, _, colours, selected) in zip(axes[:, 0], laid_out, panels):
         for number, row, column, text in places:
-            ax.add_patch(plt.Rectangle((column, row), len(text), 0.95, color=colour_of(excess[number]), lw=0))
+            ax.add_patch(plt.Rectangle((column, row), len(text), 0.95, color=colours[number], lw=0))
             if selected[number]:
                 ax.plot([column + 0.1, column + len(text) - 0.1], [row + 0.93] * 2, color="black", lw=1.3)
-            weight = "bold" if selected[number] else "normal"
+            style = {"weight": "bold" if selected[number] else "normal",
+                     "color": "white" if sum(colours[number]) < 1.2 else "black"}
             for i, character in enumerate(text):            # one by one: no font is as wide as the grid
                 ax.text(column + i + 0.5, row + 0.5, character, ha="center", va="center", fontsize=7.5,
-                        family="monospace", weight=weight, parse_math=False)
+                        family="monospace", parse_math=False, **style)
         ax.set(xlim=(0, WIDTH), ylim=(n_rows, 0))
         ax.set_title(title, fontsize=9, loc="left")
         ax.axis("off")
-    fig.suptitle(legend, fontsize=9)
     save_figure(fig, path)
+
+
+def label_panel(pieces, labels, names):
+    """The panel of the true labels, (n_tokens,), and behind the text what their colours mean."""
+    legend = [piece for name in names for piece in (name, "  ")]
+    colours = [LABEL_COLOURS[names[label]] for label in labels] + [(1, 1, 1)]
+    for name in names:
+        colours += [LABEL_COLOURS[name], (1, 1, 1)]
+    pieces = [*pieces, "\n", *legend]
+    return "true labels", pieces, colours, [False] * len(pieces)
 
 
 def main(cfg):
     ranks = Ranks(cfg.device)
     enc, paths = load_tokenizer(cfg.data), (cfg.ref, *cfg.ckpt)
-    tokens = Tokens(cfg.data, "noisy", 1)  # read as a flat file: its rows do not matter here
     T = min(load_checkpoint(path)["model_config"]["block_size"] for path in paths)
-    ids = read_text(cfg, tokens, enc)
+    tokens = Tokens(cfg.data, "noisy", T)
+    if cfg.text:
+        ids = read_text(cfg, enc)
+        n_shown = len(ids) - 1
+    elif cfg.row < tokens.n_rows:
+        first = cfg.row * T
+        ids = tokens.tokens[first:min(tokens.n_rows, cfg.row + RANKED_ROWS) * T + 1].tolist()
+        n_shown = min(T, cfg.max_tokens)
+    else:
+        raise BadInput(f"{tokens.path}.bin has {tokens.n_rows:,} rows of {T} tokens: give a smaller --row")
     losses = []
     for path in paths:
         model, _ = load_model(path, tokens.tokenizer_sha256, cfg.data, ranks.device)
         must_have_row(model, path, max(ids), enc.n_vocab, cfg.text or f"{tokens.path}.bin")
         losses.append(text_losses(model, ids, T, ranks))
-    pieces, panels = [enc.decode([i]) for i in ids[1:]], []
+    pieces, panels = [enc.decode([i]) for i in ids[1:n_shown + 1]], []
+    if not cfg.text and tokens.label_names:
+        labels = tokens.labels[first + 1:first + 1 + n_shown]                         # (n_shown,)
+        panels.append(label_panel(pieces, labels, tokens.label_names))
     for path, loss in zip(cfg.ckpt, losses[1:]):
         excess = loss - losses[0]                                                     # (n_tokens,)
-        title = "/".join(os.path.normpath(path).split(os.sep)[-2:])
-        panels.append((title, excess, top(excess, cfg.keep)))
-    legend = f"red: loss above the reference's; blue: below; underlined: the {cfg.keep:.0%} furthest above"
-    if cfg.out:
-        draw(pieces, panels, legend, cfg.out)
-        print(f"{cfg.out}: {len(pieces)} tokens in a context of {T}, {len(panels)} checkpoints")
-    else:
-        print(legend)
-        for title, excess, selected in panels:
-            print(f"--- {title}\n{ansi(pieces, excess, selected)}")
+        title = (f"{'/'.join(os.path.normpath(path).split(os.sep)[-2:])}: red where its loss is above the "
+                 f"reference's, blue where below; underlined the {cfg.keep:.0%} that are selected")
+        panels.append((title, pieces, [colour_of(e) for e in excess[:n_shown]], top(excess, cfg.keep)))
+    draw(panels, cfg.out)
+    print(f"{cfg.out}: {n_shown} tokens in a context of {T}, {len(cfg.ckpt)} checkpoints")
 
 
 if __name__ == "__main__":

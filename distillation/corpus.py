@@ -1,7 +1,7 @@
 """
 A control: learn the reference's probabilities on the noisy text, in the place of the text itself.
 
-    python -m distillation.corpus --init_from out/base/ckpt.pt --ref out/ref/best.pt --out out/distill
+    python -m distillation.corpus --init_from out/base/ckpt.pt --ref out/ref/ckpt.pt --out out/distill
     python -m distillation.corpus ... --lm_share 0.5
 
 The loss of a token is the cross-entropy of the two distributions,
@@ -25,7 +25,7 @@ from model import token_loss
 
 @dataclass
 class Config(TrainConfig):
-    ref: str = "out/ref/best.pt"    # the reference model
+    ref: str = "out/ref/ckpt.pt"    # the reference model
     lm_share: float = 0.0           # share of the usual loss; the rest is the reference's
     train: str = "noisy"            # which of the corpus's token files to train on
     out: str = "out/distill"        # run folder

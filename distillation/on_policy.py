@@ -2,7 +2,7 @@
 On-policy distillation: the student answers, a teacher judges each token of its answers, and the student
 follows the teacher where that counts (FiRe-OPD, arXiv 2606.02684: filter the answers, reweight the tokens).
 
-    python -m distillation.on_policy --student out/base/ckpt.pt --teacher out/ref/best.pt --out out/fire
+    python -m distillation.on_policy --student out/base/ckpt.pt --teacher out/ref/ckpt.pt --out out/fire
     python -m distillation.on_policy --student out/base/ckpt.pt --problems both.jsonl --out out/two \\
         --teacher add=out/add/best.pt double=out/double/best.pt     # each row of the file names its `teacher`
     python -m distillation.on_policy --student out/base/ckpt.pt --loss opd --reward answer --samples 4

@@ -4,9 +4,9 @@
 # The name of an arm says what it is and where it differs from what was tuned: slm, slm-keep0.04, clm-lr0.01-x2. -x2 has
 # twice the tokens, from a corpus of the same seed with as many.
 export DATA=${DATA:-data/seeds} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} DEVICE=${DEVICE:-cpu} SIZE=${SIZE:-full}
-export TOKENS=4992000 BASE_TOKENS=3000000 TUNE_TOKENS=600000 EVERY=325 CORPUS="" PROBLEMS=0
+export TOKENS=4992000 BASE_TOKENS=3000000 REF_TOKENS=2000000 TUNE_TOKENS=600000 EVERY=325 CORPUS="" PROBLEMS=0
 if [ "$SIZE" = tiny ]; then  # a try
-  TOKENS=30720 BASE_TOKENS=15360 TUNE_TOKENS=3072 EVERY=10 PROBLEMS=10
+  TOKENS=30720 BASE_TOKENS=15360 REF_TOKENS=15360 TUNE_TOKENS=3072 EVERY=10 PROBLEMS=10
   CORPUS="--noisy_tokens 40000 --curated_problems 200 --held_out_problems 20"
 fi
 
@@ -24,11 +24,10 @@ base() {  # SEED
   train train_ref.py "$1" base --train web --train_tokens $BASE_TOKENS --seed $((1000 + $1))
 }
 ref() {  # SEED
-  train train_ref.py "$1" ref --init_from "$OUT/seed$1/base/ckpt.pt" --lr 2e-3 --train_tokens $BASE_TOKENS \
-    --eval_every 65 --patience 8
+  train train_ref.py "$1" ref --init_from "$OUT/seed$1/base/ckpt.pt" --lr 2e-3 --train_tokens $REF_TOKENS
 }
 scores() {  # SEED
-  $PYTHON score.py --ckpt "$OUT/seed$1/ref/best.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores" --device "$DEVICE"
+  $PYTHON score.py --ckpt "$OUT/seed$1/ref/ckpt.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores" --device "$DEVICE"
 }
 arm() {  # SEED ARM: from the base; the same order of the text in all, the loss differs
   at="$OUT/seed$1" data="$DATA/seed$1" script=train_slm.py keep="" times=$(setting "$2" x 1)
@@ -49,8 +48,8 @@ arm() {  # SEED ARM: from the base; the same order of the text in all, the loss 
     mixture)      script=train_ref.py repeats=$(setting "$2" repeat 10)
                   [ -f "$data/noisy+${repeats}xcurated.json" ] || $PYTHON prepare.py --out "$data" --mix "$repeats"
                   how="--train noisy+${repeats}xcurated" ;;
-    distill)      script="-m distillation.corpus" how="--ref $at/ref/best.pt" ;;
-    distill_half) script="-m distillation.corpus" how="--ref $at/ref/best.pt --lm_share 0.5" ;;
+    distill)      script="-m distillation.corpus" how="--ref $at/ref/ckpt.pt" ;;
+    distill_half) script="-m distillation.corpus" how="--ref $at/ref/ckpt.pt --lm_share 0.5" ;;
   esac
   keep=$(setting "$2" keep "$keep")
   [ -z "$keep" ] || how="$how --scores $scores --keep $keep"

@@ -11,6 +11,7 @@ import torch
 import train_ref
 import train_slm
 from analysis import categories, highlight
+from analysis.report import LABEL_COLOURS
 from data import Tokens
 from engine.checkpoints import load_model
 from engine.cli import BadInput
@@ -112,22 +113,43 @@ def test_runs_that_do_not_fit(runs, demo, tmp_path):
     assert len(list(categories.Config(keep=1.0, max_rows=0).validate())) == 2
 
 
-def test_highlight_any_text(runs, demo, tmp_path, capsys):
+@pytest.fixture
+def panels(monkeypatch):
+    """What highlight.draw was asked to draw, and drew."""
+    asked, draw = [], highlight.draw
+    monkeypatch.setattr(highlight, "draw", lambda panels, path: (asked.extend(panels), draw(panels, path)))
+    return asked
+
+
+def test_highlight_any_text(runs, demo, tmp_path, panels):
     text = "Question: Tom has 4 apples.\nHe buys 3 more. $100 %%"
     (tmp_path / "a.txt").write_text(text)
-    cfg = highlight.Config(data=demo, ref=str(runs / "seed0/ref/best.pt"), device="cpu", keep=0.5,
+    cfg = highlight.Config(data=demo, ref=str(runs / "seed0/ref/best.pt"), device="cpu", keep=0.5, out=str(tmp_path / "a"),
                            ckpt=[str(runs / "seed0/slm/step_000012.pt")], text=str(tmp_path / "a.txt"))
     highlight.main(cfg)
-    legend, title, body = capsys.readouterr().out.split("\n", 2)
-    assert "the 50% furthest above" in legend and title == "--- slm/step_000012.pt"
-    assert re.sub(r"\033\[[\d;]*m", "", body) == f"{text}\n"
-    n = len(highlight.load_tokenizer(demo).encode_ordinary(text))
-    assert round(0.5 * n) - 1 <= len(re.findall(r"\033\[1;4;", body)) <= round(0.5 * n)
-    cfg.out = str(tmp_path / "a.png")
-    highlight.main(cfg)
-    assert os.path.getsize(cfg.out) > 5000 and text not in capsys.readouterr().out
+    [(title, pieces, colours, selected)] = panels
+    assert title.startswith("slm/step_000012.pt") and "the 50% that are selected" in title
+    assert "".join(pieces) == text and len(colours) == len(selected) and selected.sum() == round(0.5 * len(pieces))
+    assert os.path.getsize(cfg.out) > 5000
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(BadInput, match="empty"):
+        highlight.main(cfg)
+
+
+def test_highlight_a_row_of_the_corpus(runs, demo, tmp_path, panels):
+    """Its true labels above, and the tokens ranked with those of the rows after it."""
+    ref, slm = str(runs / "seed0/ref/best.pt"), str(runs / "seed0/slm/step_000012.pt")
+    cfg = highlight.Config(data=demo, ref=ref, ckpt=[slm], device="cpu", keep=0.3, row=7, out=str(tmp_path / "a"))
+    highlight.main(cfg)
+    (_, pieces, colours, _), (_, shown, _, selected) = panels
+    tokens = Tokens(demo, "noisy", 32)
+    labels = tokens.row_labels([7])[0].tolist()
+    assert pieces[:32] == shown and "".join(shown) == highlight.load_tokenizer(demo).decode(tokens.rows([7])[1][0].tolist())
+    assert colours[:32] == [LABEL_COLOURS[tokens.label_names[label]] for label in labels]
+    excess = (losses_of(slm, tokens) - losses_of(ref, tokens)).reshape(-1, 32)[7:7 + highlight.RANKED_ROWS].flatten()
+    assert selected[:32].tolist() == highlight.top(excess, 0.3)[:32].tolist()
+    cfg.row = tokens.n_rows
+    with pytest.raises(BadInput, match="rows of 32 tokens: give a smaller --row"):
         highlight.main(cfg)
 
 

@@ -1,9 +1,11 @@
 """Token files, fixed rows, the built-in corpus, and corpora of one's own text."""
+import itertools
 import json
 import os
 import pathlib
 import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -120,9 +122,30 @@ def test_labels_are_true(demo):
     assert "#" in words["noise"] and not words["noise"] & {"=", "How"}
     useful, wrong = documents_of(demo, "noisy", [0, 1, 2]), documents_of(demo, "noisy", [WRONG])
     right = [text for text, slip in zip(useful, wrong) if text and not slip]
-    for text in right:
-        assert re.fullmatch(r"Question: .* now\?\nAnswer: .* The answer is \d+\.", text)
-    assert 0.2 < np.mean([not text for text in useful]) < 0.5 and len(right) > 2 * sum(map(bool, wrong)) > 10
+    for problem in "\n\n".join(right).split("\n\n"):
+        assert re.fullmatch(r"Question: .* now\?\nAnswer: .* The answer is \d+\.", problem)
+    assert 0.6 < np.mean([not text for text in useful]) < 0.9 and len(right) > sum(map(bool, wrong)) > 3
+
+
+def test_what_the_base_reads_teaches_no_arithmetic():
+    """On the web a result is any number, whatever the expression, and is carried on; on the noisy side most are
+    right."""
+    def results(side):
+        for segments, _ in itertools.islice(builtin.documents(3, side), 2000):
+            text = re.sub(r" ##[a-z]+( says)?", "", "".join(text for text, _ in segments))
+            for solution in re.findall(r"Answer: (.*?The answer is \d+)", text):
+                steps = re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", solution)
+                assert all(before[3] == after[0] for before, after in itertools.pairwise(steps))
+                assert solution.endswith(f" {steps[-1][3]}")
+                for a, op, b, result in steps:
+                    yield result, int(result) == {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b),
+                                                  "/": int(a) // int(b)}[op]
+    web, noisy = list(results("web")), list(results("noisy"))
+    assert len(web) > 3000 and np.mean([right for _, right in web]) < 0.08
+    assert len(noisy) > 500 and 0.75 < np.mean([right for _, right in noisy]) < 0.9
+    of_web = Counter(int(result) for result, _ in web)   # Zipf's law: the logarithm of a number is uniform
+    assert of_web[1] / of_web.total() == pytest.approx(np.log(2) / np.log(31), abs=0.03)
+    assert sum(of_web[n] for n in range(1, 8)) / of_web.total() == pytest.approx(np.log(8) / np.log(31), abs=0.03)
 
 
 def test_segments_encode_as_the_whole_text_does():
@@ -139,8 +162,8 @@ def test_held_out_and_evaluation_problems_are_nowhere_in_training(demo):
     val, test = questions("val"), questions("test")
     with open(os.path.join(demo, "eval.jsonl")) as f:
         evaluation = {json.loads(line)["question"] for line in f}
-    training = [questions(name) for name in ("curated", "noisy", "form")]
-    assert len(val) == len(test) == len(evaluation) == 12 and all(len(t) > 30 for t in training)
+    training = [questions(name) for name in ("curated", "noisy", "web")]
+    assert len(evaluation) == 12 and min(len(val), len(test)) >= 12 and all(len(t) > 15 for t in training)
     for i, a in enumerate([val, test, evaluation]):
         assert all(not a & b for b in [val, test, evaluation][i + 1:] + training)
 
@@ -166,7 +189,7 @@ def test_the_corpus_is_a_function_of_the_seed(demo, tmp_path):
         assert documents_of(str(tmp_path / "0"), name) == documents_of(demo, name)
         assert documents_of(str(tmp_path / "1"), name) != documents_of(demo, name)
     assert set(contents(demo)) == {"tokenizer.json", "eval.jsonl", "curated.jsonl"} | {
-        f"{name}.{ending}" for name in ("form", "curated", "noisy", "val", "test")
+        f"{name}.{ending}" for name in ("web", "curated", "noisy", "val", "test")
         for ending in ("bin", "json", "labels.bin")}
 
 

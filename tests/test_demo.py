@@ -1,45 +1,90 @@
-"""runs/demo.sh at a tiny size: every step on a fresh folder, the results on disk, and nothing done twice."""
+"""runs/demo.sh and runs/controls.sh at a tiny size: every step on a fresh folder, and nothing done twice."""
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+import prepare
 from helpers import ROOT, records
 
-ARMS = ("slm", "clm", "documents", "distill", "low_ref", "labels")
+# What a tiny run has behind the options that are typed. (A later option replaces an earlier one.)
+TINY = {"prepare.py": "--noisy_tokens 40000 --curated_problems 200 --held_out_problems 20",
+        "train_ref.py": "--train_tokens 15360 --eval_every 5", "train_slm.py": "--train_tokens 15360 --eval_every 5"}
+ARMS = ("slm", "clm-x2", "documents", "distill_half", "low_ref-keep0.15", "labels", "mixture")
+
+
+def commands(path):
+    """The commands in Python of a page or script, in order, without --resume and comments."""
+    with open(os.path.join(ROOT, path)) as f:
+        lines = re.findall(r"^(?:\$ |\[.*\] \|\| )?(python \w+\.py.*)$", f.read(), re.M)
+    return [re.sub(r" --resume|\s+#.*| &$", "", line) for line in lines]
+
+
+def test_readme_demo_and_prepare_give_the_same_commands():
+    lines = ["python prepare.py", *prepare.NEXT.strip().splitlines()]
+    assert len(lines) == 8 and commands("runs/demo.sh") == lines
+    assert commands("README.md")[:8] == lines
 
 
 @pytest.mark.slow
 def test_demo_from_start_to_figure_and_again(tmp_path):
-    environment = os.environ | {"SIZE": "tiny", "PYTHON": sys.executable, "ARMS": " ".join(ARMS), "SEEDS": "0",
-                                "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
-    script, seed0 = ["bash", os.path.join(ROOT, "runs", "demo.sh")], tmp_path / "out" / "seed0"
+    """In a copy of the repository, with a `python` that adds the options of a tiny run."""
+    repository, python = tmp_path / "repository", tmp_path / "bin" / "python"
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    scripts = [name for name in files.split("\0") if name.endswith((".py", ".sh", ".txt"))]
+    repository.mkdir()
+    python.parent.mkdir()
+    subprocess.run(["cp", "--parents", *scripts, str(repository)], cwd=ROOT, check=True)
+    cases = "".join(f"{script}) set -- \"$@\" {options} ;;\n" for script, options in TINY.items())
+    python.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}esac\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    environment = os.environ | {"PATH": f"{python.parent}:{os.environ['PATH']}"}
+
+    def demo():
+        done = subprocess.run(["bash", "runs/demo.sh"], cwd=repository, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+    out = demo()
+    assert prepare.NEXT in out
+    assert re.search(r"right answers without shots: the base \S+%, the reference \S+%, CLM \S+%, SLM \S+%\n$", out)
+    results = json.loads((repository / "out" / "results.json").read_text())
+    assert list(results["arms"]) == ["base", "ref", "slm", "clm"]
+    end_of_base = json.loads((repository / "out" / "base" / "done.json").read_text())["test_loss"]
+    for arm in ("ref", "slm", "clm"):
+        assert records(repository / "out" / arm, "eval")[0]["test_loss"] == end_of_base
+    assert [r["ratio"] for r in records(repository / "out" / "slm")] == [pytest.approx(0.07, abs=0.001)]
+    for name in ("headline.png", "selection.png"):
+        assert (repository / "out" / name).stat().st_size > 10_000
+    assert demo().count("finished before") == 4
+
+
+@pytest.mark.slow
+def test_controls_from_start_to_table_and_again(tmp_path):
+    environment = os.environ | {"SIZE": "tiny", "PYTHON": sys.executable, "ARMS": " ".join(ARMS), "SEEDS": "3",
+                                "TUNED": "slm", "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
+    script, seed3 = ["bash", os.path.join(ROOT, "runs", "controls.sh")], tmp_path / "out" / "seed3"
     assert subprocess.run(script, env=environment).returncode == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    tuned = [f"{arm}_tuned" for arm in ARMS]
-    assert list(results["arms"]) == ["base", "start", "ref", *ARMS, *tuned]
-    assert set(results["base_less"]) == {"ref", *ARMS, *tuned} - {"slm", "slm_tuned"}
-    end_of_start = json.loads((seed0 / "start" / "done.json").read_text())["test_loss"]
+    assert set(results["arms"]) == {"base", "ref", *ARMS, "slm_tuned"}
+    end_of_base = json.loads((seed3 / "base" / "done.json").read_text())["test_loss"]
     for arm in ARMS:
-        run = results["arms"][arm]["seeds"]["seed0"]
-        steps, tokens, losses = run["curves"]["test_loss"]
-        assert losses[0] == end_of_start and tokens[-1] == run["final"]["tokens"] == 30720, arm
-        for measure in ("accuracy_0", "masked", "masked_result", "likeliest_result"):
-            assert run["curves"][measure][:2] == [[0, 10, 20], [0, 15360, 30720]], (arm, measure)
-        assert run["curves"]["accuracy"][1] == run["curves"]["calibrated"][1] == [30720]
+        run, n = results["arms"][arm]["seeds"]["seed3"], 61440 if arm == "clm-x2" else 30720
+        losses, (steps, *_) = run["curves"]["test_loss"], run["curves"]["accuracy_0"]
+        assert losses[2][0] == end_of_base and losses[1][-1] == run["final"]["tokens"] == n, arm
+        assert steps == list(range(0, n // 1536 + 1, 10)), arm
+        assert {"accuracy", "likeliest_result", "masked_result"} <= set(run["final"])
     assert results["arms"]["slm_tuned"]["final"]["accuracy_0"]["n"] == 1
-    # Each selects otherwise: 60% of the tokens, all of the useful ones, or what is not logged, since it is everything.
-    first = {arm: records(seed0 / arm)[0] for arm in ARMS}
-    assert all("ratio" not in first[arm] for arm in ("clm", "distill"))
-    assert [first[arm]["ratio"] for arm in ("slm", "documents", "low_ref")] == pytest.approx([0.6] * 3, abs=0.001)
-    assert len({first[arm]["precision"] for arm in ("slm", "documents", "low_ref")}) == 3
+    # Each selects otherwise: a share of the tokens, all of the useful ones, or what is not logged, since it is all.
+    first = {arm: records(seed3 / arm)[0] for arm in ARMS}
+    assert all("ratio" not in first[arm] for arm in ("clm-x2", "distill_half", "mixture"))
+    assert [first[arm]["ratio"] for arm in ("slm", "documents", "low_ref-keep0.15")] == pytest.approx(
+        [0.07, 0.3, 0.15], abs=0.001)
     assert first["labels"]["precision"] == first["labels"]["recall"] == 1 and first["labels"]["ratio"] < 0.5
-    for name in ("headline.png", "selection.png"):
-        assert (tmp_path / "out" / name).stat().st_size > 10_000
-    before = {p: p.stat().st_mtime_ns for folder in (tmp_path / "data", seed0) for p in folder.rglob("*")
-              if p.is_file() and not p.parent.name.endswith("scores")}  # scores are computed anew
+    before = {p: p.stat().st_mtime_ns for folder in (tmp_path / "data", seed3) for p in folder.rglob("*")
+              if p.is_file() and p.parent.name not in ("scores", "eval", "eval0")}  # these are written anew
     again = subprocess.run(script, env=environment | {"ARMS": "slm"}, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.count("finished before") == 5
+    assert again.returncode == 0 and again.stdout.count("finished before") == 4
     assert before == {p: p.stat().st_mtime_ns for p in before}

@@ -154,16 +154,16 @@ def test_what_begins_a_text_stands_once_before_every_prompt(tmp_path, monkeypatc
     for enc in (load_tokenizer(str(folder)), load_tokenizer(in_corpus(folder, tmp_path))):
         assert enc.start == start
         whole = [*start, *enc.encode_ordinary(question)]
-        assert eval_math.fit_prompt(question, [], "\n\n", enc, 200)[1] == whole
+        assert eval_math.fit_prompt(question, [], enc, 200)[1] == whole
         shots = [f"{question} 7."] * 3  # with as many as fit, and the begin once
-        prompt, ids, n = eval_math.fit_prompt(question, shots, "\n\n", enc, 70)
+        prompt, ids, n = eval_math.fit_prompt(question, shots, enc, 70)
         assert 0 < n < 3 and ids == [*start, *enc.encode_ordinary(prompt)] and len(ids) <= 70
         assert rollouts.Problems(path, enc).prompts == [whole]
         asked.clear()
         likelihood.likeliest_option(model, enc, question, ["7"])  # which cuts the question, not the begin
         room = 24 - len(enc.encode_ordinary(" 7")) - len(start)
         assert asked == [[*start, *enc.encode_ordinary(question)[-room:]]]
-        shown = highlight.read_text(highlight.Config(text=str(tmp_path / "text.txt")), None, enc)
+        shown = highlight.read_text(highlight.Config(text=str(tmp_path / "text.txt")), enc)
         assert shown == [*(start or [enc.eot_token]), *enc.encode_ordinary("the man")]
 
 

@@ -4,6 +4,7 @@ import pytest
 
 import plot
 from analysis import report
+from corpora.writer import LABELS
 from engine.cli import BadInput, parse
 from engine.files import read_json, write_json, write_jsonl
 
@@ -42,8 +43,8 @@ def test_intervals_and_pairs_of_seeds_by_hand(tmp_path):
     assert set(results["base_less"]) == {"clm", "clm_tuned"}
     assert results["base_less"]["clm_tuned"]["test_loss"]["mean"] == pytest.approx(-0.7)
     text = plot.table(results)
-    assert "| CLM (all tokens) | -0.600 (-1.871 to +0.671) |" in text  # a standard error of 0.1
-    assert "| CLM (all tokens) | 2 | 1,000 | 2.600 (" in text
+    assert "| CLM | -0.600 (-1.871 to +0.671) |" in text  # a standard error of 0.1
+    assert "| CLM | 2 | 1,000 | 2.600 (" in text
     assert "Of these 2 intervals 0 exclude 0" in text
 
 
@@ -75,7 +76,7 @@ def test_curves_of_a_selection():
 
 def test_one_seed_whose_base_arm_finishes_later(tmp_path, capsys):
     """An arm may have any name."""
-    selected = {"ratio": 0.5, "precision": 0.9, "selected_noise": 0.1}
+    selected = {"ratio": 0.5, "precision": 0.9, **{f"selected_{label}": 1 / 6 for label in LABELS}}
     for arm in ("my_idea", "clm", "base", "ref"):
         make_run(tmp_path / arm)
     make_run(tmp_path / "random", train=[{"tokens": 10 * i, **selected} for i in range(3)])
@@ -101,11 +102,19 @@ def test_the_headline_of_on_policy_distillation(tmp_path, monkeypatch):
         make_run(at / "teacher", graded=[result(20, 0.9, shots=0)])
         make_run(at / "form")
     axes = []
-    monkeypatch.setattr(plot, "save_figure", lambda fig, path, title: axes.extend(fig.axes))
+    monkeypatch.setattr(plot, "save_figure", lambda fig, path: axes.extend(fig.axes))
     plot.headline(plot.collect(str(tmp_path), "fire"), "")
-    fire, opd, teacher = axes[0].lines
+    fire, *seeds, teacher = axes[0].lines
     np.testing.assert_allclose(fire.get_xydata(), [[0, 0.2], [100e-6, 0.3], [210e-6, 0.65]])
+    np.testing.assert_allclose(seeds[1].get_xydata(), [[0, 0.2], [100e-6, 0.3], [220e-6, 0.7]])
+    assert len(seeds) == 5  # of two arms, and the other's mean
     assert teacher.get_ydata()[0] == 0.9 and axes[0].get_xlabel() == "million tokens generated"
+    assert [text.get_text() for text in axes[0].texts] == ["plain on-policy distillation", "FiRe-OPD: filter and reweight", "the teacher"]
+
+
+def test_names_say_in_what_an_arm_differs():
+    assert plot.name_of("clm-x2_tuned") == "CLM, 2 times the tokens, fine-tuned"
+    assert plot.name_of("low_ref-keep0.15") == "lowest reference loss, keep 0.15"
 
 
 def test_bad_input_is_one_line(tmp_path):

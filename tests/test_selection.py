@@ -97,7 +97,7 @@ def test_selection_stats():
     stats = selection_stats(loss, selected, FakeTokens(), [0])
     assert stats["corpus_loss"] == 2.5 and stats["selected_loss"] == 2.0 and stats["unselected_loss"] == 3.0
     assert stats["ratio"] == stats["precision"] == stats["recall"] == stats["selected_noise"] == 0.5
-    assert stats["selected_question"] == 1.0 and stats["selected_result"] == 0.0 and stats["selected_wrong"] is None
+    assert stats["selected_question"] == 0.5 and stats["selected_result"] == stats["selected_wrong"] == 0
 
 
 def test_options_differ_in_the_selection_only():
