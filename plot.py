@@ -163,7 +163,7 @@ def headline(results, path):
     if measure == "test_loss":  # or the first losses leave no room for the others
         ax.set_ylim(0.9 * min(values), min(3 * min(values), 1.02 * max(values)))
     low, high = ax.get_ylim()
-    gap, free = 0.055 * (high - low), low                      # of a line of text, and where the next may stand
+    gap, free = 0.055 * (high - low), low       # the height of a line of text, and where the next may stand
     for value, name, colour in sorted(ends):
         free = max(value, free)
         ax.annotate(name, (1.01, free), xycoords=ax.get_yaxis_transform(), va="center", color=colour)

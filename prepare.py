@@ -114,7 +114,7 @@ def make_demo(cfg, folder):
 
 
 def take(documents, n_problems, reserved=None):
-    """(documents with at least so many problems, these problems). reserved: a set to add their questions to."""
+    """(documents with at least so many problems, these problems). reserved: a set that gets their texts."""
     taken, problems = [], []
     while len(problems) < n_problems:
         segments, its_problems = next(documents)

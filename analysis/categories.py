@@ -178,7 +178,7 @@ def main(cfg):
     progress = Progress("seeds", len(cfg.runs), "seeds")
     for folder in cfg.runs:
         progress.show(len(seeds))
-        ref_loss = losses_under(os.path.join(folder, "ref", "best.pt"), tokens, rows, ranks)
+        ref_loss = losses_under(os.path.join(folder, "ref", "ckpt.pt"), tokens, rows, ranks)
         clm, slm = (np.stack([losses_under(os.path.join(folder, arm, name), tokens, rows, ranks)
                               for name in snapshots]) for arm in ("clm", "slm"))
         seeds.append({"categories": category_shares(clm, tokens.row_labels(rows), tokens.label_names),

@@ -76,7 +76,7 @@ def text_losses(model, ids, T, ranks):
 
 
 def colour_of(excess):
-    """(r, g, b) of an excess loss in nats, full at 3: white at 0, red above, and below a blue that stays pale,
+    """(r, g, b) of an excess loss in nats, full at 3: white at 0, red above, blue below. The blue stays pale,
     so that the two differ in grey too."""
     x = float(np.clip(excess / 3, -1, 1))
     return (1.0, 1 - 0.65 * x, 1 - 0.7 * x) if x > 0 else (1 + 0.28 * x, 1 + 0.13 * x, 1.0)

@@ -16,10 +16,13 @@ TUNED=${TUNED-slm clm low_ref frozen mixture}   # those that are fine-tuned besi
 . runs/steps.sh
 
 for s in $SEEDS; do
-  echo "corpus seed$s $s"
-  case "$ARMS" in *-x[23]*) echo "corpus seed$s-x3 $s --noisy_tokens $((3 * TOKENS + 20000))" ;; esac
+  echo "corpus $s"
+  case "$ARMS" in *-x[23]*) echo "corpus $s -x3 --noisy_tokens $((3 * TOKENS + 20000))" ;; esac
 done | each "{}"
-for s in $SEEDS; do echo "$s"; done | each "base {}; ref {}; scores {}; evaluate {} base; evaluate {} ref"
+for s in $SEEDS; do
+  for a in $ARMS; do case $a in mixture*) echo "$s $(setting "$a" repeat 10)" ;; esac; done
+done | sort -u | each "mix {}"
+for s in $SEEDS; do echo "$s"; done | each "base {}; ref {} ''; scores {} '' ''; evaluate {} base; evaluate {} ref"
 for s in $SEEDS; do for a in $ARMS; do echo "$s $a"; done; done | each "arm {}; evaluate {}"
 for s in $SEEDS; do for a in $TUNED; do echo "$s $a"; done; done | each "tuned {}; evaluate {}_tuned"
 $PYTHON plot.py --runs "$OUT"

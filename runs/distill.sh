@@ -22,6 +22,6 @@ on_policy() {  # SEED LOSS
 }
 export -f on_policy
 
-for s in $SEEDS; do echo "$s"; done | each "corpus seed{} {}; base {}; ref {}; evaluate {} base; evaluate {} ref"
+for s in $SEEDS; do echo "$s"; done | each "corpus {} ''; base {}; ref {} ''; evaluate {} base; evaluate {} ref"
 for s in $SEEDS; do for loss in $LOSSES; do echo "$s $loss"; done; done | each "on_policy {}"
 $PYTHON plot.py --runs "$OUT" --base fire

@@ -1,8 +1,9 @@
 # The steps of one seed on the built-in corpus, for the scripts of this folder that run many of them. Each step can be
 # given again after an interruption. (No spaces in OUT, DATA and PYTHON.)
 #
-# The name of an arm says what it is and where it differs from what was tuned: slm, slm-keep0.04, clm-lr0.01-x2. -x2 has
-# twice the tokens, from a corpus of the same seed with as many.
+# The name of an arm says what it is and where it differs from what was tuned: slm, slm-keep0.04, clm-lr0.01-x2.
+# -x2: with twice the tokens, of a corpus that has as many. -chatter0.9: on a corpus of that. -clean250: by a reference
+# that has read so many problems.
 export DATA=${DATA:-data/seeds} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} DEVICE=${DEVICE:-cpu} SIZE=${SIZE:-full}
 export TOKENS=4992000 BASE_TOKENS=3000000 REF_TOKENS=2000000 TUNE_TOKENS=600000 EVERY=325 CORPUS="" PROBLEMS=0
 if [ "$SIZE" = tiny ]; then  # a try
@@ -10,11 +11,14 @@ if [ "$SIZE" = tiny ]; then  # a try
   CORPUS="--noisy_tokens 40000 --curated_problems 200 --held_out_problems 20"
 fi
 
-setting() {  # ARM NAME DEFAULT: the number behind -NAME in the name of an arm
-  case $1 in *-$2[0-9]*) rest=${1#*-$2}; echo "${rest%%-*}" ;; *) echo "$3" ;; esac
+setting() {  # ARM NAME [DEFAULT]: the number behind -NAME in the name of an arm
+  case $1 in *-$2[0-9]*) rest=${1#*-$2}; echo "${rest%%-*}" ;; *) echo "${3-}" ;; esac
 }
-corpus() {  # FOLDER SEED OPTIONS
-  [ -f "$DATA/$1/val.json" ] || $PYTHON prepare.py --out "$DATA/$1" --seed "$2" $CORPUS "${@:3}"
+corpus_of() {  # ARM: what its corpus's name has behind the seed
+  case $1 in *-chatter*) echo "-chatter$(setting "$1" chatter)" ;; *-x[2-9]*) echo "-x3" ;; esac
+}
+corpus() {  # SEED NAME OPTIONS: a corpus of the seed, with these options
+  [ -f "$DATA/seed$1${2-}/val.json" ] || $PYTHON prepare.py --out "$DATA/seed$1${2-}" --seed "$1" $CORPUS "${@:3}"
 }
 train() {  # SCRIPT SEED RUN OPTIONS
   $PYTHON $1 --resume --data "$DATA/seed$2" --out "$OUT/seed$2/$3" --device "$DEVICE" --seed "$2" --eval_every $EVERY \
@@ -23,38 +27,42 @@ train() {  # SCRIPT SEED RUN OPTIONS
 base() {  # SEED
   train train_ref.py "$1" base --train web --train_tokens $BASE_TOKENS --seed $((1000 + $1))
 }
-ref() {  # SEED
-  train train_ref.py "$1" ref --init_from "$OUT/seed$1/base/ckpt.pt" --lr 2e-3 --train_tokens $REF_TOKENS
+ref() {  # SEED NAME: the reference, of the curated side of that corpus
+  train train_ref.py "$1" "ref$2" --data "$DATA/seed$1$2" --init_from "$OUT/seed$1/base/ckpt.pt" --lr 2e-3 \
+    --train_tokens $REF_TOKENS
 }
-scores() {  # SEED
-  $PYTHON score.py --ckpt "$OUT/seed$1/ref/ckpt.pt" --data "$DATA/seed$1" --out "$OUT/seed$1/scores" --device "$DEVICE"
+scores() {  # SEED CORPUS [REF]: the reference losses of that corpus, by the reference or by REF, as in -clean250
+  $PYTHON score.py --ckpt "$OUT/seed$1/ref${3-}/ckpt.pt" --data "$DATA/seed$1$2" --out "$OUT/seed$1/scores$2${3-}" \
+    --device "$DEVICE"
+}
+mix() {  # SEED REPEATS
+  [ -f "$DATA/seed$1/noisy+$2xcurated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --mix "$2"
 }
 arm() {  # SEED ARM: from the base; the same order of the text in all, the loss differs
-  at="$OUT/seed$1" data="$DATA/seed$1" script=train_slm.py keep="" times=$(setting "$2" x 1)
-  [ "$times" = 1 ] || data="$DATA/seed$1-x3"
-  scores="$at/${2%%-*}_scores" lr=5e-3 how="--rank_by ref"
+  at="$OUT/seed$1" corpus=$(corpus_of "$2") clean=$(setting "$2" clean)
+  data="$DATA/seed$1$corpus" script=train_slm.py keep="" lr=5e-3 how="--rank_by ref"
+  reference="$at/scores$corpus${clean:+-clean$clean}"            # the folder of the reference losses
+  scores="$at/$2_scores"                                         # that of a control's own scores
   rescore="$PYTHON -m controls.rescore --data $data --seed $1 --out $scores"
   case ${2%%-*} in
-    slm)          keep=0.07 scores=$at/scores how="" ;;
-    high_loss)    keep=0.07 scores=$at/scores how="--rank_by loss" ;;
-    low_ref)      keep=0.25 scores=$at/scores ;;
+    slm)          keep=0.07 scores=$reference how="" ;;
+    high_loss)    keep=0.07 scores=$reference how="--rank_by loss" ;;
+    low_ref)      keep=0.25 scores=$reference ;;
     random)       keep=0.3; $rescore --how random ;;
-    documents)    keep=0.3; $rescore --how documents --scores "$at/scores" ;;
+    documents)    keep=0.3; $rescore --how documents --scores "$reference" ;;
     labels)       keep=1.0; $rescore --labels question solution result ;;
     frozen)       keep=0.07
-                  $PYTHON score.py --ckpt "$at/base/ckpt.pt" --data "$data" --out "$at/base_scores" --device "$DEVICE"
-                  $rescore --how less --scores "$at/scores" "$at/base_scores" ;;
+                  $PYTHON score.py --ckpt "$at/base/ckpt.pt" --data "$data" --out "$at/$2_base" --device "$DEVICE"
+                  $rescore --how less --scores "$reference" "$at/$2_base" ;;
     clm)          script=train_ref.py how="--train noisy" ;;
-    mixture)      script=train_ref.py repeats=$(setting "$2" repeat 10)
-                  [ -f "$data/noisy+${repeats}xcurated.json" ] || $PYTHON prepare.py --out "$data" --mix "$repeats"
-                  how="--train noisy+${repeats}xcurated" ;;
+    mixture)      script=train_ref.py how="--train noisy+$(setting "$2" repeat 10)xcurated" ;;
     distill)      script="-m distillation.corpus" how="--ref $at/ref/ckpt.pt" ;;
     distill_half) script="-m distillation.corpus" how="--ref $at/ref/ckpt.pt --lm_share 0.5" ;;
   esac
-  keep=$(setting "$2" keep "$keep")
+  keep=$(setting "$2" keep "$keep") tokens=$(awk "BEGIN { print int($(setting "$2" x 1) * $TOKENS) }")
   [ -z "$keep" ] || how="$how --scores $scores --keep $keep"
   train "$script" "$1" "$2" --data "$data" --init_from "$at/base/ckpt.pt" --lr "$(setting "$2" lr $lr)" \
-    --train_tokens $((TOKENS * times)) --snapshot_every $EVERY $how
+    --train_tokens "$tokens" --snapshot_every $EVERY $how
 }
 tuned() {  # SEED ARM OPTIONS: the same fine-tuning on the curated text after any arm
   train train_ref.py "$1" "$2_tuned" --init_from "$OUT/seed$1/$2/ckpt.pt" --train_tokens $TUNE_TOKENS --lr 1e-3 \
@@ -64,13 +72,13 @@ evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end w
   at="$OUT/seed$1/$2" about="--data $DATA/seed$1 --device $DEVICE"
   along=$(ls "$at"/step_*.pt 2>/dev/null || true)
   for end in best ckpt; do
-    [ "$2" = ref ] || [ $end = ckpt ] || continue  # of the reference both
+    [ $end = ckpt ] || [ "${2%%-*}" = ref ] || continue  # of a reference both
     $PYTHON eval_math.py $about --n $PROBLEMS --ckpt "$at/$end.pt"
     $PYTHON eval_math.py $about --n $PROBLEMS --shots 0 --ckpt ${along:-"$at/$end.pt"} --out "$at/eval0"
   done
   $PYTHON -m analysis.measures $about --no-calibrate --ckpt "$at/ckpt.pt"
 }
-export -f setting corpus train base ref scores arm tuned evaluate
+export -f setting corpus_of corpus train base ref scores mix arm tuned evaluate
 
 each() {  # for every line of standard input, JOBS at a time; they share JOBS cores
   lines=$(grep . || true)

@@ -1,7 +1,6 @@
 """What analysis/categories.py and analysis/highlight.py make of runs and their snapshots."""
 import json
 import os
-import re
 import shutil
 
 import numpy as np
@@ -82,7 +81,7 @@ def test_results_by_brute_force(runs, demo, tmp_path, capsys):
     assert (tmp_path / "categories.png").stat().st_size > 10_000
     assert (results["tokens"], results["n_tokens"]) == ([1024, 2048, 3072], tokens.n_rows * 32)
     for folder, found in zip(folders, results["seeds"]):
-        ref_loss = losses_of(f"{folder}/ref/best.pt", tokens)
+        ref_loss = losses_of(f"{folder}/ref/ckpt.pt", tokens)
         of_arm = {arm: [losses_of(f"{folder}/{arm}/step_{step:06}.pt", tokens) for step in (4, 8, 12)]
                   for arm in ("clm", "slm")}
         clm, slm = of_arm["clm"], of_arm["slm"]

@@ -26,14 +26,14 @@ def sh(script, folder, code=0, **variables):
 
 
 @pytest.mark.parametrize("script, n_commands", [
-    ("demo.sh", 20), ("distill.sh", 15), ("gsm8k.sh", 4), ("openwebmath.sh", 2), ("gpt2_math.sh", 8)])
+    ("demo.sh", 7), ("controls.sh", 40), ("map.sh", 100), ("distill.sh", 12), ("gsm8k.sh", 4), ("openwebmath.sh", 2), ("gpt2_math.sh", 8)])
 def test_every_command_of_a_script_can_be_given_at_full_size(tmp_path, script, n_commands):
     """With a Python that only writes down its arguments."""
     python, log = tmp_path / "python", tmp_path / "log"
     python.write_text('#!/bin/sh\necho "$*" >> "$LOG"\n')
     python.chmod(0o755)
     sh(script, tmp_path, SIZE="full", SEEDS=0, PYTHON=python, LOG=log, TRAIN="train.jsonl", DATA=tmp_path / "data",
-       OUT=tmp_path / "out", NOISY="web.txt", ARMS="slm clm clm_mixed distill low_ref high_loss labels random")
+       OUT=tmp_path / "out", NOISY="web.txt", PATH=f"{tmp_path}:{os.environ['PATH']}")
     given = [line.removeprefix("-m ").split() for line in log.read_text().splitlines()]
     for name, *options in given:
         parse(importlib.import_module(name.removesuffix(".py")).Config, "", options)  # raises BadInput
