@@ -33,8 +33,8 @@ from torch.nn.parallel import DistributedDataParallel
 from common import GRAD_CLIP, Optimisation, Run, learning_rate, not_negative, where_to_start
 from corpora.tokenizers import load_tokenizer, tokenizer_hash
 from data import Tokens
-from distillation.rollouts import (Problems, accuracy, at_targets, draw, is_right, log_probs_of, roll_out,
-                                   seed_of, teachers_log_probs)
+from distillation.rollouts import (Problems, accuracy, at_targets, draw, has_ended, is_right, log_probs_of,
+                                   roll_out, seed_of, teachers_log_probs)
 from engine.checkpoints import hashes_of, load_checkpoint, load_model, model_of, must_have_row
 from engine.cli import BadInput, launch
 from engine.files import file_hash
@@ -202,7 +202,7 @@ def must_fit(model, path, enc, problems, cfg):
 def main(cfg):
     ranks = Ranks(cfg.device)
     enc = load_tokenizer(cfg.data)
-    sha256, eot = tokenizer_hash(enc), enc.eot_token
+    sha256 = tokenizer_hash(enc)
     teacher_paths = named(cfg.teacher)
     problems = Problems(cfg.problems or os.path.join(cfg.data, "curated.jsonl"), enc, list(teacher_paths))
     tests = Problems(cfg.test_problems or os.path.join(cfg.data, "eval.jsonl"), enc)
@@ -241,11 +241,11 @@ def main(cfg):
             prompts = [problems.prompts[i] for i in drawn[part]]
             seed = seed_of(cfg.seed, step, 1 + ranks.rank * len(parts) + number)
             with ranks.autocast():
-                answers.append(roll_out(authors, author_of[part], prompts, cfg, T, eot, seed))
+                answers.append(roll_out(authors, author_of[part], prompts, cfg, T, enc, seed))
                 judged.append(judge(student, teachers, teacher_of[part], *answers[-1]))
         ids, mask = map(torch.cat, zip(*answers))  # (r, T + 1), (r, T)
-        right = [is_right(enc, row[m].tolist(), problems.answers[i])
-                 for row, m, i in zip(ids[:, 1:], mask, drawn)]
+        texts = [row[m].tolist() for row, m in zip(ids[:, 1:], mask)]  # the tokens of each answer
+        right = [is_right(enc, tokens, problems.answers[i]) for tokens, i in zip(texts, drawn)]
 
         # 2. Over the answers of all processes: filter, reweight, and what each token is worth.
         right = ranks.gather(torch.tensor(right, dtype=torch.float32, device=ranks.device))  # (R,)
@@ -286,9 +286,9 @@ def main(cfg):
         run.optimizer.zero_grad(set_to_none=True)
 
         run.tokens += int(all_mask.sum())
-        ended = ((ids[:, 1:] == eot) & mask).any(dim=1).float()  # (r,)
+        ended = torch.tensor([float(has_ended(enc)(tokens)) for tokens in texts], device=ranks.device)  # (r,)
         line = {"kept": kept.any(dim=1).float().mean().item(),  # share of the answers
-                "ended": ranks.gather(ended).mean().item(),  # share of them, by end-of-text
+                "ended": ranks.gather(ended).mean().item(),  # share of them that came to an end
                 "right": right.mean().item(), "length": all_mask.sum(dim=1).float().mean().item(),
                 "grad_norm": grad_norm, "student_entropy": H_S[all_mask].mean().item()}
         if cfg.reward == "reference":

@@ -44,17 +44,23 @@ def draw(n_problems, cfg, step):
     return np.repeat(drawn, cfg.samples)
 
 
-def roll_out(authors, author_of, prompts, cfg, T, eot, seed):
+def has_ended(enc):
+    """A function that says whether an answer's token ids end it: with the end-of-text token, or the blank line
+    that stands before another problem. Either belongs to the answer, and is learned."""
+    return lambda tokens: tokens[-1] == enc.eot_token or enc.decode(tokens[-2:]).endswith("\n\n")
+
+
+def roll_out(authors, author_of, prompts, cfg, T, enc, seed):
     """Answers as their authors' own probabilities draw them, at temperature 1: (ids (r, T + 1), mask (r, T)).
     author_of: (r,), the number of each answer's author."""
     device = authors[0].output_weight.device
     generator = torch.Generator(device).manual_seed(seed)
-    ids = torch.full((len(prompts), T + 1), eot, device=device)             # what pads is never looked at
+    ids = torch.full((len(prompts), T + 1), enc.eot_token, device=device)   # what pads is never looked at
     mask = torch.zeros(len(prompts), T, dtype=torch.bool, device=device)
     for number in set(author_of.tolist()):
         rows = np.flatnonzero(author_of == number)
         answers = generate(authors[number], [prompts[i] for i in rows], cfg.max_new_tokens,
-                           lambda new: new[-1] == eot, 1.0, generator)
+                           has_ended(enc), 1.0, generator)
         for i, answer in zip(rows, answers):
             start, end = len(prompts[i]), len(prompts[i]) + len(answer)
             ids[i, :end] = torch.tensor(prompts[i] + answer, device=device)
@@ -97,6 +103,6 @@ def accuracy(model, enc, problems, cfg, ranks):
     mine, right = numbers[ranks.rank::ranks.world], 0
     for at in range(0, len(mine), 256):
         prompts = [problems.prompts[i] for i in mine[at:at + 256]]
-        answers = generate(model, prompts, cfg.max_new_tokens, lambda new: new[-1] == enc.eot_token)
+        answers = generate(model, prompts, cfg.max_new_tokens, has_ended(enc))
         right += sum(is_right(enc, tokens, problems.answers[i]) for tokens, i in zip(answers, mine[at:]))
     return ranks.sum(torch.tensor(float(right), device=ranks.device)) / len(numbers)

@@ -98,9 +98,16 @@ def test_the_end_of_text_token_is_trained_on(demo, runs, monkeypatch):
     new = [[5, 6, enc.eot_token], [7, 8, 9]]  # the second one is cut off
     monkeypatch.setattr(rollouts, "generate", lambda *args: new)
     ids, mask = on_policy.roll_out([model(runs, demo, "add")], np.zeros(2, dtype=int), [[1, 2], [1, 2, 3, 4]],
-                                   on_policy.Config(), 8, enc.eot_token, seed=0)
+                                   on_policy.Config(), 8, enc, seed=0)
     assert ids[0].tolist() == [1, 2, *new[0]] + [enc.eot_token] * 4
     assert [row[m].tolist() for row, m in zip(ids[:, 1:], mask)] == new
+
+
+def test_an_answer_ends_with_the_text_or_before_another_problem(demo):
+    enc = load_tokenizer(demo)
+    ended, ids = rollouts.has_ended(enc), enc.encode_ordinary(" The answer is 5.\n\n")
+    assert ended([*ids[:-2], enc.eot_token]) and ended(ids)
+    assert not any(ended(ids[:n]) for n in range(1, len(ids)))
 
 
 def test_judgements_equal_one_token_at_a_time(demo, runs):
