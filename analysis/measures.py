@@ -7,11 +7,10 @@ A model trained on noisy text must leave probability for noise, and one that sel
 
     raw          the test loss as it is
     masked       ids that neither curated nor val have cannot be predicted: they get no probability
-    calibrated   masked, and a temperature and a bias for each id besides, fitted on `val`
 
 each over all tokens, over solutions and over results (where the corpus labels them), and the share of results
-that are the likeliest token. A target that cannot be predicted is left out of the last two. A line goes to
-eval/measures.jsonl beside the checkpoint. In memory: max_rows x block_size x vocabulary x 12 bytes.
+that are the likeliest token. A target that cannot be predicted is left out of masked. A line goes to
+eval/measures.jsonl beside the checkpoint. In memory: max_rows x block_size x vocabulary x 8 bytes.
 """
 import os
 from dataclasses import dataclass, field
@@ -26,15 +25,14 @@ from engine.files import file_hash, read_jsonl, write_jsonl
 from engine.ranks import Ranks
 from model import token_loss
 
-NEVER = -1e4  # lower than any logit; not -inf, whose gradient by the temperature is no number
+NEVER = -1e4  # lower than any logit
 
 
 @dataclass
 class Config:
     ckpt: list[str] = field(default_factory=list)   # checkpoints to measure
     data: str = "data/demo"         # corpus folder
-    max_rows: int = 512             # of val and of test
-    calibrate: bool = True          # the third measure, which takes longest
+    max_rows: int = 512             # of test
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
 
     def validate(self):
@@ -53,22 +51,6 @@ def logits_of(model, tokens, max_rows, ranks, batch_rows=64):
         with ranks.autocast():
             logits.append(model.logits(model(ranks.to_device(rows))).float().cpu())          # (B, T, V)
     return torch.cat(logits).flatten(0, 1), y.flatten()                                      # (n, V), (n,)
-
-
-def fit_calibration(logits, targets, bias_decay=1e-3):
-    """(temperature, bias of each id) that minimize the loss of targets (n,) under logits (n, V)."""
-    log_temperature = torch.zeros((), requires_grad=True)
-    bias = torch.zeros(logits.size(1), requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature, bias], max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        loss = token_loss(logits / log_temperature.exp() + bias, targets).mean()
-        loss = loss + bias_decay * bias.square().mean()
-        loss.backward()
-        return loss
-    optimizer.step(closure)
-    return log_temperature.exp().detach(), bias.detach()
 
 
 def measure(model, cfg, ranks):
@@ -93,10 +75,6 @@ def measure(model, cfg, ranks):
     losses = {"raw": token_loss(logits, targets)}                                            # (n,) each
     logits = logits.masked_fill(never, NEVER)
     losses["masked"] = token_loss(logits, targets)
-    if cfg.calibrate:
-        val_logits, val_targets = logits_of(model, val, cfg.max_rows, ranks)
-        temperature, bias = fit_calibration(val_logits.masked_fill(never, NEVER), val_targets)
-        losses["calibrated"] = token_loss(logits / temperature + bias, targets)
     for name, loss in losses.items():
         for group, members in groups.items():
             counted = members if name == "raw" else members & possible
@@ -112,7 +90,7 @@ def main(cfg):
         progress.show(number)
         out = os.path.join(os.path.dirname(path), "eval", "measures.jsonl")
         about = {"ckpt": os.path.splitext(os.path.basename(path))[0], "ckpt_sha256": file_hash(path),
-                 "test_sha256": test.sha256, "max_rows": cfg.max_rows, "calibrate": cfg.calibrate}
+                 "test_sha256": test.sha256, "max_rows": cfg.max_rows}
         held = read_jsonl(out)
         if any(about.items() <= r.items() for r in held):
             continue

@@ -76,7 +76,7 @@ evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end w
     $PYTHON eval_math.py $about --n $PROBLEMS --ckpt "$at/$end.pt"
     $PYTHON eval_math.py $about --n $PROBLEMS --shots 0 --ckpt ${along:-"$at/$end.pt"} --out "$at/eval0"
   done
-  $PYTHON -m analysis.measures $about --no-calibrate --ckpt "$at/ckpt.pt"
+  $PYTHON -m analysis.measures $about --ckpt "$at/ckpt.pt"
 }
 export -f setting corpus_of corpus train base ref scores mix arm tuned evaluate
 
