@@ -88,12 +88,12 @@ class Tokens:
 
 
 class Scores:
-    """Reference losses, or by name the prediction's "entropy", as rows beside those of `tokens`."""
+    """Reference losses as rows beside those of `tokens`."""
 
-    def __init__(self, folder, tokens, name="loss"):
+    def __init__(self, folder, tokens):
         sidecar = os.path.join(folder, "scores.json")
         about = read_json(sidecar) if os.path.exists(sidecar) else {}
-        if not {"sha256", "corpus_sha256", "block_size", "files"} <= set(about):
+        if not {"sha256", "corpus_sha256", "block_size"} <= set(about):
             raise BadInput(f"{folder} holds no scores: make them with score.py, or give another --scores "
                            f"(training on all tokens needs none: train_ref.py --train noisy)")
         if about["corpus_sha256"] != tokens.sha256:
@@ -101,9 +101,7 @@ class Scores:
         if about["block_size"] != tokens.T:
             raise BadInput(f"the scores in {folder} are for block_size {about['block_size']}, not "
                            f"{tokens.T}: run score.py with --block_size {tokens.T}")
-        if name not in about["files"]:
-            raise BadInput(f"the scores in {folder} have no {name}: score with --entropy, in a new folder")
-        path = os.path.join(folder, f"{name}.bin")
+        path = os.path.join(folder, "loss.bin")
         if not os.path.exists(path) or os.path.getsize(path) != 2 * tokens.n_rows * tokens.T:
             raise BadInput(f"the scores in {folder} are not complete: run the same command again")
         self.values = np.memmap(path, dtype=np.float16, mode="r").reshape(tokens.n_rows, tokens.T)
@@ -121,10 +119,10 @@ class Scores:
         return self.rows(slice(None)).flatten().numpy()
 
 
-def about_scores(tokens, corpus, files, made_from):
+def about_scores(tokens, corpus, made_from):
     """What scores.json says: which rows, made from what, and the hash by which a training run knows them."""
     about = {"corpus": corpus, "corpus_sha256": tokens.sha256, "tokenizer_sha256": tokens.tokenizer_sha256,
-             "block_size": tokens.T, "n_rows": tokens.n_rows, "files": files, **made_from}
+             "block_size": tokens.T, "n_rows": tokens.n_rows, **made_from}
     return {**about, "sha256": hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()}
 
 

@@ -2,7 +2,6 @@
 Step 2: the reference model's loss of every token of a corpus, from one forward pass over each row.
 
     python score.py --ckpt out/ref/ckpt.pt --data data/demo --out out/scores
-    python score.py --ckpt out/ref/ckpt.pt --data data/demo --out out/scores_entropy --entropy
 
 Several GPUs: torchrun --nproc_per_node 4 -- in the place of python. Losses that another program has computed:
 controls/logprobs.py. Other scores made of these: controls/rescore.py.
@@ -11,9 +10,8 @@ Writes OUT/loss.bin, float16, one number per target: number r*T + t is L_ref of 
 
     L_ref(x_i) = -log P_ref(x_i | x_<i)
 
-with the context that train_slm.py will give the token (rows of the same T). --entropy adds OUT/entropy.bin,
-the entropy of the model's prediction, which the paper's self-reference needs. scores.json names what the
-scores were made from. Run the same command again to go on where it stopped.
+with the context that train_slm.py will give the token (rows of the same T). scores.json names what the scores
+were made from. Run the same command again to go on where it stopped.
 
 Where the corpus has true labels, the mean loss of each is printed. Look at `solution` and `result`: where
 they are high, the reference model does not know the solutions in noisy context, and a selection by it is
@@ -40,7 +38,6 @@ class Config:
     out: str = "out/scores"         # folder to write
     block_size: int = 0             # row length T; train_slm.py must use the same (0: the model's)
     batch_rows: int = 64            # rows per forward pass
-    entropy: bool = False           # also write the entropy of each prediction
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
 
     def validate(self):
@@ -51,50 +48,39 @@ class Config:
 
 
 @torch.no_grad()
-def score_rows(model, x, y, entropy=False):
-    """L_ref of each target, and the entropy of each prediction if asked for: [loss] or [loss, entropy], each
-    (B, T) float32. x, y: (B, T)."""
+def score_rows(model, x, y):
+    """L_ref of each target, (B, T) float32. x, y: (B, T)."""
     hidden = model(x)                                                              # (B, T, C)
     # The losses are those of model.token_loss, computed without holding all logits at once.
-    loss = fast_loss.token_losses(hidden, model.output_weight, y)                  # (B, T)
-    if not entropy:
-        return [loss]
-    entropies = []
-    for row in hidden:  # one at a time: the logits of all rows are large
-        log_p = torch.log_softmax(model.logits(row).float(), dim=-1)               # (T, V)
-        entropies.append(-(log_p.exp() * log_p).sum(dim=-1))                       # (T,)
-    return [loss, torch.stack(entropies)]                                          # (B, T) each
+    return fast_loss.token_losses(hidden, model.output_weight, y)                  # (B, T)
 
 
-def open_files(cfg, tokens, names, ranks):
-    """The files NAME.bin of these names, open to go on, and how many rows are there already. Only the main
-    process opens files, the others get none. Raises BadInput where the folder holds other scores.
+def open_file(cfg, tokens, ranks):
+    """The file loss.bin, open to go on, and how many rows are there already. Only the main process opens it,
+    the others get None. Raises BadInput where the folder holds other scores.
 
-    What files of an interrupted run have beyond a whole number of batches is cut off, so that with the same
+    What an interrupted run has written beyond a whole number of batches is cut off, so that with the same
     --batch_rows and processes the same rows go through the model together again.
     """
-    made_from = {"ckpt_sha256": file_hash(cfg.ckpt)}
-    about, sidecar = about_scores(tokens, cfg.corpus, names, made_from), os.path.join(cfg.out, "scores.json")
-    paths = [os.path.join(cfg.out, f"{name}.bin") for name in names]
+    about = about_scores(tokens, cfg.corpus, {"ckpt_sha256": file_hash(cfg.ckpt)})
+    path, sidecar = (os.path.join(cfg.out, name) for name in ("loss.bin", "scores.json"))
     if os.path.exists(sidecar) and read_json(sidecar) != about:
-        raise BadInput(f"{cfg.out} holds scores of another corpus, checkpoint, block_size or --entropy: "
-                       f"choose another --out, or delete the folder")
+        raise BadInput(f"{cfg.out} holds scores of another corpus, checkpoint or block_size: choose another "
+                       f"--out, or delete the folder")
     bytes_of_row, rows_done = 2 * tokens.T, 0
-    if os.path.exists(sidecar):
-        sizes = [os.path.getsize(path) if os.path.exists(path) else 0 for path in paths]
-        rows_done = min(tokens.n_rows, min(sizes) // bytes_of_row)
+    if os.path.exists(sidecar) and os.path.exists(path):
+        rows_done = min(tokens.n_rows, os.path.getsize(path) // bytes_of_row)
     if rows_done < tokens.n_rows:
         rows_done -= rows_done % (cfg.batch_rows * ranks.world)
     ranks.barrier()  # no process writes before all have seen how far the files are
     if not ranks.main:
-        return [], rows_done
+        return None, rows_done
     os.makedirs(cfg.out, exist_ok=True)
     write_json(sidecar, about)
-    files = [open(path, "r+b" if os.path.exists(path) else "w+b") for path in paths]
-    for f in files:
-        f.truncate(rows_done * bytes_of_row)
-        f.seek(rows_done * bytes_of_row)
-    return files, rows_done
+    f = open(path, "r+b" if os.path.exists(path) else "w+b")
+    f.truncate(rows_done * bytes_of_row)
+    f.seek(rows_done * bytes_of_row)
+    return f, rows_done
 
 
 def main(cfg):
@@ -108,8 +94,7 @@ def main(cfg):
     model = model_of(checkpoint, cfg.ckpt, tokens.tokenizer_sha256, f"{tokens.path}.bin", tokens)
     model = model.to(ranks.device).eval()
 
-    names = ["loss", "entropy"] if cfg.entropy else ["loss"]
-    files, done = open_files(cfg, tokens, names, ranks)
+    f, done = open_file(cfg, tokens, ranks)
     progress = Progress("scores", tokens.n_rows * T, "tokens", done * T)
     while done < tokens.n_rows:
         # Each process scores a part of the next rows. The main one writes the scores of all in order, so
@@ -117,21 +102,19 @@ def main(cfg):
         rows = ranks.rows(done, tokens.n_rows, cfg.batch_rows)
         x, y = map(ranks.to_device, tokens.rows(rows))                             # (B, T) each
         with ranks.autocast():
-            results = score_rows(model, x, y, cfg.entropy)
+            loss = score_rows(model, x, y)
         # (rows of all processes, T); at the end of the file some have its last row again, which is cut off.
-        results = [ranks.gather(values)[:tokens.n_rows - done] for values in results]
-        for name, values in zip(names, results):
-            if not values.isfinite().all():
-                raise BadInput(f"the {name} of {cfg.ckpt} is not finite from row {done:,} on: take another "
-                               f"reference model, or train it again at a lower --lr")
-        for f, values in zip(files, results):
-            f.write(values.half().cpu().numpy().tobytes())
-        done += len(results[0])
+        loss = ranks.gather(loss)[:tokens.n_rows - done]
+        if not loss.isfinite().all():
+            raise BadInput(f"the loss of {cfg.ckpt} is not finite from row {done:,} on: take another "
+                           f"reference model, or train it again at a lower --lr")
+        if ranks.main:
+            f.write(loss.half().cpu().numpy().tobytes())
+        done += len(loss)
         progress.show(done * T)
-    for f in files:
-        f.close()
     progress.close()
     if ranks.main:
+        f.close()
         report_scores(cfg.out, tokens)
 
 

@@ -123,7 +123,7 @@ def main(cfg):
     tokens = Tokens(cfg.data, cfg.corpus, cfg.block_size)
     if cfg.write_texts:
         return write_texts(cfg.write_texts, tokens, cfg.data)
-    about = about_scores(tokens, cfg.corpus, ["loss"], {"logprobs_sha256": file_hash(cfg.read)})
+    about = about_scores(tokens, cfg.corpus, {"logprobs_sha256": file_hash(cfg.read)})
     if not are_there(cfg.out, about):
         write_scores(cfg.out, about, losses_from(cfg.read, tokens, cfg.data).flatten())      # (n_rows * T,)
     report_scores(cfg.out, tokens)

@@ -1,19 +1,16 @@
 """
-Other scores to select by, made once from scores that are there: of several references, documents, labels.
+Other scores to select by, made once from scores that are there: of two models, documents, labels.
 
     python -m controls.rescore --how random --out out/random                             # any tokens
     python -m controls.rescore --how less --scores out/scores out/base --out out/frozen  # reference less base
-    python -m controls.rescore --how union --scores out/self --out out/union             # score.py --entropy
     python -m controls.rescore --labels solution result --scores out/scores --out out/answers
 
 OUT is a folder like those of score.py. `train_slm.py --scores OUT --rank_by ref` selects the tokens of lowest
-score; what replaces the reference in SLM itself (mean, min, labels) goes with --rank_by excess. With --labels
-all other tokens get inf, which is never selected. In memory: some 15 bytes a token. --how is
+score; what replaces the reference in SLM itself (labels) goes with --rank_by excess. With --labels all other
+tokens get inf, which is never selected. In memory: some 15 bytes a token. --how is
 
-    loss            as it is                          mean, min       of the losses of all --scores
-    less            the first less the second         documents       the mean over the token's document
-    entropy         of the reference's prediction     random          numbers in [0, 1); needs no --scores
-    intersection    the worse of a token's places by loss and by entropy; union: the better one
+    loss            as it is                          documents       the mean over the token's document
+    less            the first less the second         random          numbers in [0, 1); needs no --scores
 """
 from dataclasses import dataclass, field
 
@@ -22,8 +19,7 @@ import numpy as np
 from data import Scores, Tokens, about_scores, are_there, report_scores, write_scores
 from engine.cli import BadInput, launch
 
-NEEDS = {"loss": (0, 1), "mean": (2, 99), "min": (2, 99), "less": (2, 2), "documents": (1, 1),
-         "entropy": (1, 1), "intersection": (1, 1), "union": (1, 1), "random": (0, 0)}  # folders: least, most
+NEEDS = {"loss": (0, 1), "less": (2, 2), "documents": (1, 1), "random": (0, 0)}  # folders: least, most
 
 
 @dataclass
@@ -60,29 +56,16 @@ def document_means(loss, tokens):
     return mean[document].astype(np.float32)
 
 
-def places(values):
-    """The place of each value among all, 0 for the lowest to 1, (n,); of equals, the earlier is first."""
-    place = np.empty(len(values), dtype=np.float32)
-    place[np.argsort(values, kind="stable")] = np.linspace(0, 1, len(values), dtype=np.float32)
-    return place
-
-
 def combine(how, losses, tokens, seed):
-    """(n,) float32, a number for each target. losses: [(n,)] of the folders, then the entropy."""
+    """(n,) float32, a number for each target. losses: [(n,)] of the folders."""
     if how == "random":
         return np.random.default_rng(seed).random(tokens.n_rows * tokens.T, dtype=np.float32)
     if how == "documents":
         return document_means(losses[0], tokens)
-    if how == "entropy":
-        return losses[1]
-    if how == "intersection":  # of two lists as long as it takes for exactly k to remain; so the union
-        return np.maximum(places(losses[0]), places(losses[1]))
-    if how == "union":
-        return np.minimum(places(losses[0]), places(losses[1]))
     if how == "less":
         unknown = ~np.isfinite(losses[0]) | ~np.isfinite(losses[1])
         return np.where(unknown, np.inf, losses[0] - np.where(unknown, 0, losses[1]))
-    return np.mean(losses, axis=0) if how == "mean" else np.min(losses, axis=0)    # loss: the lowest of one
+    return losses[0]
 
 
 def unwanted(labels, tokens):
@@ -99,19 +82,15 @@ def unwanted(labels, tokens):
 def main(cfg):
     tokens = Tokens(cfg.data, cfg.corpus, cfg.block_size)
     sources = [Scores(folder, tokens) for folder in cfg.scores]
-    about = about_scores(tokens, cfg.corpus, ["loss"], {
+    about = about_scores(tokens, cfg.corpus, {
         "how": cfg.how, "labels": cfg.labels, "seed": cfg.seed, "of": [s.sha256 for s in sources],
         "labels_sha256": tokens.meta.get("labels_sha256") if cfg.labels else None})
     if are_there(cfg.out, about):
         return report_scores(cfg.out, tokens)
     losses = [scores.all() for scores in sources]                                  # (n,) float32 each
-    if cfg.how in ("entropy", "intersection", "union"):
-        losses.append(Scores(cfg.scores[0], tokens, "entropy").all())
     if not losses:
         losses = [np.zeros(tokens.n_rows * tokens.T, dtype=np.float32)]            # labels alone: all equal
     out = unwanted(cfg.labels, tokens) if cfg.labels else np.zeros(len(losses[0]), dtype=bool)
-    for values in losses:
-        values[out] = np.inf    # before they are combined: places are those among the wanted ones
     values = combine(cfg.how, losses, tokens, cfg.seed)
     values[out] = np.inf
     if not np.isfinite(values).any():

@@ -5,7 +5,6 @@ follows the teacher where that counts (FiRe-OPD, arXiv 2606.02684: filter the an
     python -m distillation.on_policy --student out/base/ckpt.pt --teacher out/ref/ckpt.pt --out out/fire
     python -m distillation.on_policy --student out/base/ckpt.pt --problems both.jsonl --out out/two \\
         --teacher add=out/add/best.pt double=out/double/best.pt     # each row of the file names its `teacher`
-    python -m distillation.on_policy --student out/base/ckpt.pt --loss opd --reward answer --samples 4
 
 --loss is what a step does with the teacher's judgement:
 
@@ -15,9 +14,6 @@ follows the teacher where that counts (FiRe-OPD, arXiv 2606.02684: filter the an
     sft                the teacher answers, and the student learns its answers: not on-policy
     random_drop        control of the filter: as many answers dropped, any
     permuted_weights   control of the weights: the same ones, dealt out anew at random
-
---reward may be that of an answer instead, less the mean over the answers to the same problem: `answer`, 1
-for a right one, or `reference`, the mean log-probability that --teacher gives it.
 
 Shapes: R answers of a step over all processes, r of this process or of one micro-batch, T targets of problem
 and answer (all padded to the longest that may come), n of them that count, V vocabulary. `mask` (R, T) is
@@ -54,8 +50,6 @@ class Config(Optimisation):
     problems: str = ""              # .jsonl of problems to answer (default: DATA/curated.jsonl)
     test_problems: str = ""         # .jsonl to measure the accuracy on (default: DATA/eval.jsonl)
     loss: str = "fire"              # what counts, see above
-    reward: str = "teacher"         # teacher (its judgement of each token), answer, or reference
-    samples: int = 1  # answers to each problem
     rollouts: int = 100  # answers in a step
     micro_rows: int = 0  # answers generated, and run forward, together (0: all of a process)
     max_new_tokens: int = 40        # longest answer
@@ -81,13 +75,9 @@ class Config(Optimisation):
             yield "--student names the checkpoint to start from"
         if self.loss not in LOSSES:
             yield f"loss must be {', '.join(LOSSES[:-1])} or {LOSSES[-1]}, not {self.loss!r}"
-        if self.reward not in ("teacher", "answer", "reference"):
-            yield f"reward must be teacher, answer or reference, not {self.reward!r}"
-        if self.reward != "answer" and not self.teacher:
+        if not self.teacher:
             yield "--teacher names the checkpoint of the teacher"
-        if self.reward != "teacher" and (self.loss != "opd" or self.samples < 2):
-            yield f"--reward {self.reward} compares whole answers: give --loss opd and --samples 2 or more"
-        for name in ("samples", "rollouts", "max_new_tokens", "steps", "eval_every", "eval_rows"):
+        for name in ("rollouts", "max_new_tokens", "steps", "eval_every", "eval_rows"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
                 return
@@ -96,9 +86,9 @@ class Config(Optimisation):
         if not 0 <= self.drop < 1:
             yield f"drop must lie in [0, 1), not {self.drop}: at 1 no answer would be left"
         world = int(os.environ.get("WORLD_SIZE", 1))
-        if self.rollouts % (world * max(self.micro_rows, 1)) or self.rollouts % self.samples:
-            yield (f"rollouts ({self.rollouts}) must be divisible by samples ({self.samples}) and by "
-                   f"processes x micro_rows ({world} x {max(self.micro_rows, 1)})")
+        if self.rollouts % (world * max(self.micro_rows, 1)):
+            yield (f"rollouts ({self.rollouts}) must be divisible by processes x micro_rows "
+                   f"({world} x {max(self.micro_rows, 1)})")
 
     def may_differ(self):
         """When a run is resumed. micro_rows may not: it decides which answers share random numbers."""
@@ -154,12 +144,6 @@ def what_counts(loss, teacher_logp, teacher_entropy, student_entropy, mask, cfg,
     return mask, weights * mask
 
 
-def against_own_mean(reward, samples):
-    """Each answer's reward less the mean over the answers to the same problem, which are neighbours, (R,)."""
-    groups = reward.view(-1, samples)  # (problems, samples)
-    return (groups - groups.mean(dim=1, keepdim=True)).flatten()
-
-
 def entropy(log_probs):
     """(n, V) -> (n,)."""
     return -(log_probs.exp() * log_probs).sum(dim=-1)
@@ -168,15 +152,14 @@ def entropy(log_probs):
 @torch.no_grad()
 def judge(student, teachers, teacher_of, ids, mask):
     """log p_S, log p_T, H_S, H_T and the reverse KL divergence of the tokens of answers, stacked, (r, 5, T).
-    What is outside the mask is 0, and so is what takes a teacher where there is none."""
+    What is outside the mask is 0."""
     by_student = log_probs_of(student, ids, mask, student)  # (n, V)
     judged = ids.new_zeros(5, *mask.shape, dtype=torch.float32)  # (5, r, T)
     logp_S, logp_T, H_S, H_T, kl = judged  # views, (r, T) each
     logp_S[mask], H_S[mask] = at_targets(by_student, ids, mask), entropy(by_student)
-    if teachers:
-        by_teacher = teachers_log_probs(teachers, teacher_of, ids, mask)  # (n, V)
-        logp_T[mask], H_T[mask] = at_targets(by_teacher, ids, mask), entropy(by_teacher)
-        kl[mask] = reverse_kl(by_student, by_teacher)
+    by_teacher = teachers_log_probs(teachers, teacher_of, ids, mask)  # (n, V)
+    logp_T[mask], H_T[mask] = at_targets(by_teacher, ids, mask), entropy(by_teacher)
+    kl[mask] = reverse_kl(by_student, by_teacher)
     return judged.transpose(0, 1)
 
 
@@ -255,11 +238,8 @@ def main(cfg):
         kept, weights = what_counts(cfg.loss, logp_T, H_T, H_S, all_mask, cfg, control)  # (R, T) each
         if cfg.loss in ("sft", "exact_kl"):
             advantage = weights  # maximum likelihood is a policy gradient with A = 1
-        elif cfg.reward == "teacher":
-            advantage = -weights * (logp_S - logp_T)  # (R, T)
         else:
-            reward = right if cfg.reward == "answer" else mean_over(logp_T, all_mask)  # (R,)
-            advantage = weights * against_own_mean(reward, cfg.samples).unsqueeze(1)  # (R, T)
+            advantage = -weights * (logp_S - logp_T)  # (R, T)
 
         # 3. Backward pass of each micro-batch, then the optimizer. Of a policy gradient only the gradient
         # means something: to see progress, watch reverse_kl in the log, and not the loss.
@@ -290,11 +270,8 @@ def main(cfg):
         line = {"kept": kept.any(dim=1).float().mean().item(),  # share of the answers
                 "ended": ranks.gather(ended).mean().item(),  # share of them that came to an end
                 "right": right.mean().item(), "length": all_mask.sum(dim=1).float().mean().item(),
-                "grad_norm": grad_norm, "student_entropy": H_S[all_mask].mean().item()}
-        if cfg.reward == "reference":
-            line["reward"] = reward.mean().item()  # that of `answer` is right
-        if teachers:
-            line |= {"reverse_kl": kl[all_mask].mean().item(), "teacher_entropy": H_T[all_mask].mean().item()}
+                "grad_norm": grad_norm, "student_entropy": H_S[all_mask].mean().item(),
+                "reverse_kl": kl[all_mask].mean().item(), "teacher_entropy": H_T[all_mask].mean().item()}
         run.log(step, loss, **line)
 
     if ranks.main and run.record:

@@ -37,16 +37,14 @@ def seed_of(*numbers):
 
 
 def draw(n_problems, cfg, step):
-    """The problem of each answer of a step, (R,): none twice if there are enough; samples are neighbours."""
-    rng = np.random.default_rng([cfg.seed, step])
-    n = cfg.rollouts // cfg.samples
-    drawn = rng.permutation(n_problems)[:n] if n <= n_problems else rng.integers(n_problems, size=n)
-    return np.repeat(drawn, cfg.samples)
+    """The problem of each answer of a step, (R,): none twice if there are enough."""
+    rng, n = np.random.default_rng([cfg.seed, step]), cfg.rollouts
+    return rng.permutation(n_problems)[:n] if n <= n_problems else rng.integers(n_problems, size=n)
 
 
 def has_ended(enc):
-    """A function that says whether an answer's token ids end it: with the end-of-text token, or the blank line
-    that stands before another problem. Either belongs to the answer, and is learned."""
+    """A function: have an answer's token ids come to its end, the end-of-text token or the blank line that
+    stands before another problem? Either belongs to the answer, and is learned."""
     return lambda tokens: tokens[-1] == enc.eot_token or enc.decode(tokens[-2:]).endswith("\n\n")
 
 

@@ -72,13 +72,13 @@ def torchrun(n, *command):
 def test_scores_do_not_depend_on_the_number_of_processes(demo, scores, tmp_path, n):
     """With rows that neither the number of processes nor the batch divides."""
     ckpt = os.path.join(os.path.dirname(scores), "ref", "best.pt")
-    score.main(score.Config(ckpt=ckpt, data=demo, out=str(tmp_path / "one"), entropy=True, batch_rows=7, device="cpu"))
-    torchrun(n, "score.py", "--ckpt", ckpt, "--data", demo, "--out", tmp_path / "some", "--entropy", "--batch_rows", 7,
+    score.main(score.Config(ckpt=ckpt, data=demo, out=str(tmp_path / "one"), batch_rows=7, device="cpu"))
+    torchrun(n, "score.py", "--ckpt", ckpt, "--data", demo, "--out", tmp_path / "some", "--batch_rows", 7,
              "--device", "cpu")
-    for name in ("loss.bin", "entropy.bin"):
-        a, b = (torch.frombuffer(bytearray((tmp_path / d / name).read_bytes()), dtype=torch.float16) for d in ("one", "some"))
-        torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-3)
-        assert len(a) == len(b)
+    files = [bytearray((tmp_path / folder / "loss.bin").read_bytes()) for folder in ("one", "some")]
+    a, b = (torch.frombuffer(file, dtype=torch.float16) for file in files)
+    torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-3)
+    assert len(a) == len(b)
 
 
 @pytest.mark.slow

@@ -1,11 +1,9 @@
 """controls/rescore.py: what it writes against brute force on the written scores, and through train_slm.py."""
-import os
 
 import numpy as np
 import pytest
 import torch
 
-import score
 import train_slm
 from controls import rescore
 from data import Scores, Tokens, about_scores, batch, write_scores
@@ -18,21 +16,12 @@ T = 32
 
 
 @pytest.fixture(scope="module")
-def with_entropy(demo, scores, tmp_path_factory):
-    """The scores of the same reference model, with entropies."""
-    folder = tmp_path_factory.mktemp("entropy")
-    ckpt = os.path.join(os.path.dirname(scores), "ref", "best.pt")
-    score.main(score.Config(ckpt=ckpt, data=demo, out=str(folder), entropy=True, device="cpu"))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def others(demo, scores, tmp_path_factory):
     """Scores as of another reference model, two of them not known."""
     folder, tokens = tmp_path_factory.mktemp("others"), Tokens(demo, "noisy", T)
     values = Scores(scores, tokens).all() * np.random.default_rng(3).random(tokens.n_rows * T)
     values[[3, 70]] = np.inf
-    write_scores(str(folder), about_scores(tokens, "noisy", ["loss"], {"by": "hand"}), values)
+    write_scores(str(folder), about_scores(tokens, "noisy", {"by": "hand"}), values)
     return str(folder)
 
 
@@ -44,13 +33,10 @@ def rescored(demo, out, **options):
     return Scores(str(out), Tokens(demo, "noisy", T)).all()
 
 
-def test_mean_min_and_less_of_two_references(demo, scores, others, tmp_path):
+def test_less_of_two_models(demo, scores, others, tmp_path):
     tokens = Tokens(demo, "noisy", T)
     a, b = Scores(scores, tokens).all().astype(np.float64), Scores(others, tokens).all().astype(np.float64)
-    both = [scores, others]
-    np.testing.assert_allclose(rescored(demo, tmp_path / "mean", how="mean", scores=both), (a + b) / 2, rtol=1e-3)
-    np.testing.assert_array_equal(rescored(demo, tmp_path / "min", how="min", scores=both), np.minimum(a, b))
-    less = rescored(demo, tmp_path / "less", how="less", scores=both)
+    less = rescored(demo, tmp_path / "less", how="less", scores=[scores, others])
     np.testing.assert_allclose(less, np.where(np.isinf(b), np.inf, a - b), rtol=1e-3, atol=2e-3)
     assert np.isinf(less).sum() == 2  # never selected, where one of the two is not known
 
@@ -68,37 +54,7 @@ def test_documents_have_the_mean_of_their_tokens(demo, scores, tmp_path):
         np.testing.assert_allclose(ours[members], loss[members].mean(), rtol=1e-3)
 
 
-def brute_force(how, loss, entropy, k):
-    """Lists of the best m by each, m growing until their intersection, or union, has k tokens."""
-    by_loss, by_entropy = np.argsort(loss, kind="stable"), np.argsort(entropy, kind="stable")
-    for m in range(1, len(loss) + 1):
-        a, b = set(by_loss[:m].tolist()), set(by_entropy[:m].tolist())
-        found = a & b if how == "intersection" else a | b
-        if len(found) >= k:
-            return found
-    raise AssertionError
-
-
-@pytest.mark.parametrize("how", ["intersection", "union"])
-@pytest.mark.parametrize("labels", [[], ["solution", "result"]], ids=["all", "labels"])
-def test_intersection_and_union_are_of_equally_long_lists(demo, with_entropy, tmp_path, how, labels):
-    """With labels, of the wanted tokens only. (Scores are float16: some places round to the same.)"""
-    tokens = Tokens(demo, "noisy", T)
-    ours = rescored(demo, tmp_path / "s", how=how, scores=[with_entropy], labels=labels)
-    wanted = np.flatnonzero(np.isfinite(ours))
-    loss, entropy = (Scores(with_entropy, tokens, name).all()[wanted] for name in ("loss", "entropy"))
-    for k in (1, 20, len(wanted) // 3):
-        best = np.argsort(ours[wanted], kind="stable")[:k]
-        assert len(set(best.tolist()) - brute_force(how, loss, entropy, k)) <= 0.01 * k + 1
-    if labels:
-        of_label = np.isin(tokens.labels[1:len(ours) + 1], [1, 2])
-        assert wanted.tolist() == np.flatnonzero(of_label).tolist()
-
-
-def test_entropy_and_random(demo, with_entropy, tmp_path):
-    tokens = Tokens(demo, "noisy", T)
-    ours = rescored(demo, tmp_path / "e", how="entropy", scores=[with_entropy])
-    np.testing.assert_array_equal(ours, Scores(with_entropy, tokens, "entropy").all())
+def test_random(demo, tmp_path):
     a, again = (rescored(demo, tmp_path / name, how="random", seed=4) for name in ("a", "again"))
     other = rescored(demo, tmp_path / "other", how="random", seed=5)
     assert (a == again).all() and (a != other).mean() > 0.99 and abs(a.mean() - 0.5) < 0.02
@@ -122,13 +78,13 @@ def test_only_tokens_of_these_labels_count(demo, scores, tmp_path):
 
 def test_scores_alone_know_what_they_were_made_of(demo, scores, others, tmp_path, capsys):
     """Another way to make them is another folder; the same again changes nothing; runs tell them apart."""
-    first = rescored(demo, tmp_path / "s", how="min", scores=[scores, others])
+    first = rescored(demo, tmp_path / "s", how="less", scores=[scores, others])
     assert "mean reference loss" in capsys.readouterr().out
     before = (tmp_path / "s" / "loss.bin").stat().st_mtime_ns
-    assert (rescored(demo, tmp_path / "s", how="min", scores=[scores, others]) == first).all()
+    assert (rescored(demo, tmp_path / "s", how="less", scores=[scores, others]) == first).all()
     assert before == (tmp_path / "s" / "loss.bin").stat().st_mtime_ns  # nothing is done twice
     with pytest.raises(BadInput, match="holds other scores"):
-        rescored(demo, tmp_path / "s", how="mean", scores=[scores, others])
+        rescored(demo, tmp_path / "s", how="less", scores=[others, scores])
     train(train_slm, tmp_path / "run", demo, scores=str(tmp_path / "s"))
     with pytest.raises(BadInput, match="made from other files"):
         train(train_slm, tmp_path / "run", demo, scores=scores, resume=True)
@@ -136,8 +92,7 @@ def test_scores_alone_know_what_they_were_made_of(demo, scores, others, tmp_path
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"how": "max"}, "how must be"), ({"how": "min", "scores": ["a"]}, "takes 2 to 99 folders"),
-    ({"how": "less", "scores": ["a", "b", "c"]}, "takes 2 to 2 folders"), ({"how": "documents"}, "takes 1 to 1 folders"),
+    ({"how": "max"}, "how must be"), ({"how": "less", "scores": ["a", "b", "c"]}, "takes 2 to 2 folders"), ({"how": "documents"}, "takes 1 to 1 folders"),
     ({"scores": ["a", "b"]}, "takes 0 to 1"), ({"seed": -1}, "seed"), ({"block_size": 0}, "block_size")])
 def test_bad_options(options, message):
     assert any(message in problem for problem in rescore.Config(**options).validate())
@@ -146,10 +101,8 @@ def test_bad_options(options, message):
 def test_what_cannot_be_made_is_refused_in_a_line(demo, scores, tmp_path):
     with pytest.raises(BadInput, match="question, solution"):
         rescored(demo, tmp_path / "a", labels=["answer"])
-    with pytest.raises(BadInput, match="no entropy"):
-        rescored(demo, tmp_path / "b", how="union", scores=[scores])
     tokens = Tokens(demo, "noisy", T)
-    write_scores(str(tmp_path / "nan"), about_scores(tokens, "noisy", ["loss"], {}), np.full(tokens.n_rows * T, np.nan))
+    write_scores(str(tmp_path / "nan"), about_scores(tokens, "noisy", {}), np.full(tokens.n_rows * T, np.nan))
     with pytest.raises(BadInput, match="not numbers"):
         rescored(demo, tmp_path / "c", how="documents", scores=[str(tmp_path / "nan")])
     with pytest.raises(BadInput, match="not numbers"):

@@ -27,10 +27,9 @@ def run_score(reference, demo, out, **options):
 
 @pytest.mark.parametrize("T", [32, 16])
 def test_scores_equal_the_loss_of_each_row_on_its_own(reference, demo, tmp_path, T):
-    run_score(reference, demo, tmp_path, entropy=True, block_size=T)
+    run_score(reference, demo, tmp_path, block_size=T)
     tokens = Tokens(demo, "noisy", T)
     scores = Scores(str(tmp_path), tokens)
-    entropy = Scores(str(tmp_path), tokens, "entropy")
     raw = np.fromfile(os.path.join(demo, "noisy.bin"), dtype=np.uint16).astype(np.int64)
     assert scores.rows(np.arange(tokens.n_rows)).shape == (tokens.n_rows, T)
     for r in (0, 3, tokens.n_rows - 1):
@@ -39,7 +38,6 @@ def test_scores_equal_the_loss_of_each_row_on_its_own(reference, demo, tmp_path,
             logp = torch.log_softmax(reference[1].logits(hidden)[0].double(), dim=-1)
         expected = -logp[torch.arange(T), raw[r * T + 1:(r + 1) * T + 1]]
         torch.testing.assert_close(scores.rows([r])[0].double(), expected, rtol=1e-3, atol=1e-3)  # float16 on disk
-        torch.testing.assert_close(entropy.rows([r])[0].double(), -(logp.exp() * logp).sum(-1), rtol=1e-3, atol=1e-3)
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(reference, demo, tmp_path, monkeypatch):
@@ -90,7 +88,6 @@ def test_held_out_loss_is_the_mean_of_all_its_tokens(reference, demo):
 
 def test_another_checkpoint_or_block_size_needs_another_folder(reference, demo, tmp_path):
     before = run_score(reference, demo, tmp_path)
-    for options in ({"block_size": 16}, {"entropy": True}):
-        with pytest.raises(BadInput, match="holds scores of another"):
-            run_score(reference, demo, tmp_path, **options)
+    with pytest.raises(BadInput, match="holds scores of another"):
+        run_score(reference, demo, tmp_path, block_size=16)
     assert run_score(reference, demo, tmp_path) == before
