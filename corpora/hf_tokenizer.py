@@ -154,14 +154,6 @@ class HFTokenizer:
             return [[i for _ in its_pieces for i in next(found).ids] for its_pieces in cut]
         return [self.encode_ordinary(text) for text in texts]  # raises BadInput at the one that is too much
 
-    def encode(self, text, allowed_special=(), disallowed_special=()):
-        """Token ids; with END_OF_TEXT in allowed_special, it stands for the token that ends a text."""
-        parts = text.split(END_OF_TEXT) if END_OF_TEXT in allowed_special else [text]
-        ids = []
-        for part in parts:
-            ids += [self.eot_token, *self.encode_ordinary(part)]
-        return ids[1:]  # the end stands between the parts
-
     def decode_single_token_bytes(self, i):
         return self.bytes_of[i]
 

@@ -71,9 +71,6 @@ def test_ids_are_the_packages_and_text_comes_back(tmp_path, kind):
         assert back == spaced.replace("\u2581", " " if enc.puts_space else "\u2581"), text
         assert b"".join(map(enc.decode_single_token_bytes, ids)).decode() == back
     assert enc.encode_ordinary_batch(TEXTS, num_threads=2) == [enc.encode_ordinary(text) for text in TEXTS]
-    both = enc.encode("a man<|endoftext|>the sea", allowed_special={"<|endoftext|>"}, disallowed_special=())
-    assert both == [*enc.encode_ordinary("a man"), enc.eot_token, *enc.encode_ordinary("the sea")]
-    assert enc.encode("a<|endoftext|>") == enc.encode_ordinary("a<|endoftext|>")
 
 
 def test_a_panic_in_a_batch_names_the_text_that_it_is_about(tmp_path):
