@@ -108,11 +108,13 @@ def summary(per_seed):
 def name_of(run):
     """What a table says of a run folder: 'clm-x2_tuned' is 'CLM, 2 times the tokens, fine-tuned'."""
     kind, *settings = run.removesuffix("_tuned").split("-")
-    name = [{**STEPS, **REFERENCES, **ARMS}.get(kind, kind)]
+    words = [{**STEPS, **REFERENCES, **ARMS}.get(kind, kind)]
     for setting in settings:
         letters, number = re.fullmatch(r"([a-z]*)(.*)", setting).groups()
-        name.append(SETTINGS.get(letters, letters + "{}").format(number))
-    return ", ".join(name + ["fine-tuned"] * run.endswith("_tuned"))
+        words.append(SETTINGS.get(letters, letters + "{}").format(number))
+    if run.endswith("_tuned"):
+        words.append("fine-tuned")
+    return ", ".join(words)
 
 
 def drawn_arms(results):
@@ -121,7 +123,7 @@ def drawn_arms(results):
     arms = {name: arm["on_policy"] for name, arm in results["arms"].items()
             if not name.endswith("_tuned") and name not in (*STEPS, *REFERENCES)}
     base = results["base"]
-    if {base, "clm"} <= set(arms):
+    if base != "clm" and {base, "clm"} <= set(arms):
         return [base, "clm"]
     kind = arms.get(base, next(iter(arms.values()), None))
     return sorted((name for name in arms if arms[name] == kind), key=lambda name: name != base)

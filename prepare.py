@@ -49,7 +49,7 @@ class Config:
     out: str = "data/demo"                  # the corpus folder to write
     seed: int = 0                           # of the built-in corpus
     noisy_tokens: int = 5_000_000           # built-in: size of the noisy side; the web's is 3/5 of it
-    chatter: float = 0.75                   # built-in: share of the noisy documents without a problem
+    chatter: float = builtin.CHATTER        # built-in: share of the noisy documents without a problem
     curated_problems: int = 2_000           # built-in: size of the curated side
     held_out_problems: int = 500            # built-in: size of val, of test, and of the evaluation's problems
     curated: list[str] = option(default_factory=list)  # your files: .txt, .jsonl, .json, .parquet, hf:NAME
@@ -166,8 +166,10 @@ def main(cfg):
             join(cfg.out, ["noisy"] + ["curated"] * repeats, name, load_tokenizer(cfg.out))
             report(cfg.out, name)
         return
-    if cfg.curated and os.path.exists(os.path.join(cfg.out, "web.json")):
-        raise BadInput(f"{cfg.out} holds the built-in corpus: choose another --out")
+    there, is_built_in = (os.path.exists(os.path.join(cfg.out, f"{name}.json")) for name in ("noisy", "web"))
+    if there and is_built_in == bool(cfg.curated):
+        whose = "the built-in corpus" if is_built_in else "a corpus of your own files"
+        raise BadInput(f"{cfg.out} holds {whose}: choose another --out")
     # The corpus is written into a folder of its own, so that what fails leaves the old corpus as it was. It
     # lies in OUT, as files can only be moved at once within one file system.
     working = os.path.join(cfg.out, ".part")
@@ -200,9 +202,9 @@ def report(folder, name):
 
 def move(working, out):
     """Move a corpus to its place, and remove what was made from an older one. Returns its files' names."""
-    names = sorted(os.listdir(working), key=lambda name: (name.endswith(".json"), name))
+    names = sorted(os.listdir(working), key=lambda name: (name.endswith(".json"), name == "val.json", name))
     sidecars = [name for name in names if name.endswith(".json")]
-    # The old sidecars go first, the new ones last (of these val.json): old and new never pass for one corpus.
+    # The old sidecars go first and the new ones last, val.json after all: they never pass for one corpus.
     for pattern in (*sidecars, "noisy+*xcurated.*", "*.labels.bin", "overlap.json"):
         for path in glob.glob(os.path.join(glob.escape(out), pattern)):
             os.remove(path)

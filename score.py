@@ -98,7 +98,7 @@ def main(cfg):
     progress = Progress("scores", tokens.n_rows * T, "tokens", done * T)
     while done < tokens.n_rows:
         # Each process scores a part of the next rows. The main one writes the scores of all in order, so
-        # that the files do not depend on the number of processes.
+        # that the file does not depend on the number of processes.
         rows = ranks.rows(done, tokens.n_rows, cfg.batch_rows)
         x, y = map(ranks.to_device, tokens.rows(rows))                             # (B, T) each
         with ranks.autocast():

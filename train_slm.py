@@ -2,7 +2,7 @@
 Step 3: train on the tokens of highest excess loss (SLM; Lin et al. 2024, arXiv 2404.07965, whose equations
 the numbers name), or as a control on those that other scores put first (controls/rescore.py).
 
-    python train_slm.py --init_from out/base/ckpt.pt --scores out/scores --keep 0.6 --out out/slm
+    python train_slm.py --init_from out/base/ckpt.pt --keep 0.07
     python train_slm.py --init_from out/base/ckpt.pt --scores out/random_scores --rank_by ref --out out/random
 
 The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is

@@ -2,7 +2,7 @@
 What happens to single tokens during training: figures 3, 6 and 8 of the paper, for your own runs.
 
     python prepare.py --out data/held_out --seed 9000 --noisy_tokens 100000
-    python -m analysis.categories --runs out/demo/seed0 out/demo/seed1 --data data/held_out
+    python -m analysis.categories --keep 0.07 --runs out/controls/seed1? --data data/held_out
 
 RUNS are folders, one for each seed, with the runs `clm` and `slm` (weights saved along the way by
 --snapshot_every) and the reference model `ref`. --data is noisy text that none of them has read. From the
@@ -33,7 +33,7 @@ CATEGORIES = ("H->L", "L->H", "L->L", "H->H")
 
 @dataclass
 class Config:
-    runs: list[str] = field(default_factory=lambda: ["out/demo/seed0"])  # folders with ref, clm and slm
+    runs: list[str] = field(default_factory=lambda: ["out/controls/seed10"])  # folders with ref, clm and slm
     data: str = "data/held_out"     # corpus folder, whose noisy side is read
     keep: float = 0.6               # share of the tokens that is selected
     max_rows: int = 512             # of the text

@@ -6,7 +6,7 @@ A text with the excess loss of each token as its colour and the selected tokens 
 Figures 10 to 14 of the paper. A panel for each checkpoint; above them, where the corpus has them, the true
 labels. Red: the model's loss is above the reference model's, there is something to learn; blue: it is below.
 The text is a row of the corpus's noisy side, whose tokens are ranked together with those of the rows after
-it, as in training; or --text, whose tokens are ranked alone.
+it (in training: with those of the micro-batch); or --text, whose tokens are ranked alone.
 """
 import os
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class Config:
     row: int = 0                    # without --text: a row of the noisy side
     keep: float = 0.6               # share of the tokens that is selected
     max_tokens: int = 400           # of the text
-    out: str = "highlight.png"      # the picture
+    out: str = "out/highlight.png"  # the picture
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
 
     def validate(self):
@@ -82,9 +82,9 @@ def colour_of(excess):
     return (1.0, 1 - 0.65 * x, 1 - 0.7 * x) if x > 0 else (1 + 0.28 * x, 1 + 0.13 * x, 1.0)
 
 
-# pieces: what each token says.
 def lay_out(pieces):
-    """([(token number, row, column, its text there)], number of rows), on lines of WIDTH characters."""
+    """([(token number, row, column, its text there)], number of rows), on lines of WIDTH characters. pieces:
+    what each token says."""
     row, column, places = 0, 0, []
     for number, piece in enumerate(pieces):
         for n, part in enumerate(piece.split("\n")):

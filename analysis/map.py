@@ -18,6 +18,7 @@ import numpy as np
 from analysis.report import cell, interval, pyplot, read_run, save_figure, table_lines, write_report
 from data import Tokens
 from engine.cli import BadInput, launch
+from engine.files import read_json
 
 LINES = {  # kind of run: (name, colour, style of its line)
     "slm": ("SLM", "#8b0000", "-"),
@@ -26,12 +27,11 @@ LINES = {  # kind of run: (name, colour, style of its line)
     "low_ref": ("lowest reference loss", "#c08000", "-."),
     "random": ("random tokens", "0.5", ":"),
 }
-PANELS = {  # setting: (what it is, whether its axis is logarithmic, what a run without it has)
-    "clean": ("clean problems that the reference has read", True, 2000),
-    "keep": ("share of the tokens that is selected", True,
-             {"slm": 0.07, "low_ref": 0.25, "random": 0.3, "clm": 1.0, "ref": 1.0}),
-    "chatter": ("share of the text that is useful", False, ""),
-    "x": ("million tokens", True, 1),
+PANELS = {  # setting: (what it is, whether its axis is logarithmic, the kinds that it does not change)
+    "clean": ("clean problems that the reference has read", True, ("clm",)),
+    "keep": ("share of the tokens that is selected", True, ("ref",)),
+    "chatter": ("share of the text that is useful", False, ("ref",)),
+    "x": ("million tokens", True, ("ref",)),
 }
 
 
@@ -51,59 +51,86 @@ def useful_share(folder):
     return float(np.isin(tokens.labels, tokens.label_numbers("useful").numpy()).mean())
 
 
-def place_of(panel, kind, value, seed, data):
-    """Where on the axis of a panel a run stands: value is the number in its name, or None."""
+def place_of(panel, path, results, corpus):
+    """Where on the axis of a panel a run stands. path: its folder; corpus: that of its noisy side; results:
+    report.read_run of it."""
     if panel == "chatter":
-        return useful_share(os.path.join(data, seed if value is None else f"{seed}-chatter{value}"))
-    if value is None:
-        default = PANELS[panel][2]
-        value = default[kind] if isinstance(default, dict) else default
-    return 4.992 * float(value) if panel == "x" else float(value)
+        return useful_share(corpus)
+    if panel == "x":
+        return results["final"]["tokens"] / 1e6
+    if panel == "keep":
+        return read_json(os.path.join(path, "config.json"))["config"].get("keep", 1.0)
+    setting = os.path.basename(path).partition("-clean")[2]
+    return float(setting or 2000)    # prepare.py --curated_problems
 
 
 def collect(runs, data):
-    """{panel: {line: [(place, {seed: accuracy})]}}, by place. Raises BadInput where there is nothing."""
+    """{panel: {kind: {place: {seed: accuracy}}}}. Raises BadInput where there is nothing."""
     found = {panel: {} for panel in PANELS}
     for path in sorted(glob.glob(os.path.join(glob.escape(runs), "seed*", "*"))):
         seed, run = path.split(os.sep)[-2:]
-        kind, _, setting = run.partition("-")
-        results = read_run(path) if kind in LINES else None
+        named = re.fullmatch(r"([a-z_]+)(-([a-z]+)[0-9.]+)?", run)    # of kind, or of kind and one setting
+        results = read_run(path) if named and named[1] in LINES else None
         if not results or "accuracy_0" not in results["final"]:
             continue
-        name, value = re.fullmatch(r"([a-z]*)(.*)", setting).groups()
+        kind, setting, name = named.groups()
+        corpus = os.path.join(data, seed + (setting if name == "chatter" else ""))
         for panel in PANELS:
-            if name in ("", panel):  # a run without a setting stands in each panel
-                line = found[panel].setdefault(kind, {})
-                line.setdefault(value or None, {})[seed] = results["final"]["accuracy_0"]
+            if name in (None, panel):  # a run without a setting stands in each panel
+                place = place_of(panel, path, results, corpus)
+                points = found[panel].setdefault(kind, {})
+                points.setdefault(place, {})[seed] = results["final"]["accuracy_0"]
     if not found["keep"]:
         raise BadInput(f"{runs} has no finished runs that were evaluated without shots: bash runs/map.sh")
-    for panel, lines in found.items():
-        for kind, points in lines.items():
-            placed = []
-            for value, accuracies in points.items():
-                places = [place_of(panel, kind, value, seed, data) for seed in accuracies]
-                placed.append((float(np.mean(places)), accuracies))
-            lines[kind] = sorted(placed, key=lambda point: point[0])
     return found
+
+
+def panels_of(found):
+    """{panel: {kind: [{"place", "accuracy" with its interval, "seeds"}]}}. A corpus's share of useful tokens
+    differs a little from seed to seed: its points are joined by their order. Of what was tried at one place
+    only, those stay that the setting does not change, and CLM, which keeps all tokens."""
+    panels = {}
+    for panel, kinds in found.items():
+        panels[panel] = {}
+        for kind, points in kinds.items():
+            points = joined(points)
+            if len(points) > 1 or kind in PANELS[panel][2] or (panel, kind) == ("keep", "clm"):
+                panels[panel][kind] = points
+    return panels
+
+
+def joined(points):
+    """{place: {seed: accuracy}} as a list by place, in which each seed's n-th place is the n-th point."""
+    of_seed = {}
+    for place in sorted(points):
+        for seed, accuracy in points[place].items():
+            of_seed.setdefault(seed, []).append((place, accuracy))
+    rows = []
+    for n in range(max(map(len, of_seed.values()))):
+        there = {seed: values[n] for seed, values in of_seed.items() if n < len(values)}
+        rows.append({"place": float(np.mean([place for place, _ in there.values()])),
+                     "accuracy": interval([accuracy for _, accuracy in there.values()]),
+                     "seeds": {seed: accuracy for seed, (_, accuracy) in there.items()}})
+    return rows
 
 
 def figure(results, path):
     """Means over seeds, and each seed as a dot. What a setting does not change is a level line."""
     plt = pyplot()
     fig, axes = plt.subplots(2, 2, figsize=(11, 8), sharey=True)
-    for ax, (panel, lines) in zip(axes.flat, results["panels"].items()):
-        for kind, points in lines.items():
+    for ax, (panel, kinds) in zip(axes.flat, results["panels"].items()):
+        what, logarithmic, level = PANELS[panel]
+        for kind, points in kinds.items():
             name, colour, line = LINES[kind]
             means = [100 * point["accuracy"]["mean"] for point in points]
-            if len(points) == 1 and kind != "clm":
+            if kind in level:
                 ax.axhline(means[0], color=colour, ls=line, lw=1.2, label=name)
                 continue
             places = [point["place"] for point in points]
             ax.plot(places, means, line, color=colour, lw=2, marker="o", label=name)
-            for place, point in zip(places, points):
+            for point in points:
                 for accuracy in point["seeds"].values():
-                    ax.plot(place, 100 * accuracy, ".", color=colour, ms=4, alpha=0.5)
-        what, logarithmic, _ = PANELS[panel]
+                    ax.plot(point["place"], 100 * accuracy, ".", color=colour, ms=4, alpha=0.5)
         ax.set(xlabel=what, ylabel="% right, no shots", ylim=(0, 100))
         if logarithmic:
             ax.set_xscale("log")
@@ -115,18 +142,16 @@ def figure(results, path):
 def table(results):
     """A Markdown table for each panel."""
     lines = []
-    for panel, of_panel in results["panels"].items():
-        rows = [[LINES[kind][0], f"{point['place']:.3g}", cell(point["accuracy"], "accuracy_0")]
-                for kind, points in of_panel.items() for point in points]
+    for panel, kinds in results["panels"].items():
+        rows = [[LINES[kind][0], f"{round(point['place'], 3):g}", cell(point["accuracy"], "accuracy_0")]
+                for kind, points in kinds.items() for point in points]
         lines += [*table_lines(["arm", PANELS[panel][0], "accuracy, no shots"], rows), ""]
     return "\n".join(lines)
 
 
 def main(cfg):
-    panels = {panel: {kind: [{"place": place, "accuracy": interval(seeds.values()), "seeds": seeds}
-                             for place, seeds in points] for kind, points in lines.items()}
-              for panel, lines in collect(cfg.runs, cfg.data).items()}
-    write_report(cfg.out or cfg.runs, {"panels": panels}, table({"panels": panels}), {"map.png": figure})
+    results = {"panels": panels_of(collect(cfg.runs, cfg.data))}
+    write_report(cfg.out or cfg.runs, results, table(results), {"map.png": figure})
 
 
 if __name__ == "__main__":

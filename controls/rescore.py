@@ -6,8 +6,8 @@ Other scores to select by, made once from scores that are there: of two models, 
     python -m controls.rescore --labels solution result --scores out/scores --out out/answers
 
 OUT is a folder like those of score.py. `train_slm.py --scores OUT --rank_by ref` selects the tokens of lowest
-score; what replaces the reference in SLM itself (labels) goes with --rank_by excess. With --labels all other
-tokens get inf, which is never selected. In memory: some 15 bytes a token. --how is
+score. With --labels all other tokens get inf, which is never selected: with --scores too, select by excess;
+alone, --rank_by ref --keep 1.0 counts just these tokens. In memory: some 15 bytes a token. --how is
 
     loss            as it is                          documents       the mean over the token's document
     less            the first less the second         random          numbers in [0, 1); needs no --scores
@@ -40,6 +40,8 @@ class Config:
             least, most = NEEDS[self.how]
             if not least <= len(self.scores) <= most:
                 yield f"--how {self.how} takes {least} to {most} folders of scores, not {len(self.scores)}"
+            if self.how == "loss" and not self.scores and not self.labels:
+                yield "--how loss takes --scores, --labels, or both"
         if self.block_size < 1:
             yield f"block_size must be at least 1, not {self.block_size}"
         if self.seed < 0:

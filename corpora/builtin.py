@@ -97,8 +97,8 @@ def problem(rng):
 
 
 def with_slip(rng, steps):
-    """(the steps with one wrong result, carried on; its index). In about 3% of them a later step (an odd
-    number halved, say) leads back to the right answer; it is labelled wrong too."""
+    """(the steps with one wrong result, carried on within 0 .. LARGEST; its index). In 2% of them a later
+    step (an odd number halved, say) leads back to the right answer; it is labelled wrong too."""
     at = rng.randrange(len(steps))
     wrong = list(steps[:at])
     for phrase, expression, result in steps[at:]:
@@ -143,11 +143,13 @@ def user(rng):
 
 
 def date(rng):
+    """A date and time, whose digits cannot be predicted either."""
     month = rng.choice(["Jan", "Apr", "Jul", "Oct"])
     return f" <{month}{rng.randint(10, 28)}-{rng.randint(10, 23)}:{rng.randint(10, 59)}>"
 
 
 def chatter(rng, n_words):
+    """So many words of the chain, as one sentence."""
     words = [rng.choice(WORDS), rng.choice(WORDS)]
     while len(words) < n_words:
         words += rng.choices(FOLLOW[words[-2], words[-1]], (12, 4, 2, 1))
@@ -183,9 +185,11 @@ def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER):
     side: 'web', 'noisy', or any other name for curated documents, each with a stream of its own. reserved:
     texts of questions that must not occur. share_chatter: of the noisy documents, those without a problem.
     """
-    rng = random.Random(f"{side}-{seed}")
-    chatter_alone, most_words = {"web": (WEB_CHATTER, WEB_WORDS), "noisy": (share_chatter, NOISY_WORDS)}.get(
-        side, (0, 0))
+    rng, chatter_alone, most_words = random.Random(f"{side}-{seed}"), 0, 0
+    if side == "web":
+        chatter_alone, most_words = WEB_CHATTER, WEB_WORDS
+    elif side == "noisy":
+        chatter_alone, most_words = share_chatter, NOISY_WORDS
     while True:
         if rng.random() < chatter_alone:
             yield [(chatter(rng, rng.randint(30, 90)), IRRELEVANT)], []

@@ -44,7 +44,8 @@ def draw(n_problems, cfg, step):
 
 def has_ended(enc):
     """A function: have an answer's token ids come to its end, the end-of-text token or the blank line that
-    stands before another problem? Either belongs to the answer, and is learned."""
+    stands before another problem? Either belongs to the answer, and is learned. (So a solution that has a
+    blank line of its own is cut there.)"""
     return lambda tokens: tokens[-1] == enc.eot_token or enc.decode(tokens[-2:]).endswith("\n\n")
 
 

@@ -2,7 +2,7 @@
 # SLM and its controls on the built-in corpus: what results/controls/ holds.
 #
 #   bash runs/controls.sh                                    # five seeds: some four hours on two cores
-#   SEEDS=7 ARMS="slm clm" TUNED="" OUT=out/try bash runs/controls.sh
+#   SEEDS=7 ARMS="slm clm" OUT=out/try bash runs/controls.sh
 #   SEEDS="5 6" ARMS="slm-keep0.04 slm-lr0.01" TUNED="" OUT=out/tuning bash runs/controls.sh    # how one is tuned
 #
 # All arms start from one base, read the same noisy text, and are tuned alike on seeds 5 and 6 (docs/results.md).
@@ -12,7 +12,8 @@ cd "$(dirname "$0")/.."
 export OUT=${OUT:-out/controls} SEEDS=${SEEDS:-10 11 12 13 14}
 ARMS=${ARMS-slm clm low_ref frozen mixture distill distill_half labels documents random high_loss low_ref-keep0.15
             clm-x2 clm-x3}
-TUNED=${TUNED-slm clm low_ref frozen mixture}   # those that are fine-tuned besides
+ARMS=$(echo $ARMS)                              # in one line
+TUNED=${TUNED-slm clm low_ref frozen mixture}   # those of them that are fine-tuned besides
 . runs/steps.sh
 
 for s in $SEEDS; do
@@ -24,5 +25,7 @@ for s in $SEEDS; do
 done | sort -u | each "mix {}"
 for s in $SEEDS; do echo "$s"; done | each "base {}; ref {} ''; scores {} '' ''; evaluate {} base; evaluate {} ref"
 for s in $SEEDS; do for a in $ARMS; do echo "$s $a"; done; done | each "arm {}; evaluate {}"
-for s in $SEEDS; do for a in $TUNED; do echo "$s $a"; done; done | each "tuned {}; evaluate {}_tuned"
+for s in $SEEDS; do
+  for a in $TUNED; do case " $ARMS " in *" $a "*) echo "$s $a" ;; esac; done
+done | each "tuned {}; evaluate {}_tuned"
 $PYTHON plot.py --runs "$OUT"

@@ -10,10 +10,9 @@ cd "$(dirname "$0")/.."
 python train_ref.py --resume --train web --out out/base --train_tokens 3e6
 python train_ref.py --resume --init_from out/base/ckpt.pt --lr 2e-3 --train_tokens 2e6
 python score.py
-export OMP_NUM_THREADS=1  # of each arm
-python train_slm.py --resume --init_from out/base/ckpt.pt --keep 0.07 &
-python train_ref.py --resume --init_from out/base/ckpt.pt --train noisy --out out/clm
+OMP_NUM_THREADS=1 python train_slm.py --resume --init_from out/base/ckpt.pt --keep 0.07 &
+trap 'kill $! 2> /dev/null || true' EXIT  # it must not go on alone
+OMP_NUM_THREADS=1 python train_ref.py --resume --init_from out/base/ckpt.pt --train noisy --out out/clm
 wait $!
-unset OMP_NUM_THREADS
 python eval_math.py --shots 0 --ckpt out/base/ckpt.pt out/ref/ckpt.pt out/clm/ckpt.pt out/slm/ckpt.pt
 python plot.py

@@ -14,8 +14,8 @@ LOSSES=${LOSSES:-opd fire filter reweight exact_kl random_drop permuted_weights}
 if [ "$SIZE" = tiny ]; then STEPS=2 ROLLOUTS=4; fi
 
 on_policy() {  # SEED LOSS
-  lr=5e-4
-  [ "$2" != exact_kl ] || lr=1e-3
+  local lr=0.0005
+  [ "$2" != exact_kl ] || lr=0.001
   $PYTHON -m distillation.on_policy --resume --student "$OUT/seed$1/base/ckpt.pt" --teacher "$OUT/seed$1/ref/ckpt.pt" \
     --data "$DATA/seed$1" --out "$OUT/seed$1/$2" --loss "${2%%-*}" --lr "$(setting "$2" lr $lr)" --seed "$1" \
     --steps $STEPS --rollouts $ROLLOUTS --eval_every 25 --eval_problems $PROBLEMS --device "$DEVICE"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What a small model reaches on GSM8K: trained on its training set in the form of the prompts, evaluated on its test set.
+# What a small model reaches on GSM8K: trained on its training set in the form of the prompts, evaluated on its test
+# set.
 #
 #   TRAIN=train.jsonl TOKENIZER=gpt2 bash runs/gsm8k.sh     # about half an hour on two CPU cores
 #
-# TRAIN is grade_school_math/data/train.jsonl of github.com/openai/grade-school-math. The test set is downloaded, or read
-# from DATA_DIR/gsm8k.jsonl. Restartable: the same command goes on where it was cut off.
+# TRAIN is grade_school_math/data/train.jsonl of github.com/openai/grade-school-math. The test set is downloaded, or
+# read from DATA_DIR/gsm8k.jsonl. Restartable: the same command goes on where it was cut off.
 set -euo pipefail
 TRAIN=$(realpath "${TRAIN:?is the path of the train.jsonl of GSM8K}")
 cd "$(dirname "$0")/.."

@@ -19,7 +19,7 @@ ARMS = ("slm", "clm-x2", "documents", "distill_half", "low_ref-keep0.15", "label
 def commands(path):
     """The commands in Python of a page or script, in order, without --resume and comments."""
     with open(os.path.join(ROOT, path)) as f:
-        lines = re.findall(r"^(?:\$ |\[.*\] \|\| )?(python \w+\.py.*)$", f.read(), re.M)
+        lines = re.findall(r"^(?:\$ |\[.*\] \|\| |OMP_NUM_THREADS=1 )?(python \w+\.py.*)$", f.read(), re.M)
     return [re.sub(r" --resume|\s+#.*| &$", "", line) for line in lines]
 
 

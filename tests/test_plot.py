@@ -1,8 +1,11 @@
 """plot.py and analysis/report.py on run folders made by hand."""
+import shutil
+
 import numpy as np
 import pytest
 
 import plot
+from analysis import map as analysis_map
 from analysis import report
 from corpora.writer import LABELS
 from engine.cli import BadInput, parse
@@ -115,6 +118,37 @@ def test_the_headline_of_on_policy_distillation(tmp_path, monkeypatch):
 def test_names_say_in_what_an_arm_differs():
     assert plot.name_of("clm-x2_tuned") == "CLM, 2 times the tokens, fine-tuned"
     assert plot.name_of("low_ref-keep0.15") == "lowest reference loss, keep 0.15"
+
+
+def test_the_map_by_hand(tmp_path, demo):
+    """Where a run stands on each axis, what is a level line, and what was tried at one place alone."""
+    for seed, more in (("seed0", 0.0), ("seed1", 0.1)):
+        shutil.copytree(demo, tmp_path / "data" / seed)
+        chatter = shutil.copytree(demo, tmp_path / "data" / f"{seed}-chatter0.9")
+        labels = np.fromfile(chatter / "noisy.labels.bin", dtype=np.uint8)
+        useful = labels < 3
+        np.where(np.arange(len(labels)) % 2, labels, 3).astype(np.uint8).tofile(chatter / "noisy.labels.bin")
+        for run, accuracy, keep in (("slm", 0.8, 0.07), ("slm-keep0.3", 0.5, 0.3), ("slm-clean250", 0.3, 0.07),
+                                    ("slm-chatter0.9", 0.7, 0.07), ("slm-x0.5", 0.4, 0.07), ("clm", 0.6, None),
+                                    ("ref", 0.65, None), ("ref-clean250", 0.2, None), ("low_ref", 0.55, 0.25),
+                                    ("slm-keep0.3-lr0.01", 0.0, 0.3), ("slm_tuned", 0.0, None)):
+            losses = (5, 4) if run == "slm-x0.5" else (5, 4, 3)
+            step = 10 * (len(losses) - 1)
+            at = tmp_path / "out" / seed / run
+            make_run(at, losses=losses, graded=[result(step, accuracy + more, shots=0)])
+            write_json(at / "config.json", {"config": {"patience": 0} | ({"keep": keep} if keep else {})})
+    analysis_map.main(analysis_map.Config(runs=str(tmp_path / "out"), data=str(tmp_path / "data")))
+    panels = read_json(tmp_path / "out" / "results.json")["panels"]
+    found = {panel: {kind: [(point["place"], round(point["accuracy"]["mean"], 3)) for point in points]
+                     for kind, points in kinds.items()} for panel, kinds in panels.items()}
+    assert found["clean"] == {"slm": [(250, 0.35), (2000, 0.85)], "ref": [(250, 0.25), (2000, 0.7)], "clm": [(2000, 0.65)]}
+    assert found["keep"] == {"slm": [(0.07, 0.85), (0.3, 0.55)], "ref": [(1.0, 0.7)], "clm": [(1.0, 0.65)]}
+    assert found["x"] == {"slm": [(0.001, 0.45), (0.002, 0.85)], "ref": [(0.002, 0.7)]}
+    (less, at_less), (more, at_more) = found["chatter"]["slm"]
+    assert (less, more) == pytest.approx((useful[1::2].sum() / len(useful), useful.mean()))
+    assert (at_less, at_more) == (0.75, 0.85)
+    assert (tmp_path / "out" / "map.png").stat().st_size > 10_000
+    assert "| SLM | 250 | 35.0% (" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_bad_input_is_one_line(tmp_path):
