@@ -6,13 +6,10 @@ import numpy as np
 from engine.cli import BadInput
 from engine.files import read_json, read_jsonl, replacing, write_json
 
-MEASURES = {  # what a run is judged by, as tables say it; analysis/measures.py explains masked
+MEASURES = {  # what a run is judged by, as tables say it
     "accuracy_0": "accuracy, no shots",
     "accuracy": "few-shot accuracy",
     "likeliest_result": "likeliest results",
-    "masked": "test loss, masked",
-    "masked_result": "loss on results, masked",
-    "masked_solution": "loss on solutions, masked",
     "test_loss": "test loss",
     "solution_loss": "loss on solutions",
 }

@@ -73,7 +73,7 @@ tuned() {  # SEED ARM: the same fine-tuning on the curated text after any arm
   train train_ref.py "$1" "$2_tuned" --init_from "$OUT/seed$1/$2/ckpt.pt" --train_tokens $TUNE_TOKENS --lr 1e-3 \
     --warmup_steps 10
 }
-evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end with two, and losses without noise
+evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end with two, and likeliest results
   at="$OUT/seed$1/$2" about="--data $DATA/seed$1 --device $DEVICE"
   along=$(ls "$at"/step_*.pt 2>/dev/null || true)
   for end in best ckpt; do

@@ -54,15 +54,15 @@ def test_intervals_and_pairs_of_seeds_by_hand(tmp_path):
 def test_where_the_figures_of_a_run_come_from(tmp_path):
     """With patience, of its best weights."""
     graded = [result(10, 0.4), result(20, 0.9), result(10, 0.1, shots=5, task="gsm8k")]
-    masked = [{"step": s, "tokens": 100 * s, "masked": s / 10} for s in (0, 10, 20)]
+    likeliest = [{"step": s, "tokens": 100 * s, "likeliest_result": s / 40} for s in (0, 10, 20)]
     run = tmp_path / "run"
-    make_run(run, losses=(4, 2, 3), patience=1, measures=masked, graded=graded)
+    make_run(run, losses=(4, 2, 3), patience=1, measures=likeliest, graded=graded)
     write_jsonl(run / "eval0" / "summary.jsonl", [result(10, 0.2, shots=0)])
-    best = {"tokens": 1000, "test_loss": 2.5, "masked": 1, "accuracy": 0.4, "accuracy_0": 0.2}
+    best = {"tokens": 1000, "test_loss": 2.5, "likeliest_result": 0.25, "accuracy": 0.4, "accuracy_0": 0.2}
     assert report.read_run(run)["final"] == best
     assert report.read_run(run)["curves"]["accuracy"] == [[10, 20], [1000, 2000], [0.4, 0.9]]
     write_json(run / "config.json", {"config": {"patience": 0}})
-    last = {"tokens": 2000, "test_loss": 3.5, "masked": 2, "accuracy": 0.9}
+    last = {"tokens": 2000, "test_loss": 3.5, "likeliest_result": 0.5, "accuracy": 0.9}
     assert report.read_run(run)["final"] == last
 
 
