@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.report import (LABEL_COLOURS, MEASURES, SHARES, cell, interval, mean_curve, millions, pyplot,
-                             read_run, save_figure, selection_curves, table_lines, write_report)
+from analysis.report import (LABEL_COLOURS, MEASURES, cell, interval, mean_curve, millions, pyplot, read_run,
+                             save_figure, selection_curves, table_lines, write_report)
 from engine.cli import BadInput, launch
 
 STEPS = {"base": "the base", "student": "the student before"}

@@ -41,7 +41,7 @@ from model import GPT, GPTConfig, token_loss
 
 SHAPES = {"gpt2": GPTConfig(block_size=1024, vocab_size=50304, n_layer=12, n_head=12, n_embd=768),
           "vocab": GPTConfig(block_size=256, vocab_size=50304, n_layer=4, n_head=4, n_embd=256),
-          "demo": GPTConfig(block_size=192, vocab_size=419, n_layer=2, n_head=2, n_embd=64)}
+          "demo": GPTConfig(block_size=192, vocab_size=429, n_layer=3, n_head=2, n_embd=64)}
 STEPS = ("clm_nanogpt", "clm_fast", "slm_plain_0.6", "slm_fast_0.6", "slm_fast_0.3", "slm_naive_0.6")
 QUESTIONS = 64                              # answered together, as many as eval_math.py takes
 
