@@ -108,10 +108,10 @@ def test_the_headline_of_on_policy_distillation(tmp_path, monkeypatch):
     monkeypatch.setattr(plot, "save_figure", lambda fig, path: axes.extend(fig.axes))
     plot.headline(plot.collect(str(tmp_path), "fire"), "")
     fire, *seeds, teacher = axes[0].lines
-    np.testing.assert_allclose(fire.get_xydata(), [[0, 0.2], [100e-6, 0.3], [210e-6, 0.65]])
-    np.testing.assert_allclose(seeds[1].get_xydata(), [[0, 0.2], [100e-6, 0.3], [220e-6, 0.7]])
+    np.testing.assert_allclose(fire.get_xydata(), [[0, 20], [100e-6, 30], [210e-6, 65]])
+    np.testing.assert_allclose(seeds[1].get_xydata(), [[0, 20], [100e-6, 30], [220e-6, 70]])
     assert len(seeds) == 5  # of two arms, and the other's mean
-    assert teacher.get_ydata()[0] == 0.9 and axes[0].get_xlabel() == "million tokens generated"
+    assert teacher.get_ydata()[0] == 90 and axes[0].get_xlabel() == "million tokens generated"
     assert [text.get_text() for text in axes[0].texts] == ["plain on-policy distillation", "FiRe-OPD: filter and reweight", "the teacher"]
 
 
