@@ -19,6 +19,7 @@ Everything is a pure function of the seed. A problem:
 import itertools
 import math
 import random
+from collections import Counter
 
 from corpora.tokenizers import SINGLE_BYTES, make_tokenizer
 from corpora.writer import IRRELEVANT, LABELS, NOISE, QUESTION, RESULT, SOLUTION, WRONG
@@ -218,3 +219,8 @@ if __name__ == "__main__":
         print(f"--- {side}")
         for segments, _ in itertools.islice(documents(0, side), 5):
             print("".join(f"\033[{colours[label]}m{text}\033[0m" for text, label in segments))
+    draws = random.Random(0)
+    frequency = Counter(expression for _ in range(20_000) for _, expression, _ in problem(draws)[1])
+    so_far = itertools.accumulate(count for _, count in frequency.most_common())
+    n_half = 1 + sum(count < frequency.total() / 2 for count in so_far)
+    print(f"--- {len(frequency)} calculations in 20,000 problems; the {n_half} most frequent are half of all")
