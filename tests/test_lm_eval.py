@@ -38,13 +38,13 @@ def test_the_harness_gives_the_same_accuracy(tmp_path, monkeypatch):
         data=data, out=run, train="curated", arch="llama", n_layer=2, n_head=2, n_embd=64, block_size=192,
         batch_tokens=768, train_tokens=768 * 300, lr=5e-3, warmup_steps=10, eval_every=300, device="cpu"))
     problems = [open(os.path.join(data, name)).read() for name in ("curated.jsonl", "eval.jsonl")]
-    (tmp_path / "problems.jsonl").write_text("".join(problems))  # 12 that it has read and 12 that it has not
+    (tmp_path / "problems.jsonl").write_text("".join(problems))  # 12 that it has read, most behind others, and 12 that it has not
     ckpt = os.path.join(run, "ckpt.pt")
     eval_math.main(eval_math.Config(ckpt=[ckpt], data=data, problems=str(tmp_path / "problems.jsonl"), shots=0,
                                     shots_from=os.path.join(data, "curated.jsonl"), device="cpu"))
     [summary] = map(json.loads, open(os.path.join(run, "eval", "summary.jsonl")))
     path = os.path.join(run, "eval", summary["rows"])
-    assert 6 <= summary["correct"] < summary["total"] == 24
+    assert 3 <= summary["correct"] < summary["total"] == 24
 
     export.main(export.Config(export=[ckpt, hf]))
     (tmp_path / "ours.yaml").write_text(TASK.format(rows=path))
