@@ -168,8 +168,8 @@ def main(cfg):
         return
     there, is_built_in = (os.path.exists(os.path.join(cfg.out, f"{name}.json")) for name in ("noisy", "web"))
     if there and is_built_in == bool(cfg.curated):
-        whose = "the built-in corpus" if is_built_in else "a corpus of your own files"
-        raise BadInput(f"{cfg.out} holds {whose}: choose another --out")
+        whose = "the built-in corpus" if is_built_in else "another corpus than the built-in one"
+        raise BadInput(f"{cfg.out} holds {whose}: choose another --out, or delete the folder")
     # The corpus is written into a folder of its own, so that what fails leaves the old corpus as it was. It
     # lies in OUT, as files can only be moved at once within one file system.
     working = os.path.join(cfg.out, ".part")

@@ -198,6 +198,15 @@ def test_the_corpus_is_a_function_of_the_seed(demo, tmp_path):
         for ending in ("bin", "json", "labels.bin")}
 
 
+def test_the_built_in_corpus_and_your_own_do_not_replace_each_other(demo, tmp_path):
+    out = str(shutil.copytree(demo, tmp_path / "out"))
+    with pytest.raises(BadInput, match="holds the built-in corpus"):
+        prepare.main(prepare.Config(out=out, curated=["a.txt"], noisy=["a.txt"]))
+    os.remove(os.path.join(out, "web.json"))
+    with pytest.raises(BadInput, match="holds another corpus"):
+        prepare.main(prepare.Config(out=out))
+
+
 # ---------------------------------------------------------------------------------------------- your own text
 
 def test_own_files_become_a_corpus(tmp_path):
