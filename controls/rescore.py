@@ -93,6 +93,8 @@ def main(cfg):
     if not losses:
         losses = [np.zeros(tokens.n_rows * tokens.T, dtype=np.float32)]            # labels alone: all equal
     out = unwanted(cfg.labels, tokens) if cfg.labels else np.zeros(len(losses[0]), dtype=bool)
+    for values in losses:
+        values[out] = np.inf    # before they are combined: a document's mean is over its wanted tokens
     values = combine(cfg.how, losses, tokens, cfg.seed)
     values[out] = np.inf
     if not np.isfinite(values).any():

@@ -1,5 +1,4 @@
 """controls/rescore.py: what it writes against brute force on the written scores, and through train_slm.py."""
-
 import numpy as np
 import pytest
 import torch
@@ -52,6 +51,12 @@ def test_documents_have_the_mean_of_their_tokens(demo, scores, tmp_path):
     assert len(documents) > 20
     for members in filter(None, documents):
         np.testing.assert_allclose(ours[members], loss[members].mean(), rtol=1e-3)
+    ours = rescored(demo, tmp_path / "l", how="documents", scores=[scores], labels=["solution", "result"])
+    for members in map(np.array, filter(None, documents)):  # with labels, of the wanted tokens alone
+        wanted = np.isin(tokens.labels[members + 1], [1, 2])
+        assert np.isinf(ours[members[~wanted]]).all()
+        if wanted.any():
+            np.testing.assert_allclose(ours[members[wanted]], loss[members[wanted]].mean(), rtol=1e-3)
 
 
 def test_random(demo, tmp_path):
