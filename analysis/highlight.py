@@ -159,6 +159,7 @@ def main(cfg):
         title = (f"{'/'.join(os.path.normpath(path).split(os.sep)[-2:])}: red where its loss is above the "
                  f"reference's, blue where below; underlined the {cfg.keep:.0%} that are selected")
         panels.append((title, pieces, [colour_of(e) for e in excess[:n_shown]], top(excess, cfg.keep)))
+    os.makedirs(os.path.dirname(cfg.out) or ".", exist_ok=True)
     draw(panels, cfg.out)
     print(f"{cfg.out}: {n_shown} tokens in a context of {T}, {len(cfg.ckpt)} checkpoints")
 

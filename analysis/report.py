@@ -105,11 +105,10 @@ def selection_curves(runs, n_bins=20):
 
 
 def mean_curve(curves):
-    """The seeds' curves, [[x, values]], as one, {"mean", "low", "high"}, at each x that all have."""
+    """The mean of the seeds' curves, [[x, values]], at each x that all have."""
     of_seed = [dict(zip(*curve)) for curve in curves]
     common = sorted(set.intersection(*map(set, of_seed)))
-    values = np.array([[curve[at] for at in common] for curve in of_seed])  # (seeds, points)
-    return {"mean": values.mean(axis=0), "low": values.min(axis=0), "high": values.max(axis=0)}
+    return np.array([[curve[at] for at in common] for curve in of_seed]).mean(axis=0)     # of (seeds, points)
 
 
 def interval(values):
