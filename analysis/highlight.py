@@ -6,23 +6,19 @@ A text with the excess loss of each token as its colour and the selected tokens 
 Figures 10 to 14 of the paper. A panel for each checkpoint; above them, where the corpus has them, the true
 labels. Red: the model's loss is above the reference model's, there is something to learn; blue: it is below.
 The text is a row of the corpus's noisy side, whose tokens are ranked together with those of the rows after
-it (in training: with those of the micro-batch); or --text, whose tokens are ranked alone.
+it (in training: with those of the micro-batch).
 """
 import os
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
-from analysis.categories import top
+from analysis.categories import losses_under, top
 from analysis.report import LABEL_COLOURS, pyplot, save_figure
 from corpora.tokenizers import load_tokenizer
 from data import Tokens
-from engine import fast_loss
-from engine.checkpoints import load_checkpoint, load_model, must_have_row
+from engine.checkpoints import load_checkpoint
 from engine.cli import BadInput, launch
-from engine.files import TEXT
-from engine.generation import prompt_ids
 from engine.ranks import Ranks
 
 WIDTH = 110         # of a picture, in characters
@@ -31,13 +27,12 @@ RANKED_ROWS = 64    # the row that is shown, and those after it
 
 @dataclass
 class Config:
-    data: str = "data/demo"         # corpus folder: its tokenizer, and without --text its noisy side
+    data: str = "data/demo"         # corpus folder, whose noisy side is shown
     ref: str = "out/ref/ckpt.pt"    # the reference model
     ckpt: list[str] = field(default_factory=lambda: ["out/slm/ckpt.pt"])  # a panel for each
-    text: str = ""                  # a text file
-    row: int = 0                    # without --text: a row of the noisy side
+    row: int = 0                    # row of the noisy side
     keep: float = 0.6               # share of the tokens that is selected
-    max_tokens: int = 400           # of the text
+    max_tokens: int = 400           # of the row
     out: str = "out/highlight.png"  # the picture
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
 
@@ -48,31 +43,6 @@ class Config:
             yield f"max_tokens must be at least 2, not {self.max_tokens}"
         if self.row < 0:
             yield f"row must not be negative, but is {self.row}"
-
-
-def read_text(cfg, enc):
-    """The ids of the text in a file, at most cfg.max_tokens. Raises BadInput."""
-    try:
-        with open(cfg.text, encoding=TEXT) as f:
-            text = f.read(20 * cfg.max_tokens)  # enough for max_tokens tokens of any usual text
-    except (OSError, UnicodeError) as e:
-        raise BadInput(f"cannot read {cfg.text} as UTF-8 text: {e}")
-    before = [] if enc.start else [enc.eot_token]  # the first token of the text needs one before it
-    ids = [*before, *prompt_ids(enc, text)][:cfg.max_tokens]
-    if not text or len(ids) < 2:
-        raise BadInput(f"{cfg.text} is empty: give a text of one token or more")
-    return ids
-
-
-@torch.no_grad()
-def text_losses(model, ids, T, ranks):
-    """Loss of each token of the text but the first, (len(ids) - 1,), in rows of T targets."""
-    losses, ids = [], ranks.to_device(torch.tensor(ids))
-    for first in range(0, len(ids) - 1, T):
-        row = ids[None, first:first + T + 1]                                          # (1, up to T + 1)
-        with ranks.autocast():
-            losses.append(fast_loss.token_losses(model(row[:, :-1]), model.output_weight, row[:, 1:])[0])
-    return torch.cat(losses).float().cpu().numpy()
 
 
 def colour_of(excess):
@@ -132,30 +102,20 @@ def label_panel(pieces, labels, names):
 
 
 def main(cfg):
-    ranks = Ranks(cfg.device)
-    enc, paths = load_tokenizer(cfg.data), (cfg.ref, *cfg.ckpt)
+    ranks, enc, paths = Ranks(cfg.device), load_tokenizer(cfg.data), (cfg.ref, *cfg.ckpt)
     T = min(load_checkpoint(path)["model_config"]["block_size"] for path in paths)
     tokens = Tokens(cfg.data, "noisy", T)
-    if cfg.text:
-        ids = read_text(cfg, enc)
-        n_shown = len(ids) - 1
-    elif cfg.row < tokens.n_rows:
-        first = cfg.row * T
-        ids = tokens.tokens[first:min(tokens.n_rows, cfg.row + RANKED_ROWS) * T + 1].tolist()
-        n_shown = min(T, cfg.max_tokens)
-    else:
+    if cfg.row >= tokens.n_rows:
         raise BadInput(f"{tokens.path}.bin has {tokens.n_rows:,} rows of {T} tokens: give a smaller --row")
-    losses = []
-    for path in paths:
-        model, _ = load_model(path, tokens.tokenizer_sha256, cfg.data, ranks.device)
-        must_have_row(model, path, max(ids), enc.n_vocab, cfg.text or f"{tokens.path}.bin")
-        losses.append(text_losses(model, ids, T, ranks))
-    pieces, panels = [enc.decode([i]) for i in ids[1:n_shown + 1]], []
-    if not cfg.text and tokens.label_names:
+    rows = np.arange(cfg.row, min(tokens.n_rows, cfg.row + RANKED_ROWS))
+    losses = [losses_under(path, tokens, rows, ranks) for path in paths]              # (len(rows) * T,) each
+    first, n_shown, panels = cfg.row * T, min(T, cfg.max_tokens), []
+    pieces = [enc.decode([i]) for i in tokens.tokens[first + 1:first + 1 + n_shown].tolist()]
+    if tokens.label_names:
         labels = tokens.labels[first + 1:first + 1 + n_shown]                         # (n_shown,)
         panels.append(label_panel(pieces, labels, tokens.label_names))
     for path, loss in zip(cfg.ckpt, losses[1:]):
-        excess = loss - losses[0]                                                     # (n_tokens,)
+        excess = loss - losses[0]                                                     # (len(rows) * T,)
         title = (f"{'/'.join(os.path.normpath(path).split(os.sep)[-2:])}: red where its loss is above the "
                  f"reference's, blue where below; underlined the {cfg.keep:.0%} that are selected")
         panels.append((title, pieces, [colour_of(e) for e in excess[:n_shown]], top(excess, cfg.keep)))

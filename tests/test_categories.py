@@ -14,7 +14,6 @@ from analysis.report import LABEL_COLOURS
 from data import Tokens
 from engine.checkpoints import load_model
 from engine.cli import BadInput
-from engine.ranks import Ranks
 from helpers import train
 from model import token_loss
 
@@ -120,27 +119,14 @@ def panels(monkeypatch):
     return asked
 
 
-def test_highlight_any_text(runs, demo, tmp_path, panels):
-    text = "Question: Tom has 4 apples.\nHe buys 3 more. $100 %%"
-    (tmp_path / "a.txt").write_text(text)
-    cfg = highlight.Config(data=demo, ref=str(runs / "seed0/ref/best.pt"), device="cpu", keep=0.5, out=str(tmp_path / "a"),
-                           ckpt=[str(runs / "seed0/slm/step_000012.pt")], text=str(tmp_path / "a.txt"))
-    highlight.main(cfg)
-    [(title, pieces, colours, selected)] = panels
-    assert title.startswith("slm/step_000012.pt") and "the 50% that are selected" in title
-    assert "".join(pieces) == text and len(colours) == len(selected) and selected.sum() == round(0.5 * len(pieces))
-    assert os.path.getsize(cfg.out) > 5000
-    (tmp_path / "a.txt").write_text("")
-    with pytest.raises(BadInput, match="empty"):
-        highlight.main(cfg)
-
-
 def test_highlight_a_row_of_the_corpus(runs, demo, tmp_path, panels):
     """Its true labels above, and the tokens ranked with those of the rows after it."""
     ref, slm = str(runs / "seed0/ref/best.pt"), str(runs / "seed0/slm/step_000012.pt")
     cfg = highlight.Config(data=demo, ref=ref, ckpt=[slm], device="cpu", keep=0.3, row=7, out=str(tmp_path / "a"))
     highlight.main(cfg)
-    (_, pieces, colours, _), (_, shown, _, selected) = panels
+    (_, pieces, colours, _), (title, shown, _, selected) = panels
+    assert title.startswith("slm/step_000012.pt") and "the 30% that are selected" in title
+    assert os.path.getsize(cfg.out) > 5000
     tokens = Tokens(demo, "noisy", 32)
     labels = tokens.row_labels([7])[0].tolist()
     assert pieces[:32] == shown and "".join(shown) == highlight.load_tokenizer(demo).decode(tokens.rows([7])[1][0].tolist())
@@ -150,15 +136,6 @@ def test_highlight_a_row_of_the_corpus(runs, demo, tmp_path, panels):
     cfg.row = tokens.n_rows
     with pytest.raises(BadInput, match="rows of 32 tokens: give a smaller --row"):
         highlight.main(cfg)
-
-
-def test_losses_of_a_text_are_cut_in_rows(runs, demo):
-    """A text longer than the context: each piece on its own, as rows of a corpus are."""
-    tokens, path = Tokens(demo, "noisy", 32), str(runs / "seed0/ref/best.pt")
-    model, _ = load_model(path, tokens.tokenizer_sha256, "the text", "cpu")
-    losses = highlight.text_losses(model, tokens.tokens[:2 * 32 + 5].tolist(), 32, Ranks("cpu"))
-    assert losses.shape == (2 * 32 + 4,)
-    np.testing.assert_allclose(losses, losses_of(path, tokens)[:2 * 32 + 4], rtol=1e-4, atol=1e-5)
 
 
 def test_a_token_that_does_not_fit_begins_the_next_line():
