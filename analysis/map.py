@@ -65,7 +65,7 @@ def place_of(panel, path, results, corpus):
 
 
 def collect(runs, data):
-    """{panel: {kind: {place: {seed: accuracy}}}}. Raises BadInput where there is nothing."""
+    """{panel: {kind: {setting: {seed: (place, accuracy)}}}}. Raises BadInput where there is nothing."""
     found = {panel: {} for panel in PANELS}
     for path in sorted(glob.glob(os.path.join(glob.escape(runs), "seed*", "*"))):
         seed, run = path.split(os.sep)[-2:]
@@ -77,41 +77,27 @@ def collect(runs, data):
         corpus = os.path.join(data, seed + (setting if name == "chatter" else ""))
         for panel in PANELS:
             if name in (None, panel):  # a run without a setting stands in each panel
-                place = place_of(panel, path, results, corpus)
-                points = found[panel].setdefault(kind, {})
-                points.setdefault(place, {})[seed] = results["final"]["accuracy_0"]
+                point = place_of(panel, path, results, corpus), results["final"]["accuracy_0"]
+                found[panel].setdefault(kind, {}).setdefault(setting, {})[seed] = point
     if not found["keep"]:
         raise BadInput(f"{runs} has no finished runs that were evaluated without shots: bash runs/map.sh")
     return found
 
 
 def panels_of(found):
-    """{panel: {kind: [{"place", "accuracy" with its interval, "seeds"}]}}. A corpus's share of useful tokens
-    differs a little from seed to seed: its points are joined by their order. Of what was tried at one place
-    only, those stay that the setting does not change, and CLM, which keeps all tokens."""
-    panels = {}
+    """{panel: {kind: [{"place": the mean over seeds, "accuracy" with its interval, "seeds"}]}}, by place. Of
+    what was tried at one place only, those stay that the setting does not change, and CLM, which keeps all."""
+    panels = {panel: {} for panel in found}
     for panel, kinds in found.items():
-        panels[panel] = {}
-        for kind, points in kinds.items():
-            points = joined(points)
-            if len(points) > 1 or kind in PANELS[panel][2] or (panel, kind) == ("keep", "clm"):
-                panels[panel][kind] = points
+        for kind, settings in kinds.items():
+            if len(settings) == 1 and kind not in PANELS[panel][2] and (panel, kind) != ("keep", "clm"):
+                continue
+            points = [{"place": float(np.mean([place for place, _ in of_seed.values()])),
+                       "accuracy": interval([accuracy for _, accuracy in of_seed.values()]),
+                       "seeds": {seed: accuracy for seed, (_, accuracy) in of_seed.items()}}
+                      for of_seed in settings.values()]
+            panels[panel][kind] = sorted(points, key=lambda point: point["place"])
     return panels
-
-
-def joined(points):
-    """{place: {seed: accuracy}} as a list by place, in which each seed's n-th place is the n-th point."""
-    of_seed = {}
-    for place in sorted(points):
-        for seed, accuracy in points[place].items():
-            of_seed.setdefault(seed, []).append((place, accuracy))
-    rows = []
-    for n in range(max(map(len, of_seed.values()))):
-        there = {seed: values[n] for seed, values in of_seed.items() if n < len(values)}
-        rows.append({"place": float(np.mean([place for place, _ in there.values()])),
-                     "accuracy": interval([accuracy for _, accuracy in there.values()]),
-                     "seeds": {seed: accuracy for seed, (_, accuracy) in there.items()}})
-    return rows
 
 
 def figure(results, path):
