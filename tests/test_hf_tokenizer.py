@@ -10,7 +10,7 @@ import torch
 
 import eval_math
 import train_slm
-from analysis import highlight, measures
+from analysis import measures
 from controls import rescore
 from corpora.hf_tokenizer import NAMES, HFTokenizer
 from corpora.tokenizers import load_tokenizer, save_tokenizer, tokenizer_hash
@@ -147,7 +147,6 @@ def test_what_begins_a_text_stands_once_before_every_prompt(tmp_path, monkeypatc
                         lambda model, prompts, _: asked.extend(prompts) or [torch.ones(1)])
     model = SimpleNamespace(config=SimpleNamespace(block_size=24))
     path = write(tmp_path / "a.jsonl", [{"question": "the man?", "answer": "The answer is 7."}])
-    (tmp_path / "text.txt").write_text("the man")
     for enc in (load_tokenizer(str(folder)), load_tokenizer(in_corpus(folder, tmp_path))):
         assert enc.start == start
         whole = [*start, *enc.encode_ordinary(question)]
@@ -160,8 +159,6 @@ def test_what_begins_a_text_stands_once_before_every_prompt(tmp_path, monkeypatc
         likelihood.likeliest_option(model, enc, question, ["7"])  # which cuts the question, not the begin
         room = 24 - len(enc.encode_ordinary(" 7")) - len(start)
         assert asked == [[*start, *enc.encode_ordinary(question)[-room:]]]
-        shown = highlight.read_text(highlight.Config(text=str(tmp_path / "text.txt")), enc)
-        assert shown == [*(start or [enc.eot_token]), *enc.encode_ordinary("the man")]
 
 
 @pytest.mark.parametrize("template, config, named, ids", [
