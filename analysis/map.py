@@ -86,7 +86,7 @@ def collect(runs, data):
 
 def panels_of(found):
     """{panel: {kind: [{"place": the mean over seeds, "accuracy" with its interval, "seeds"}]}}, by place. Of
-    what was tried at one place only, those stay that the setting does not change, and CLM, which keeps all."""
+    what was tried at one place only, those stay that the setting does not change, and CLM."""
     panels = {panel: {} for panel in found}
     for panel, kinds in found.items():
         for kind, settings in kinds.items():
