@@ -40,7 +40,7 @@ mix() {  # SEED REPEATS
   [ -f "$DATA/seed$1/noisy+$2xcurated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --mix "$2"
 }
 arm() {  # SEED ARM: from the base; the same order of the text in all, the loss differs
-  local at="$OUT/seed$1" script=train_slm.py keep="" how="--rank_by ref"
+  local at="$OUT/seed$1" script=train_slm.py keep="" rate=0.005 how="--rank_by ref"
   local of_corpus clean data reference own rescore tokens
   of_corpus=$(corpus_of "$2")
   clean=$(setting "$2" clean)
@@ -51,22 +51,22 @@ arm() {  # SEED ARM: from the base; the same order of the text in all, the loss 
   case ${2%%-*} in
     slm)          keep=0.07 own=$reference how="--rank_by excess" ;;
     high_loss)    keep=0.07 own=$reference how="--rank_by loss" ;;
-    low_ref)      keep=0.25 own=$reference ;;
-    random)       keep=0.3; $rescore --how random ;;
+    low_ref)      keep=0.35 own=$reference ;;
+    random)       keep=0.07; $rescore --how random ;;
     documents)    keep=0.3; $rescore --how documents --scores "$reference" ;;
     labels)       keep=1.0; $rescore --labels question solution result ;;
-    frozen)       keep=0.07
+    frozen)       keep=0.2
                   $PYTHON score.py --ckpt "$at/base/ckpt.pt" --data "$data" --out "$at/$2_base" --device "$DEVICE"
                   $rescore --how less --scores "$reference" "$at/$2_base" ;;
     clm)          script=train_ref.py how="--train noisy" ;;
-    mixture)      script=train_ref.py how="--train noisy+$(setting "$2" repeat 10)xcurated" ;;
-    distill)      script="-m distillation.corpus" how="--ref $at/ref/ckpt.pt" ;;
-    distill_half) script="-m distillation.corpus" how="--ref $at/ref/ckpt.pt --lm_share 0.5" ;;
+    mixture)      script=train_ref.py how="--train noisy+$(setting "$2" repeat 40)xcurated" ;;
+    distill)      script="-m distillation.corpus" rate=0.01 how="--ref $at/ref/ckpt.pt" ;;
+    distill_half) script="-m distillation.corpus" rate=0.01 how="--ref $at/ref/ckpt.pt --lm_share 0.5" ;;
   esac
   keep=$(setting "$2" keep "$keep")
   tokens=$(awk "BEGIN { print int($(setting "$2" x 1) * $TOKENS) }")
   [ -z "$keep" ] || how="$how --scores $own --keep $keep"
-  train "$script" "$1" "$2" --data "$data" --init_from "$at/base/ckpt.pt" --lr "$(setting "$2" lr 0.005)" \
+  train "$script" "$1" "$2" --data "$data" --init_from "$at/base/ckpt.pt" --lr "$(setting "$2" lr $rate)" \
     --train_tokens "$tokens" --snapshot_every $EVERY $how
 }
 tuned() {  # SEED ARM: the same fine-tuning on the curated text after any arm
