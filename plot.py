@@ -25,6 +25,7 @@ REFERENCES = {"ref": "the reference", "teacher": "the teacher"}
 ARMS = {  # the ways of training that are compared, by run folder
     "slm": "SLM",
     "clm": "CLM",
+    "curated": "CLM on the curated text alone",
     "mixture": "CLM on noisy + curated",
     "distill": "distillation from the reference",
     "distill_half": "distillation, half of the usual loss",

@@ -10,10 +10,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OUT=${OUT:-out/controls} SEEDS=${SEEDS:-10 11 12 13 14}
-ARMS=${ARMS-slm clm clm-lr0.0025 low_ref frozen mixture distill distill_half labels documents random high_loss
+ARMS=${ARMS-slm clm curated mixture low_ref frozen distill distill_half labels documents random high_loss
             low_ref-keep0.07 clm-x2 clm-x3}
 ARMS=$(echo $ARMS)                              # in one line
-TUNED=${TUNED-slm clm low_ref frozen mixture}   # those of them that are fine-tuned besides
+TUNED=${TUNED-slm clm curated mixture low_ref frozen}   # those of them that are fine-tuned besides
 . runs/steps.sh
 
 for s in $SEEDS; do
@@ -21,7 +21,7 @@ for s in $SEEDS; do
   case "$ARMS" in *-x[23]*) echo "corpus $s -x3 --noisy_tokens $((3 * TOKENS + 20000))" ;; esac
 done | each "{}"
 for s in $SEEDS; do
-  for a in $ARMS; do case $a in mixture*) echo "$s $(setting "$a" repeat 40)" ;; esac; done
+  for a in $ARMS; do case $a in mixture*) echo "$s $(setting "$a" repeat 80)" ;; esac; done
 done | sort -u | each "mix {}"
 for s in $SEEDS; do echo "$s"; done | each "base {}; ref {} ''; scores {} '' ''; evaluate {} base; evaluate {} ref"
 for s in $SEEDS; do for a in $ARMS; do echo "$s $a"; done; done | each "arm {}; evaluate {}"

@@ -29,7 +29,7 @@ base() {  # SEED
   train train_ref.py "$1" base --train web --train_tokens $BASE_TOKENS --seed $((1000 + $1))
 }
 ref() {  # SEED NAME: the reference, of the curated side of that corpus
-  train train_ref.py "$1" "ref$2" --data "$DATA/seed$1$2" --init_from "$OUT/seed$1/base/ckpt.pt" --lr 2e-3 \
+  train train_ref.py "$1" "ref$2" --data "$DATA/seed$1$2" --init_from "$OUT/seed$1/base/ckpt.pt" --lr 1e-2 \
     --train_tokens $REF_TOKENS
 }
 scores() {  # SEED CORPUS [REF]: the reference losses of that corpus, by the reference or by REF, as in -clean250
@@ -59,7 +59,8 @@ arm() {  # SEED ARM: from the base; the same order of the text in all, the loss 
                   $PYTHON score.py --ckpt "$at/base/ckpt.pt" --data "$data" --out "$at/$2_base" --device "$DEVICE"
                   $rescore --how less --scores "$reference" "$at/$2_base" ;;
     clm)          script=train_ref.py how="--train noisy" ;;
-    mixture)      script=train_ref.py how="--train noisy+$(setting "$2" repeat 40)xcurated" ;;
+    curated)      script=train_ref.py rate=0.01 how="--train curated" ;;
+    mixture)      script=train_ref.py rate=0.01 how="--train noisy+$(setting "$2" repeat 80)xcurated" ;;
     distill)      script="-m distillation.corpus" rate=0.01 how="--ref $at/ref/ckpt.pt" ;;
     distill_half) script="-m distillation.corpus" rate=0.01 how="--ref $at/ref/ckpt.pt --lm_share 0.5" ;;
   esac
