@@ -35,7 +35,7 @@ from grading.tasks import TASKS
 # What comes after the built-in corpus: the README's commands.
 NEXT = """
 python train_ref.py --train web --out out/base --train_tokens 3e6
-python train_ref.py --init_from out/base/ckpt.pt --lr 1e-2 --train_tokens 2e6
+python train_ref.py --init_from out/base/ckpt.pt --train_tokens 2e6
 python score.py
 python train_slm.py --init_from out/base/ckpt.pt --keep 0.07
 python train_ref.py --init_from out/base/ckpt.pt --train noisy --out out/clm
@@ -50,7 +50,7 @@ class Config:
     seed: int = 0                           # of the built-in corpus
     noisy_tokens: int = 5_000_000           # built-in: size of the noisy side; the web's is 3/5 of it
     chatter: float = builtin.CHATTER        # built-in: share of the noisy documents without a problem
-    curated_problems: int = 1_000           # built-in: size of the curated side
+    curated_problems: int = 1_500           # built-in: size of the curated side
     held_out_problems: int = 500            # built-in: size of val, of test, and of the evaluation's problems
     curated: list[str] = option(default_factory=list)  # your files: .txt, .jsonl, .json, .parquet, hf:NAME
     noisy: list[str] = option(default_factory=list)    # your noisy ones

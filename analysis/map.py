@@ -61,7 +61,7 @@ def place_of(panel, path, results, corpus):
     if panel == "keep":
         return read_json(os.path.join(path, "config.json"))["config"].get("keep", 1.0)
     setting = os.path.basename(path).partition("-clean")[2]
-    return float(setting or 1000)    # prepare.py --curated_problems
+    return float(setting or 1500)    # prepare.py --curated_problems
 
 
 def collect(runs, data):

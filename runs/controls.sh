@@ -13,7 +13,7 @@ export OUT=${OUT:-out/controls} SEEDS=${SEEDS:-10 11 12 13 14}
 ARMS=${ARMS-slm clm curated mixture low_ref frozen distill distill_half labels documents random high_loss
             low_ref-keep0.07 clm-x2 clm-x3}
 ARMS=$(echo $ARMS)                              # in one line
-TUNED=${TUNED-slm clm curated mixture low_ref frozen}   # those of them that are fine-tuned besides
+TUNED=${TUNED-slm clm mixture low_ref frozen}   # those of them that are fine-tuned besides
 . runs/steps.sh
 
 for s in $SEEDS; do

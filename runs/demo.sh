@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -f data/demo/val.json ] || python prepare.py
 python train_ref.py --resume --train web --out out/base --train_tokens 3e6
-python train_ref.py --resume --init_from out/base/ckpt.pt --lr 1e-2 --train_tokens 2e6
+python train_ref.py --resume --init_from out/base/ckpt.pt --train_tokens 2e6
 python score.py
 OMP_NUM_THREADS=1 python train_slm.py --resume --init_from out/base/ckpt.pt --keep 0.07 &
 trap 'kill $! 2> /dev/null || true' EXIT  # it must not go on alone

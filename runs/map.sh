@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export OUT=${OUT:-out/map} SEEDS=${SEEDS:-10 11 12}
 . runs/steps.sh
-clean="250 500 2000 4000" chatter="0.3 0.6 0.85 0.93"
+clean="250 500 1000 3000" chatter="0.3 0.6 0.85 0.93"
 arms="slm clm low_ref random"
 strength() {  # SEED PROBLEMS: a reference that has read so many
   ref "$1" "-clean$2"

@@ -29,7 +29,7 @@ base() {  # SEED
   train train_ref.py "$1" base --train web --train_tokens $BASE_TOKENS --seed $((1000 + $1))
 }
 ref() {  # SEED NAME: the reference, of the curated side of that corpus
-  train train_ref.py "$1" "ref$2" --data "$DATA/seed$1$2" --init_from "$OUT/seed$1/base/ckpt.pt" --lr 1e-2 \
+  train train_ref.py "$1" "ref$2" --data "$DATA/seed$1$2" --init_from "$OUT/seed$1/base/ckpt.pt" \
     --train_tokens $REF_TOKENS
 }
 scores() {  # SEED CORPUS [REF]: the reference losses of that corpus, by the reference or by REF, as in -clean250

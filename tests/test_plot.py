@@ -141,7 +141,7 @@ def test_the_map_by_hand(tmp_path, demo):
     panels = read_json(tmp_path / "out" / "results.json")["panels"]
     found = {panel: {kind: [(point["place"], round(point["accuracy"]["mean"], 3)) for point in points]
                      for kind, points in kinds.items()} for panel, kinds in panels.items()}
-    assert found["clean"] == {"slm": [(250, 0.35), (1000, 0.85)], "ref": [(250, 0.25), (1000, 0.7)], "clm": [(1000, 0.65)]}
+    assert found["clean"] == {"slm": [(250, 0.35), (1500, 0.85)], "ref": [(250, 0.25), (1500, 0.7)], "clm": [(1500, 0.65)]}
     assert found["keep"] == {"slm": [(0.07, 0.85), (0.3, 0.55)], "ref": [(1.0, 0.7)], "clm": [(1.0, 0.65)]}
     assert found["x"] == {"slm": [(0.001, 0.45), (0.002, 0.85)], "ref": [(0.002, 0.7)]}
     (less, at_less), (more, at_more) = found["chatter"]["slm"]
