@@ -2,7 +2,7 @@
 Step 1: train on every token, which is causal language modeling (CLM): a base, the reference, the baseline.
 
     python train_ref.py --train web --out out/base --train_tokens 3e6                # the base
-    python train_ref.py --init_from out/base/ckpt.pt --train_tokens 2e6    # the reference
+    python train_ref.py --init_from out/base/ckpt.pt --train_tokens 2e6              # the reference
     python train_ref.py --init_from out/base/ckpt.pt --train noisy --out out/clm     # the baseline
 
 The four steps are train_ref.py, score.py, train_slm.py, eval_math.py; `diff train_ref.py train_slm.py` is

@@ -21,7 +21,7 @@ for s in $SEEDS; do
   case "$ARMS" in *-x[23]*) echo "corpus $s -x3 --noisy_tokens $((3 * TOKENS + 20000))" ;; esac
 done | each "{}"
 for s in $SEEDS; do
-  for a in $ARMS; do case $a in mixture*) echo "$s $(setting "$a" repeat 80)" ;; esac; done
+  for a in $ARMS; do case $a in mixture*) echo "$s $(copies "$a")" ;; esac; done
 done | sort -u | each "mix {}"
 for s in $SEEDS; do echo "$s"; done | each "base {}; ref {} ''; scores {} '' ''; evaluate {} base; evaluate {} ref"
 for s in $SEEDS; do for a in $ARMS; do echo "$s $a"; done; done | each "arm {}; evaluate {}"

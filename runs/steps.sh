@@ -36,7 +36,8 @@ scores() {  # SEED CORPUS [REF]: the reference losses of that corpus, by the ref
   $PYTHON score.py --ckpt "$OUT/seed$1/ref${3-}/ckpt.pt" --data "$DATA/seed$1$2" --out "$OUT/seed$1/scores$2${3-}" \
     --device "$DEVICE"
 }
-mix() {  # SEED REPEATS
+copies() { setting "$1" repeat 80; }  # ARM: how often a mixture has the curated side
+mix() {  # SEED COPIES
   [ -f "$DATA/seed$1/noisy+$2xcurated.json" ] || $PYTHON prepare.py --out "$DATA/seed$1" --mix "$2"
 }
 arm() {  # SEED ARM: from the base; the same order of the text in all, the loss differs
@@ -60,7 +61,7 @@ arm() {  # SEED ARM: from the base; the same order of the text in all, the loss 
                   $rescore --how less --scores "$reference" "$at/$2_base" ;;
     clm)          script=train_ref.py how="--train noisy" ;;
     curated)      script=train_ref.py rate=0.01 how="--train curated" ;;
-    mixture)      script=train_ref.py rate=0.01 how="--train noisy+$(setting "$2" repeat 80)xcurated" ;;
+    mixture)      script=train_ref.py rate=0.01 how="--train noisy+$(copies "$2")xcurated" ;;
     distill)      script="-m distillation.corpus" rate=0.01 how="--ref $at/ref/ckpt.pt" ;;
     distill_half) script="-m distillation.corpus" rate=0.01 how="--ref $at/ref/ckpt.pt --lm_share 0.5" ;;
   esac
@@ -84,7 +85,7 @@ evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end w
   done
   $PYTHON -m analysis.measures $about --ckpt "$at/ckpt.pt"
 }
-export -f setting corpus_of corpus train base ref scores mix arm tuned evaluate
+export -f setting corpus_of corpus train base ref scores copies mix arm tuned evaluate
 
 each() {  # for every line of standard input, put in the place of {}, JOBS at a time; they share JOBS cores
   lines=$(grep . || true)
