@@ -6,7 +6,7 @@
 # with twice the tokens, of a corpus that has three times as many. runs/map.sh has two more: slm-chatter0.9, on a corpus
 # of that, and slm-clean250, by a reference that has read so many problems. Numbers have no exponent.
 export DATA=${DATA:-data/seeds} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} DEVICE=${DEVICE:-cpu} SIZE=${SIZE:-full}
-export TOKENS=4992000 BASE_TOKENS=3000000 REF_TOKENS=2000000 TUNE_TOKENS=600000 EVERY=325 CORPUS="" PROBLEMS=0
+export TOKENS=4992000 BASE_TOKENS=3000000 REF_TOKENS=2000000 TUNE_TOKENS=2000000 EVERY=325 CORPUS="" PROBLEMS=0
 if [ "$SIZE" = tiny ]; then  # a try
   TOKENS=30720 BASE_TOKENS=15360 REF_TOKENS=15360 TUNE_TOKENS=3072 EVERY=10 PROBLEMS=10
   CORPUS="--noisy_tokens 40000 --curated_problems 200 --held_out_problems 20"
@@ -72,7 +72,7 @@ arm() {  # SEED ARM: from the base; the same order of the text in all, the loss 
     --train_tokens "$tokens" --snapshot_every $EVERY $how
 }
 tuned() {  # SEED ARM: the same fine-tuning on the curated text after any arm
-  train train_ref.py "$1" "$2_tuned" --init_from "$OUT/seed$1/$2/ckpt.pt" --train_tokens $TUNE_TOKENS --lr 1e-3 \
+  train train_ref.py "$1" "$2_tuned" --init_from "$OUT/seed$1/$2/ckpt.pt" --train_tokens $TUNE_TOKENS --lr 0.01 \
     --warmup_steps 10
 }
 evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end with two, and likeliest results
