@@ -1,5 +1,6 @@
 """What plot.py and this folder share: run folders as they are read, intervals, tables, figures."""
 import os
+import sys
 
 import numpy as np
 
@@ -146,7 +147,8 @@ def table_lines(headings, rows):
 def pyplot():
     """matplotlib.pyplot without a window, set up so that nothing in a figure overlaps."""
     import matplotlib  # takes a second: only where a figure is drawn
-    matplotlib.use("Agg")
+    if "matplotlib.pyplot" not in sys.modules:  # else a notebook has chosen where its figures appear
+        matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     plt.rcParams.update({"figure.constrained_layout.use": True, "font.size": 11})
     return plt
