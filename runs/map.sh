@@ -8,7 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export OUT=${OUT:-out/map} SEEDS=${SEEDS:-10 11 12}
 . runs/steps.sh
-clean="250 500 1000 3000" chatter="0.3 0.6 0.85 0.93"
+EVERY=100000  # only the end counts here
+clean="250 500 1000 3000" chatter="0.3 0.6 0.9"
 arms="slm clm low_ref random"
 strength() {  # SEED PROBLEMS: a reference that has read so many
   ref "$1" "-clean$2"
@@ -17,7 +18,7 @@ strength() {  # SEED PROBLEMS: a reference that has read so many
 }
 export -f strength
 for n in $clean; do arms="$arms slm-clean$n"; done
-for keep in 0.02 0.04 0.15 0.6; do arms="$arms slm-keep$keep low_ref-keep$keep random-keep$keep"; done
+for keep in 0.02 0.15 0.35 0.6; do arms="$arms slm-keep$keep low_ref-keep$keep random-keep$keep"; done
 for share in $chatter; do arms="$arms slm-chatter$share clm-chatter$share"; done
 for times in 0.2 0.5 2; do arms="$arms slm-x$times clm-x$times"; done
 
