@@ -213,6 +213,8 @@ def selection_figure(results, path):
     along.set(xlabel="million tokens", title=f"the same along training: {name_of(one)}", ylim=(0, 1))
     fig.legend(*along.get_legend_handles_labels(), loc="outside lower center", ncol=6, fontsize=9)
     save_figure(fig, path)
+
+
 def table(results):
     """The results in Markdown: final figures of each arm, and the base arm less each other."""
     measures, rows = results["measures"], []

@@ -22,6 +22,7 @@ from engine.cli import BadInput, launch
 from engine.ranks import Ranks
 
 WIDTH = 110         # of a picture, in characters
+MAX_SHOWN = 400     # tokens of the row
 RANKED_ROWS = 64    # the row that is shown, and those after it
 
 
@@ -32,15 +33,12 @@ class Config:
     ckpt: list[str] = field(default_factory=lambda: ["out/slm/ckpt.pt"])  # a panel for each
     row: int = 0                    # row of the noisy side
     keep: float = 0.6               # share of the tokens that is selected
-    max_tokens: int = 400           # of the row
     out: str = "out/highlight.png"  # the picture
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
 
     def validate(self):
         if not 0 < self.keep < 1:
             yield f"keep must lie between 0 and 1, not {self.keep}"
-        if self.max_tokens < 2:
-            yield f"max_tokens must be at least 2, not {self.max_tokens}"
         if self.row < 0:
             yield f"row must not be negative, but is {self.row}"
 
@@ -109,7 +107,7 @@ def main(cfg):
         raise BadInput(f"{tokens.path}.bin has {tokens.n_rows:,} rows of {T} tokens: give a smaller --row")
     rows = np.arange(cfg.row, min(tokens.n_rows, cfg.row + RANKED_ROWS))
     losses = [losses_under(path, tokens, rows, ranks) for path in paths]              # (len(rows) * T,) each
-    first, n_shown, panels = cfg.row * T, min(T, cfg.max_tokens), []
+    first, n_shown, panels = cfg.row * T, min(T, MAX_SHOWN), []
     pieces = [enc.decode([i]) for i in tokens.tokens[first + 1:first + 1 + n_shown].tolist()]
     if tokens.label_names:
         labels = tokens.labels[first + 1:first + 1 + n_shown]                         # (n_shown,)

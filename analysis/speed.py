@@ -1,5 +1,5 @@
 """
-How fast training steps, scoring and generation are, against the way nanoGPT does it.
+How fast training steps and generation are, against the way nanoGPT does it.
 
     python -m analysis.speed --part demo --rows 8                          # half a minute on two cores
     python -m analysis.speed --device cuda --compile --rows 16             # all of it on a GPU, and memory
@@ -11,8 +11,6 @@ Parts are shapes: gpt2 (124M parameters), vocab (a small body under GPT-2's voca
               slm_plain_0.6               as train_slm.py --keep 0.6 takes it
               slm_fast_0.6, slm_fast_0.3  as train_slm.py --fast takes it
               slm_naive_0.6               without score files: a reference model runs in every step
-    score     forward                     a bare forward pass, logits included
-              score                       the losses, as score.py writes them
     generate  nanogpt                     the whole context again for each token, one question at a time
               batched                     engine/generation.py: a cache, all questions together
 
@@ -49,7 +47,7 @@ QUESTIONS = 64                              # answered together, as many as eval
 @dataclass
 class Config:
     part: list[str] = field(default_factory=lambda: list(SHAPES))  # shapes to measure: gpt2, vocab, demo
-    measure: list[str] = field(default_factory=lambda: ["step", "step_8", "score", "generate"])  # tables
+    measure: list[str] = field(default_factory=lambda: ["step", "step_8", "generate"])  # tables
     rows: int = 4                # rows of a micro-batch
     rounds: int = 10             # how often each is measured
     compile: bool = False        # torch.compile the model that takes the steps
@@ -59,8 +57,8 @@ class Config:
     def validate(self):
         if not set(self.part) <= set(SHAPES):
             yield f"part must be of {', '.join(SHAPES)}, not {' '.join(self.part)}"
-        if not all(re.fullmatch(r"score|generate|step(_[1-9]\d*)?", table) for table in self.measure):
-            yield f"measure must be of step, step_8 and so on, score, generate, not {' '.join(self.measure)}"
+        if not all(re.fullmatch(r"generate|step(_[1-9]\d*)?", table) for table in self.measure):
+            yield f"measure must be of step, step_8 and so on, generate, not {' '.join(self.measure)}"
         if self.rows < 1 or self.rounds < 1:
             yield "rows and rounds must be at least 1"
 
@@ -130,15 +128,6 @@ def take_step(work, name, n_micro):
     work.optimizer.zero_grad(set_to_none=True)
 
 
-def forward(model, x):
-    return model.logits(model(x))                                              # (B, T, V)
-
-
-def score(model, x, y):
-    """The losses of a batch as score.py writes them. x, y: (B, T)."""
-    fast_loss.token_losses(model(x), model.output_weight, y).half().cpu().numpy().tobytes()
-
-
 def random_prompts(shape):
     """(prompts, number of tokens to generate), in GSM8K's proportions; all share 60% of the context."""
     T, V = shape.block_size, shape.vocab_size
@@ -158,20 +147,16 @@ def generate_nanogpt(model, prompt, new_tokens):
 
 def rows_of(table, work):
     """{row: (what to call, how many tokens a call is for)}."""
-    def infer(function, *args):
-        with torch.no_grad(), work.ranks.autocast():
-            function(work.model, *args)  # not compiled: score.py and eval_math.py do not compile
     if table == "generate":
+        def answer(function, prompts, n):
+            with torch.no_grad(), work.ranks.autocast():
+                function(work.model, prompts, n)  # not compiled: eval_math.py does not compile
         prompts, n = random_prompts(work.model.config)
         middle = prompts[QUESTIONS // 2]  # a question of middle length
-        return {"nanogpt": (partial(infer, generate_nanogpt, middle, n), n),
-                "batched": (partial(infer, generate, prompts, n), QUESTIONS * n)}
-    x, y = map(work.ranks.to_device, work.micro_batches[0][:2])                # (B, T) each
-    if table == "score":
-        return {"forward": (partial(infer, forward, x), y.numel()),
-                "score": (partial(infer, score, x, y), y.numel())}
-    n_micro = len(work.micro_batches)
-    return {name: (partial(take_step, work, name, n_micro), n_micro * y.numel()) for name in STEPS}
+        return {"nanogpt": (partial(answer, generate_nanogpt, middle, n), n),
+                "batched": (partial(answer, generate, prompts, n), QUESTIONS * n)}
+    n_micro, n_tokens = len(work.micro_batches), sum(x.numel() for x, *_ in work.micro_batches)
+    return {name: (partial(take_step, work, name, n_micro), n_tokens) for name in STEPS}
 
 
 def take_turns(rows, rounds, ranks):

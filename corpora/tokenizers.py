@@ -108,12 +108,11 @@ def read_folder(folder):
         raise ValueError("its tokenizer.json is not a JSON object")
     if "model" in spec:
         return from_folder(folder, spec)
-    named = spec.get("special_tokens")  # corpora of older revisions lack it
     if "hugging_face" in spec:
-        enc = HFTokenizer(spec["hugging_face"], spec["end_of_text"], path, named)
+        enc = HFTokenizer(spec["hugging_face"], spec["end_of_text"], path, spec["special_tokens"])
     elif "ranks" in spec:
         tokens = [base64.b64decode(text, validate=True) for text in spec["ranks"]]
-        enc = make_tokenizer(spec["name"], spec["pattern"], tokens, named)
+        enc = make_tokenizer(spec["name"], spec["pattern"], tokens, spec["special_tokens"])
     else:
         raise ValueError("its tokenizer.json is not one that prepare.py wrote")
     if tokenizer_hash(enc) != spec.get("sha256"):

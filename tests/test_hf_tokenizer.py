@@ -208,16 +208,6 @@ def test_transformers_reads_the_names_and_the_begin_of_an_export(tmp_path):
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (1, 2, None)
 
 
-def test_corpora_from_before_special_tokens_were_kept(tmp_path):
-    path = tmp_path / "corpus" / "tokenizer.json"
-    in_corpus(low_lines(tmp_path / "hf", "<s> $A </s>"), tmp_path)
-    about = json.loads(path.read_text())
-    path.write_text(json.dumps({key: value for key, value in about.items() if key != "special_tokens"}))
-    enc = load_tokenizer(str(path.parent))
-    assert enc.sha256() == about["sha256"] and enc.start == [1]
-    assert enc.named == {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": None}
-
-
 # -------------------------------------------------------------------- ids without rows, rows without ids
 
 def test_an_id_that_the_weights_have_no_row_for(tmp_path):
