@@ -1,0 +1,34 @@
+"""P5: when does it pay? Rules on four score folders, and predictions against what came out."""
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from adapters import FOLDER, run_will_pay
+from data import Scores, Tokens
+
+MADE = pathlib.Path(os.environ.get("SLM_SCORES", pathlib.Path(__file__).parents[1] / "scores"))
+# What training by each came to: SLM against CLM, 5M tokens of whole/noisy.bin, two seeds (lesson/solution/answers.md).
+PAYS = {"strong": True, "weak": False, "few": False, "knows_the_junk": False}
+
+
+@pytest.mark.points("P5", 10)
+@pytest.mark.parametrize("name", sorted(PAYS))
+def test_a_rule_that_reads_reference_losses_alone(name):
+    tokens = Tokens(str(MADE / "corpus"), "noisy", 192)
+    loss = Scores(str(MADE / name), tokens).all()                            # (n,), of the targets
+    labels = np.array(tokens.label_names)[tokens.labels[1:len(loss) + 1]]    # (n,) texts
+    assert bool(run_will_pay(loss, labels)) == PAYS[name], f"training by the scores {name!r} turned out otherwise"
+
+
+@pytest.mark.points("P5", 15)
+def test_predictions_hold():
+    """{arm: [least, most]}: the range in which SLM minus this arm was expected, before anything was trained."""
+    predictions = json.loads((FOLDER / "predictions.json").read_text())
+    results = json.loads((FOLDER / "results.json").read_text())["slm_less"]
+    assert set(predictions) == set(results), "predict SLM less each arm of results.json"
+    for arm, (least, most) in predictions.items():
+        assert most - least <= 30, f"the range for {arm} is {most - least} percentage points wide: 30 at most"
+        assert least <= results[arm][0] <= most, f"SLM minus {arm} came to {results[arm][0]:.1f} percentage points"
