@@ -6,8 +6,8 @@ Figures and tables from run folders alone: results.json, table.md, headline.png,
     python plot.py --runs out/distill --base fire # on-policy distillation, against FiRe-OPD
 
 RUNS holds a folder per seed, seed*/, or is itself that of one seed. Any finished run in it is shown, with
-what eval_math.py and analysis/measures.py have measured of it. NAME_tuned, the run NAME fine-tuned on the
-curated text, is compared with BASE_tuned. Intervals: 95%, t, over seeds.
+what eval_math.py has measured of it. NAME_tuned, the run NAME fine-tuned on the curated text, is compared
+with BASE_tuned. Intervals: 95%, t, over seeds.
 """
 import glob
 import os

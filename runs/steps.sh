@@ -75,7 +75,7 @@ tuned() {  # SEED ARM: the same fine-tuning on the curated text after any arm
   train train_ref.py "$1" "$2_tuned" --init_from "$OUT/seed$1/$2/ckpt.pt" --train_tokens $TUNE_TOKENS --lr 0.01 \
     --warmup_steps 10
 }
-evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end with two, and likeliest results
+evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end with two
   at="$OUT/seed$1/$2" about="--data $DATA/seed$1 --device $DEVICE"
   along=$(ls "$at"/step_*.pt 2>/dev/null || true)
   for end in best ckpt; do
@@ -83,7 +83,6 @@ evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end w
     $PYTHON eval_math.py $about --n $PROBLEMS --ckpt "$at/$end.pt"
     $PYTHON eval_math.py $about --n $PROBLEMS --shots 0 --ckpt ${along:-"$at/$end.pt"} --out "$at/eval0"
   done
-  $PYTHON -m analysis.measures $about --ckpt "$at/ckpt.pt"
 }
 export -f setting corpus_of corpus train base ref scores copies mix arm tuned evaluate
 

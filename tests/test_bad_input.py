@@ -23,7 +23,7 @@ import prepare
 import score
 import train_ref
 import train_slm
-from analysis import categories, highlight, measures
+from analysis import categories, highlight
 from controls import logprobs, rescore
 from distillation import corpus, on_policy
 from engine import cli
@@ -117,7 +117,7 @@ def room():
 
 # ------------------------------------------------------------------------------------------------- command line
 
-@pytest.mark.parametrize("module", [prepare, train_ref, score, train_slm, eval_math, plot, categories, highlight, measures,
+@pytest.mark.parametrize("module", [prepare, train_ref, score, train_slm, eval_math, plot, categories, highlight,
                                     logprobs, rescore, corpus, on_policy, export, published], ids=lambda module: module.__name__)
 def test_help_and_unknown_option(module, run, refused, capsys):
     refused(["--colour", "--help"], module, "--colour red")

@@ -12,8 +12,8 @@ from engine.cli import BadInput, parse
 from engine.files import read_json, write_json, write_jsonl
 
 
-def make_run(folder, losses=(4, 3, 2), patience=0, train=(), graded=(), measures=(), **more):
-    """A finished run, evaluated every 10 steps, and its measures."""
+def make_run(folder, losses=(4, 3, 2), patience=0, train=(), graded=(), **more):
+    """A finished run, evaluated every 10 steps, and what was graded of it."""
     for name in ("eval", "eval0"):
         (folder / name).mkdir(parents=True)
     evals = []
@@ -23,7 +23,6 @@ def make_run(folder, losses=(4, 3, 2), patience=0, train=(), graded=(), measures
     write_json(folder / "config.json", {"config": {"patience": patience}, "source": "abc"})
     write_jsonl(folder / "metrics.jsonl", evals + [{"kind": "train", **r} for r in train])
     write_jsonl(folder / "eval" / "summary.jsonl", graded)
-    write_jsonl(folder / "eval" / "measures.jsonl", measures)
     write_json(folder / "done.json", evals[-1])
 
 
@@ -54,15 +53,14 @@ def test_intervals_and_pairs_of_seeds_by_hand(tmp_path):
 def test_where_the_figures_of_a_run_come_from(tmp_path):
     """With patience, of its best weights."""
     graded = [result(10, 0.4), result(20, 0.9), result(10, 0.1, shots=5, task="gsm8k")]
-    likeliest = [{"step": s, "tokens": 100 * s, "likeliest_result": s / 40} for s in (0, 10, 20)]
     run = tmp_path / "run"
-    make_run(run, losses=(4, 2, 3), patience=1, measures=likeliest, graded=graded)
+    make_run(run, losses=(4, 2, 3), patience=1, graded=graded)
     write_jsonl(run / "eval0" / "summary.jsonl", [result(10, 0.2, shots=0)])
-    best = {"tokens": 1000, "test_loss": 2.5, "likeliest_result": 0.25, "accuracy": 0.4, "accuracy_0": 0.2}
+    best = {"tokens": 1000, "test_loss": 2.5, "accuracy": 0.4, "accuracy_0": 0.2}
     assert report.read_run(run)["final"] == best
     assert report.read_run(run)["curves"]["accuracy"] == [[10, 20], [1000, 2000], [0.4, 0.9]]
     write_json(run / "config.json", {"config": {"patience": 0}})
-    last = {"tokens": 2000, "test_loss": 3.5, "likeliest_result": 0.5, "accuracy": 0.9}
+    last = {"tokens": 2000, "test_loss": 3.5, "accuracy": 0.9}
     assert report.read_run(run)["final"] == last
 
 
