@@ -198,26 +198,26 @@ class Run:
             return
         self.folder.open_log(self.step)
         progress = Progress(os.path.basename(cfg.out), cfg.steps, "steps", self.step)
-        stop = StopSignal()  # Ctrl-C or SIGTERM
-        while True:
-            # One turn more than there are steps: the last weights are evaluated and saved like all others.
-            last = self.step >= cfg.steps
-            if ranks.any(stop.received):
-                self.check_and_save()
-                ranks.barrier()  # when one process ends, torchrun ends all: not while one is still writing
-                raise KeyboardInterrupt  # exit code 130 (engine/cli.py)
-            if cfg.snapshot_every and (last or self.step % cfg.snapshot_every == 0):
-                self.save(f"step_{self.step:06}.pt")
-            if last or self.step % cfg.eval_every == 0:
-                self.evaluate()
-            if last or (cfg.patience and self.n_worse >= cfg.patience):
-                break
-            progress.show(self.step, f"test loss {self.record['test_loss']:.3f}" if self.record else "")
-            start = time.time()
-            yield self.step  # the script takes this step
-            self.seconds += time.time() - start
-            self.step += 1
-            self.tokens += cfg.batch_tokens
+        with StopSignal() as stop:  # Ctrl-C or SIGTERM
+            while True:
+                # One turn more than there are steps: the last weights are evaluated and saved like all.
+                last = self.step >= cfg.steps
+                if ranks.any(stop.received):
+                    self.check_and_save()
+                    ranks.barrier()  # when one process ends, torchrun ends all: not while one writes
+                    raise KeyboardInterrupt  # exit code 130 (engine/cli.py)
+                if cfg.snapshot_every and (last or self.step % cfg.snapshot_every == 0):
+                    self.save(f"step_{self.step:06}.pt")
+                if last or self.step % cfg.eval_every == 0:
+                    self.evaluate()
+                if last or (cfg.patience and self.n_worse >= cfg.patience):
+                    break
+                progress.show(self.step, f"test loss {self.record['test_loss']:.3f}" if self.record else "")
+                start = time.time()
+                yield self.step  # the script takes this step
+                self.seconds += time.time() - start
+                self.step += 1
+                self.tokens += cfg.batch_tokens
         progress.close()
         self.folder.finish(self.raw_model, self.record, self.best)
 

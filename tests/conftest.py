@@ -1,6 +1,5 @@
 """Shared by the tests: the repository on the path, one thread, and a tiny corpus."""
 import os
-import signal
 import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for subprocesses too: runs are bit-identical for the same number of threads
@@ -32,12 +31,3 @@ def scores(demo, tmp_path_factory):
     train(train_ref, folder / "ref", demo, train="curated", seed=5)
     score.main(score.Config(ckpt=str(folder / "ref" / "best.pt"), data=demo, out=str(folder / "scores"), device="cpu"))
     return str(folder / "scores")
-
-
-@pytest.fixture(autouse=True)
-def keep_signal_handlers():
-    """A training run takes over Ctrl-C; give it back."""
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for s, handler in before.items():
-        signal.signal(s, handler)

@@ -308,8 +308,8 @@ def test_weights_that_are_thrown_away(rate, options, says, module, command, tmp_
 @pytest.mark.parametrize("signals, step", [([signal.SIGINT], 3), ([signal.SIGTERM], 3), ([signal.SIGINT, signal.SIGINT], 0)])
 def test_an_interrupted_run_saves_and_goes_on(signals, step, tmp_path, run, refused, room, monkeypatch):
     """A second signal ends it at once: the last evaluation has saved. After one, the disk is full for a while. (That it
-    comes to the same weights all the same is tested in test_run.py.)"""
-    to_come = signals.copy()  # the rate is asked for twice in a step
+    comes to the same weights all the same is tested in test_run.py.) A notebook has its own handlers back."""
+    to_come, handler = signals.copy(), signal.getsignal(signal.SIGINT)  # the rate is asked for twice in a step
 
     def signalled(step, cfg):
         while step == 2 and to_come:
@@ -318,6 +318,7 @@ def test_an_interrupted_run_saves_and_goes_on(signals, step, tmp_path, run, refu
     with monkeypatch.context() as patch:
         patch.setattr(train_ref, "learning_rate", signalled)
         refused(["^interrupted; .*the same command .*--resume"], train_ref, RUN, code=130)
+    assert signal.getsignal(signal.SIGINT) == handler
     assert load_checkpoint(tmp_path / "new/ckpt.pt")["step"] == step
     if step:
         room(16 * 1024)  # for the log but not for a checkpoint

@@ -163,7 +163,8 @@ class Rank(Ranks):
 @pytest.mark.parametrize("told", [0, 2])
 @pytest.mark.parametrize("stop_after", [None, 0, 1, 5, 12])
 def test_all_ranks_end_together_whichever_is_told_to_stop(tmp_path, monkeypatch, told, stop_after):
-    monkeypatch.setattr(common, "StopSignal", lambda: SimpleNamespace(received=False))  # not in a thread
+    # In a thread there are no signals.
+    monkeypatch.setattr(common, "StopSignal", lambda: contextlib.nullcontext(SimpleNamespace(received=False)))
     Rank.meeting.reset()
 
     def work(rank):
