@@ -4,13 +4,14 @@ Step 4: few-shot accuracy on math problems: prompts, generation, answers, and wh
     python eval_math.py --ckpt out/slm/ckpt.pt --data data/demo               # the built-in problems
     python eval_math.py --ckpt out/slm/ckpt.pt --data data/mine --task gsm8k math_oai  # downloaded once
     python eval_math.py --ckpt out/slm/step_*.pt --data data/demo --out out/slm/eval   # a curve over training
+    python eval_math.py --ckpt out/slm/ckpt.pt --data data/demo --tool calculator      # it need not calculate
     torchrun --nproc_per_node 4 -- eval_math.py ...   # the -- keeps --n from being taken for torchrun's
     python eval_math.py --grade generations.jsonl --task gsm8k                # no model: grade what is there
 
 Tasks (grading/tasks.py): demo (the problems of the corpus folder, or your own: .jsonl rows with `question`
-and `answer`), gsm8k, math, math_oai (500 of them), svamp, asdiv, mawps, tabmwp, mathqa, mmlu_stem, sat_math.
-The worked problems of the prompt, the shots, are in grading/prompts/; those of `demo` are drawn for each
-problem from the curated side. Shots are dropped until prompt and answer fit the model's context.
+and `answer`), gsm8k, gsm_hard, math, math_oai (500 of them), svamp, asdiv, mawps, tabmwp, mathqa, mmlu_stem,
+sat_math. The worked problems of the prompt, the shots, are in grading/prompts/; those of `demo` are drawn for
+each problem from the curated side. Shots are dropped until prompt and answer fit the model's context.
 
 Prints correct / total and the 95% interval (Wilson's). OUT/CKPT-TASK-KEY.jsonl gets a row per problem, and
 OUT/summary.jsonl one per checkpoint and task; KEY stands for the settings. After an interruption the same
@@ -33,6 +34,7 @@ from grading.likelihood import add_likelihoods
 from grading.results import (add_to_summary, grade_file, grade_row, results_folder, rows_file, settings,
                              summarize)
 from grading.tasks import TASKS, demonstrations, load_problems, load_task
+from grading.tools import reply_of
 
 
 @dataclass
@@ -48,6 +50,9 @@ class Config:
     max_new_tokens: int = 0       # longest answer, in tokens (0: 40 for demo, 160 to 320 for the others)
     samples: int = 0              # also sample so many answers a problem: majority vote and pass@k
     temperature: float = 0.7      # of the samples; accuracy itself is greedy
+    tool: str = ""                # calculator: results behind =; python: programs are run (grading/tools.py)
+    rounds: int = 4               # python: the most programs of an answer that are run
+    tool_seconds: float = 5.0     # python: the time of a program
     likelihood: bool = False      # also the loss of the right solutions, and the likeliest of the options
     batch_size: int = 64          # problems generated together; another one draws other samples
     seed: int = 0                 # of the draw of shots, and of sampling
@@ -71,6 +76,10 @@ class Config:
         for name, number in least.items():
             if getattr(self, name) < number:
                 yield f"{name} must be at least {number}, not {getattr(self, name)}"
+        if self.tool not in ("", "calculator", "python"):
+            yield f"tool must be calculator or python, not {self.tool!r}"
+        if self.rounds < 1 or self.tool_seconds <= 0:
+            yield f"rounds must be at least 1, and tool_seconds above 0: {self.rounds}, {self.tool_seconds}"
         if self.temperature <= 0:
             yield f"temperature must be above 0, not {self.temperature}; without --samples answers are greedy"
 
@@ -142,8 +151,10 @@ def answer_batch(model, enc, rows, prompts, cfg):
         # A model that thinks aloud may name the question inside <think>, and goes on.
         return any(text in tail for text in stop_texts) and not is_thinking(enc.decode(new_tokens))
 
+    reply = reply_of(cfg.tool, enc, cfg.rounds, cfg.tool_seconds)
+
     def texts(temperature, generator):
-        new_tokens = generate(model, prompts, cfg.max_new_tokens, stop, temperature, generator)
+        new_tokens = generate(model, prompts, cfg.max_new_tokens, stop, temperature, generator, reply)
         return [enc.decode([t for t in tokens if t != enc.eot_token]) for tokens in new_tokens]
 
     for row, text in zip(rows, texts(0.0, None)):

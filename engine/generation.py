@@ -111,11 +111,13 @@ def shared_prefix(model, prompts):
 
 
 @torch.no_grad()
-def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generator=None):
+def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generator=None, reply=None):
     """Continue all prompts, lists of token ids, at once. Returns the new tokens of each, a list of lists.
 
-    stop: called with the new tokens of one row; once it returns True, that row is finished.
+    stop: called with the new tokens that a row has drawn; once it returns True, that row is finished.
     temperature: 0 takes the most likely token, above 0 samples from softmax(logits / temperature).
+    reply: called with the new tokens of a row after each that it has drawn; returns a list of tokens, often
+    none. They are put in next, one a step, in the place of what would be drawn (a tool's answer).
 
     What follows the shared prefix is padded on the right, and a row's next token is written at its own
     position, over the padding: so positions are what they are without a batch, and no row sees padding.
@@ -131,13 +133,19 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
     n = torch.tensor(lengths, device=device)                              # (B,) tokens in each row so far
     prompt_of = list(range(len(prompts)))                                 # prompt number of each row
     new_tokens, finished = [[] for _ in prompts], [False] * len(prompts)
+    drawn, to_put_in = [[] for _ in prompts], [[] for _ in prompts]       # of each prompt, of its new tokens
     for i in range(max_new_tokens):
         logits = model.logits(last)[:, :model.n_drawn]                               # (B, ids to draw)
         token = next_token(logits, temperature, generator)                           # (B,)
-        for p, t in zip(prompt_of, token.tolist()):
-            if not finished[p]:
+        for row, (p, t) in enumerate(zip(prompt_of, token.tolist())):
+            if to_put_in[p]:
+                token[row] = t = to_put_in[p].pop(0)
                 new_tokens[p].append(t)
-                finished[p] = bool(stop and stop(new_tokens[p]))
+            elif not finished[p]:
+                new_tokens[p].append(t)
+                drawn[p].append(t)
+                finished[p] = bool(stop and stop(drawn[p]))
+                to_put_in[p] = list(reply(new_tokens[p])) if reply and not finished[p] else []
         going = [row for row, p in enumerate(prompt_of) if not finished[p]]
         if not going or i == max_new_tokens - 1:
             break

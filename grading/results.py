@@ -127,6 +127,8 @@ def settings(path, ckpt_sha256, cfg):
     name = os.path.basename(path).removesuffix(".pt")
     about = {"ckpt": name, "ckpt_sha256": ckpt_sha256, "task": cfg.task[0]}
     options = ("shots", "n", "max_new_tokens", "samples", "temperature", "likelihood", "seed")
+    if cfg.tool:  # without one the name of the file of rows stays what it was before there were tools
+        options += ("tool", "rounds", "tool_seconds")
     return about | {option: getattr(cfg, option) for option in options}
 
 

@@ -133,6 +133,7 @@ TASKS = {
     "gsm8k": Task(WORD, GSM8K, "8b9eddf9b17bc43a", gsm8k),
     "math": Task(MATH, HARNESS, "d5e5219155e927a3", latex),
     "math_oai": Task(MATH, HARNESS, "ee02b28f43529d42", latex),
+    "gsm_hard": Task(WORD, HARNESS, "ec2b234918732f7d", mawps),  # rows like those of mawps
     "svamp": Task(WORD, HARNESS, "bfbfa6fb742657e3", svamp),
     "asdiv": Task(WORD, HARNESS, "2dd0c7407f2016c0", asdiv),
     "mawps": Task(WORD, HARNESS, "213368028b45431f", mawps),

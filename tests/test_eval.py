@@ -104,6 +104,8 @@ def test_generation_goes_on_where_a_thought_names_a_question(kept, more, monkeyp
 ROWS = {
     "gsm8k": ({"question": "Ava has 2 hens. How many?", "answer": "She has 1+1=<<1+1=2>>2.\n#### 1,005"},
               "Question: Ava has 2 hens. How many?\nAnswer:", "1005"),
+    "gsm_hard": ({"input": "Ben has 3 pigs. How many legs?", "target": 4932828.5, "code": "..."},
+                 "Question: Ben has 3 pigs. How many legs?\nAnswer:", "4932828.5"),
     "math": ({"problem": "Find $x$.", "solution": "So $x=\\boxed{\\frac{1}{2}}$.", "level": "Level 1"},
              "Problem: Find $x$.\nSolution:", "\\frac{1}{2}"),
     "math_oai": ({"problem": "Find $x$.", "solution": "...", "answer": "7"}, "Problem: Find $x$.\nSolution:", "7"),
