@@ -14,19 +14,25 @@ import pytest
 from engine.cli import parse
 from helpers import ROOT
 
-PAGES = ["README.md", *sorted(glob.glob("docs/*.md", root_dir=ROOT))]
+PAGES = ["README.md", *sorted(glob.glob("docs/*.md", root_dir=ROOT)),
+         *sorted(glob.glob("lesson/**/*.md", root_dir=ROOT, recursive=True))]
 FILES = [path for path in sorted(glob.glob("*.py", root_dir=ROOT) + glob.glob("*/*.py", root_dir=ROOT))
          if not path.startswith("tests")]
-FOLDERS = "analysis|controls|corpora|distillation|docs|engine|grading|results|runs|tests|weights"
+FOLDERS = "analysis|controls|corpora|distillation|docs|engine|grading|lesson|results|runs|tests|weights"
 GONE = "extras|paper|bench"                          # folders of older revisions
-FOREIGN = {"help", "nproc_per_node", "standalone"}   # options of every script, and of torchrun
+FOREIGN = {"help", "nproc_per_node", "standalone", "json"}   # options of every script, of torchrun, and of grade.py
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.S)
-COMMAND = re.compile(rf"(?:^|\s)([\w./-]+\.(?:py|sh)|(?:{FOLDERS}|{GONE})\.[a-z]\w*)(?:\s+(.*))?$")
+COMMAND = re.compile(rf"(?:^|\s)([\w./-]+\.(?:py|sh)|(?:{FOLDERS}|{GONE})\.(?!json)[a-z]\w*)(?:\s+(.*))?$")
 
 
 def text(path):
     with open(os.path.join(ROOT, path), encoding="utf-8") as f:
         return f.read()
+
+
+def is_there(name):
+    """Whether a file is at the place it is named by, or somewhere in lesson/, whose pages say `adapters.py`."""
+    return os.path.exists(os.path.join(ROOT, name)) or glob.glob(f"lesson/**/{name}", root_dir=ROOT, recursive=True)
 
 
 def slug(heading):
@@ -53,7 +59,7 @@ def test_no_page_names_a_file_that_is_gone(page):
     page_text = re.sub(r"\]\([^)]*\)", "", text(page))
     assert not re.search(rf"(?<![\w/.-])({GONE})/", page_text)
     names = re.findall(rf"(?<![\w./:-])(?:[\w./-]+\.(?:py|sh|md)\b|(?:{FOLDERS})/[\w./-]*\w)", page_text)
-    assert [name for name in names if not os.path.exists(os.path.join(ROOT, name))] == []
+    assert [name for name in names if not is_there(name)] == []
 
 
 @pytest.mark.parametrize("folder", sorted(os.listdir(os.path.join(ROOT, "results"))))
@@ -90,7 +96,7 @@ def commands(page):
     variables, found = {}, []
     for line, all_of_them in lines:
         line = re.sub(r"\$(\w+)", lambda match: variables.get(match[1], match[0]), line.split(" #")[0].strip())
-        variables.update(re.findall(r'^(\w+)="(.*)"$', line))
+        variables.update(re.findall(r'^(\w+)="?([^"]*)"?$', line))
         for match in filter(None, map(COMMAND.search, re.split(r"&&|;|\|", line))):
             path = match[1] if match[1].endswith((".py", ".sh")) else match[1].replace(".", "/") + ".py"
             found.append((path, shlex.split(match[2] or ""), all_of_them))
@@ -100,7 +106,7 @@ def commands(page):
 @pytest.mark.parametrize("page", PAGES + FILES)
 def test_commands_can_be_given(page):
     for path, arguments, all_of_them in commands(page):
-        assert os.path.exists(os.path.join(ROOT, path)), path
+        assert is_there(path), path
         Config = config_of(path) if path in FILES else None
         if Config and all_of_them and "..." not in arguments:
             parse(Config, "", arguments)  # raises BadInput
