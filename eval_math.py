@@ -134,6 +134,8 @@ def ask(model, path, enc, cfg, problems, shots):
         if cfg.likelihood:
             to_read.append(enc.encode_ordinary(problem["solution"]))
             to_read += [enc.encode_ordinary(f" {option}") for option in problem["options"]]
+    if cfg.tool:
+        to_read.append([enc.n_vocab - 1])  # what a tool says can have any id
     highest = max(max(ids, default=0) for ids in to_read + prompts)
     must_have_row(model, path, highest, enc.n_vocab, cfg.data)
     return rows, prompts

@@ -145,7 +145,8 @@ def generate(model, prompts, max_new_tokens, stop=None, temperature=0.0, generat
                 new_tokens[p].append(t)
                 drawn[p].append(t)
                 finished[p] = bool(stop and stop(drawn[p]))
-                to_put_in[p] = list(reply(new_tokens[p])) if reply and not finished[p] else []
+                if reply and not finished[p] and i < max_new_tokens - 1:
+                    to_put_in[p] = list(reply(new_tokens[p]))
         going = [row for row, p in enumerate(prompt_of) if not finished[p]]
         if not going or i == max_new_tokens - 1:
             break

@@ -14,15 +14,17 @@ from engine.cli import BadInput
 from engine.files import read_jsonl, write_jsonl
 from engine.text_files import json_rows
 from grading.grade import KIND, boxed, extract_answer, is_equal, without_thoughts
+from grading.tools import without_programs
 
 
 def grade_row(row, gold, task):
     """Add to a row what its generation answers and whether that is right (gold: the right answer, a text);
     the same for its samples and their vote."""
-    row["prediction"] = extract_answer(row["generation"], task)
+    row["prediction"] = extract_answer(without_programs(row["generation"]), task)
     row["correct"] = is_equal(row["prediction"], gold)
     if "samples" in row:
-        row["sample_predictions"] = [extract_answer(text, task) for text in row["samples"]]
+        texts = map(without_programs, row["samples"])
+        row["sample_predictions"] = [extract_answer(text, task) for text in texts]
         row["sample_correct"] = [is_equal(p, gold) for p in row["sample_predictions"]]
         row["majority"] = majority(row["sample_predictions"])
         row["majority_correct"] = is_equal(row["majority"], gold)
@@ -128,7 +130,9 @@ def settings(path, ckpt_sha256, cfg):
     about = {"ckpt": name, "ckpt_sha256": ckpt_sha256, "task": cfg.task[0]}
     options = ("shots", "n", "max_new_tokens", "samples", "temperature", "likelihood", "seed")
     if cfg.tool:  # without one the name of the file of rows stays what it was before there were tools
-        options += ("tool", "rounds", "tool_seconds")
+        options += ("tool",)
+    if cfg.tool == "python":
+        options += ("rounds", "tool_seconds")
     return about | {option: getattr(cfg, option) for option in options}
 
 

@@ -12,21 +12,31 @@ from fractions import Fraction
 
 from grading.interpreter import run_program
 
-NUMBER = r"[($]*-?\d[\d,]*(?:\.\d+)?\)*"
-CALCULATION = re.compile(rf"(?<![\d.,])({NUMBER}(?:\s*[-+*/×÷]\s*{NUMBER})+)(\s*)=(\s*)$")
-PROGRAM = re.compile(r"```python\n(.*?)\n```", re.S)
+# How operators are written too; a dollar sign counts for nothing.
+SPELLINGS = {"\\times": "*", "\\cdot": "*", "×": "*", "·": "*", "⋅": "*", "÷": "/", "−": "-", "–": "-",
+             "$": ""}
+NUMBER = r"\(*-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?\)*"
+CALCULATION = re.compile(rf"(?<![\w.,:%)\]])({NUMBER}(?:\s*[-+*/x]\s*{NUMBER})+)(\s*)=(\s*)$")
+# Before a calculation: a sign that it is only the end of a longer one, as in '25% of 80 + 10 ='.
+WORDS = "of|times|plus|minus|by|over|root|sqrt|log|ln|sin|cos|tan|[a-z]"
+LONGER = re.compile(rf"([-+*/^(\d)\]%]|\\\w+|\b({WORDS}))$", re.I)
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-TAIL = 80    # characters of a calculation at most
+TAIL = 200   # characters of a calculation at most
+
+# A program in its block, and what it printed where that stands behind it.
+PROGRAM = re.compile(r"^```python[ \t]*\n(.*?)^```[ \t]*$(?:\n```output\n(.*?)^```)?", re.M | re.S)
+FAILED = re.compile(r"^(Timeout|Refused|Killed|\w+(Error|Exception|Interrupt))\b.*\Z", re.M)
 
 
-def value_of(node):
-    """The exact value of an expression of numbers, + - * / and brackets. Raises ValueError."""
+def value_of(node, text):
+    """The exact value of an expression of numbers, + - * / and brackets: a node of its `text`. Raises
+    ValueError."""
     if isinstance(node, ast.Constant):
-        return Fraction(str(node.value))
+        return Fraction(ast.get_source_segment(text, node))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -value_of(node.operand)
+        return -value_of(node.operand, text)
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
-        return OPERATIONS[type(node.op)](value_of(node.left), value_of(node.right))
+        return OPERATIONS[type(node.op)](value_of(node.left, text), value_of(node.right, text))
     raise ValueError("not a calculation")
 
 
@@ -34,37 +44,51 @@ def calculate(text):
     """What a calculator writes behind a text: '' or the result of the calculation with whose equals sign the
     text ends, with a blank before it where one stands before the sign.
 
-    A result with more than six decimals is left to the model, as is what may be only the end of a longer
-    expression ('x - 7 + 5 =').
+    A result of more than six decimals is left to the model, and so is what looks like the end of a longer
+    calculation.
     """
+    for written, meant in SPELLINGS.items():
+        text = text.replace(written, meant)
     found = CALCULATION.search(text[-TAIL:])
-    if not found:
+    if not found or (found.start() == 0 and len(text) > TAIL):
         return ""
-    before = text[-TAIL:][:found.start()].rstrip()
-    if before and before[-1] in "+-*/×÷(^":
+    if LONGER.search(text[-TAIL:][:found.start()].rstrip()):
         return ""
     expression, blank, behind = found.groups()
-    for written, meant in (("×", "*"), ("÷", "/"), ("$", ""), (",", "")):
-        expression = expression.replace(written, meant)
+    expression = expression.replace(",", "").replace("x", "*")
     try:
-        value = value_of(ast.parse(expression, mode="eval").body)
+        value = value_of(ast.parse(expression, mode="eval").body, expression)
     except (SyntaxError, ValueError, ZeroDivisionError):
         return ""
-    if (value * 10**6).denominator != 1:
+    millionths = value * 10**6
+    if millionths.denominator != 1:
         return ""
-    digits = str(int(value)) if value.denominator == 1 else f"{float(value):.6f}".rstrip("0")
+    whole, rest = divmod(abs(int(millionths)), 10**6)
+    digits = f"{'-' if value < 0 else ''}{whole}"
+    if rest:
+        digits += f".{rest:06}".rstrip("0")
     return (" " if blank and not behind else "") + digits
 
 
 def run_last(text, rounds, seconds):
-    """What stands behind a program with whose block a text ends: '' or a block with what it prints. The
-    programs before it in the text run again, unheard. rounds: the most such blocks in a text."""
-    programs, n_outputs = PROGRAM.findall(text), text.count("```output\n")
-    if not re.search(r"\n```\n?$", text) or not n_outputs < min(len(programs), rounds):
+    """What stands behind a program with whose block a text ends: '' or a block with what it prints. Those
+    before it that did not run out of time run again, unheard. rounds: so many programs of a text run."""
+    *before, last = list(PROGRAM.finditer(text)) or [None]
+    if not last or len(before) >= rounds or last[2] is not None or text[last.end():].strip():
         return ""
-    printed = run_program(programs[-1], programs[:-1], seconds).replace("```", "'''")
+    earlier = [found[1] for found in before if "Timeout:" not in (found[2] or "")]
+    printed = run_program(last[1], earlier, seconds).replace("```", "'''")
     start = "" if text.endswith("\n") else "\n"
     return f"{start}```output\n{printed}\n```\n"
+
+
+def without_programs(text):
+    """A text as it is graded: of a program that was run what it printed, unless that is an error."""
+    def printed(found):
+        if found[2] is None:
+            return found[0]
+        return FAILED.sub("", found[2].rstrip("\n"))
+    return PROGRAM.sub(printed, text)
 
 
 def reply_of(tool, enc, rounds, seconds):
@@ -72,7 +96,7 @@ def reply_of(tool, enc, rounds, seconds):
     def calculator(new_tokens):
         if "=" not in enc.decode(new_tokens[-2:]):    # so it is with most tokens
             return []
-        return enc.encode_ordinary(calculate(enc.decode(new_tokens[-TAIL:])))
+        return enc.encode_ordinary(calculate(enc.decode(new_tokens[-TAIL - 1:])))
 
     def python(new_tokens):
         if "`" not in enc.decode(new_tokens[-2:]):

@@ -14,6 +14,7 @@ import torch
 import eval_math
 from engine.files import read_jsonl
 from engine.generation import generate
+from grading import results
 from grading.interpreter import forbidden, run_program
 from grading.tools import calculate, run_last
 from helpers import ROOT
@@ -26,8 +27,15 @@ unix = pytest.mark.skipif(sys.platform == "win32", reason="the limits are those 
 @pytest.mark.parametrize("text, result", [
     ("finds 5: 7 + 5 =", " 12"), ("12 - 3 = 9. 9 + 4 =", " 13"), ("= 12 - 3 =", " 9"), ("3 - 10 =", " -7"),
     ("<<48/2=", "24"), ("(2 + 3) * 4 =", " 20"), ("2 * (3+4)=", "14"), ("2 + 3 × 4 =", " 14"), ("10 ÷ 4 =", " 2.5"),
-    ("$5.50 * 3 =", " 16.5"), ("1,200 / 4 = ", "300"), ("0.1 + 0.2 =", " 0.3"), ("1 / 3 =", ""), ("8/0=", ""),
-    ("5 ** 2 =", ""), ("x - 7 + 5 =", ""), ("7 =", ""), ("7 + 5", ""), ("7 + =", ""), ("(7 + 5 =", ""), ("", "")])
+    ("$5.50 * 3 =", " 16.5"), ("1,200 / 4 = ", "300"), ("0.1 + 0.2 =", " 0.3"), ("0.5 - 1 =", " -0.5"),
+    ("2 x 3 + 4 =", " 10"), (r"2 \times 3 + 4 =", " 10"), ("7 – 2 + 1 =", " 6"),
+    ("123456789.25 * 123456789.5 =", " 15241578842783112.875"), ("+".join(["1234567"] * 9) + " =", " 11111103"),
+    # No calculation, or not the whole of one.
+    ("1 / 3 =", ""), ("8/0=", ""), ("5 ** 2 =", ""), ("7 =", ""), ("7 + 5", ""), ("(7 + 5 =", ""), ("", ""),
+    ("x - 7 + 5 =", ""), ("x − 7 + 5 =", ""), ("x · 3 + 5 =", ""), ("25% of 80 + 10 =", ""), ("1/2 of 20 + 4 =", ""),
+    ("(1+2)(3+4) =", ""), ("3 (3 + 4) =", ""), ("sqrt(9 + 16) =", ""), ("log10 + 5 =", ""), ("1e3 + 5 =", ""),
+    ("1 000 + 5 =", ""), ("1 1/2 + 3 =", ""), ("12:30 + 5 =", ""), ("1,20 + 3 =", ""), ("(5,5 - 3) =", ""),
+    ("+".join(["1234567"] * 40) + " =", "")])
 def test_what_a_calculator_writes(text, result):
     assert calculate(text) == result
 
@@ -39,7 +47,7 @@ PROGRAMS = {
     "print(9**9**9**9)": ("Timeout: 2 s",) * 2,
     "import re\nprint(re.match('(a+)+$', 40 * 'a' + 'b'))": ("Timeout: 2 s",) * 2,
     "x = []\nwhile True: x.append(bytes(10**8))": ("MemoryError",) * 2,
-    "while True: print(999 * 'a')": (("\n".join([999 * "a"] * 3))[:2000] + "...",) * 2,
+    "while True: print(99 * 'a')": (("\n".join([99 * "a"] * 5))[:400] + "...\nOSError: [Errno 27] File too large",) * 2,
     "import os\nwhile True: os.fork()": (REFUSED.format("os"), STOPPED.format("os.fork")),
     "import threading\nprint(1)\nthreading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()":
         (REFUSED.format("threading"), "1"),
@@ -49,13 +57,19 @@ PROGRAMS = {
     "import subprocess\nsubprocess.run('ls')": (REFUSED.format("subprocess"), STOPPED.format("subprocess.Popen")),
     "import os\nprint(1)\nos._exit(1)": (REFUSED.format("os"), "1"),
     "import sys\nprint(1)\nsys.exit(3)": (REFUSED.format("sys"), "1"),
-    "print(1)\nexit()": (REFUSED.format("exit"), "1"),
+    "print(1)\nexit()": ("1",) * 2,
+    "import ctypes\nprint(1)\nctypes.string_at(0)": (REFUSED.format("ctypes"), "1\nKilled by signal 11"),
+    "from statistics import sys": (REFUSED.format("sys"), ""),
+    "import random\nprint(random.sys.path)": (REFUSED.format("sys"), None),
+    "input = 2\ndef f(vars): return vars\nprint(f(input))": ("2",) * 2,
+    "class A:\n    def __init__(self): pass\nclass B(A):\n    def __init__(self): super().__init__()\nprint(B() and 1)":
+        ("1",) * 2,
     "def f(): return f()\nf()": ("RecursionError: maximum recursion depth exceeded",) * 2,
     "print(1)\nprint((2": ("SyntaxError: '(' was never closed",) * 2,
     "print(input())": (REFUSED.format("input"), "EOFError: EOF when reading a line"),
     "print(1, end='')": ("1",) * 2,
     "import sys\nsys.stdout.buffer.write(b'a\\xff')": (REFUSED.format("sys"), "a\ufffd"),
-    "print(1)\nprint(1 / 0)": ("1\nZeroDivisionError: division by zero",) * 2,
+    "print(1, end='')\nprint(1 / 0)": ("1\nZeroDivisionError: division by zero",) * 2,
     "print(().__class__)": (REFUSED.format("__class__"), "<class 'tuple'>"),
     "from math import *\nif __name__ == '__main__': print(gcd(4, 6))": ("2",) * 2,
     "import numpy as np\nprint(np.linalg.inv(2 * np.eye(100)).sum())": ("50.0",) * 2,
@@ -70,7 +84,7 @@ def test_what_programs_do_that_should_not():
     with ThreadPoolExecutor(8) as pool:
         printed = list(pool.map(lambda case: run_program(case[0], seconds=2.0, policy=case[1]), cases))
     for (program, policy), found in zip(cases, printed):
-        assert found == PROGRAMS[program][not policy], program
+        assert found == PROGRAMS[program][not policy] or PROGRAMS[program][not policy] is None, program
 
 
 def test_what_is_looked_for_in_a_source():
@@ -86,9 +100,16 @@ def test_a_set_has_the_same_order_each_time():
     assert len({run_program("print(set('abcdefgh'))") for _ in range(3)}) == 1
 
 
-def test_earlier_programs_run_unheard():
-    assert run_program("print(x + 1)", ["x = 2\nprint('one')", "x = 3\n1 / 0", "x ="]) == "4"
-    assert run_program("print(1)", ["import os"]) == "Refused: os"
+def test_earlier_programs_run_unheard_and_what_was_refused_does_not_run():
+    assert run_program("print(x + 1)", ["x = 2\nprint('one')", "x = 3\n1 / 0", "x =", "import os\nx = 9"]) == "4"
+
+
+@unix
+def test_a_limit_that_is_lower_already_stays():
+    code = ("import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (2**12, 2**12))\n"
+            "from grading.interpreter import run_program; print(run_program('print(7)'))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert done.stdout.strip() == b"7"
 
 
 @unix
@@ -116,10 +137,22 @@ def test_a_block_behind_a_program():
     assert run_last(first + "\n", 4, 5.0) == "```output\n3\n```\n"
     both = first + "\n```output\n3\n```\nThen\n```python\nprint(x, '```')\n```"
     assert run_last(both, 4, 5.0) == "\n```output\n3 '''\n```\n"
-    for text in (both, first + "\n```output\n3\n```"):
-        assert run_last(text, 1, 5.0) == ""       # no more rounds; its own end
-    for text in ("", "```python\nprint(1)\n", "```\n", "print(1)\n```", first + "\n```output\n3\n```\n"):
+    assert run_last(both, 1, 5.0) == ""  # no more rounds
+    for text in ("", "```python\nprint(1)\n", "```\n", "print(1)\n```", first + "\n```output\n3\n```\n", first + " x"):
         assert run_last(text, 4, 5.0) == ""
+    late = "```python\nwhile True: pass\n```\n```output\nTimeout: 1 s\n```\n"  # it does not run again
+    assert run_last("```python\n```\nSorry\n" + late + first, 4, 1.0) == "\n```output\n3\n```\n"
+
+
+@pytest.mark.parametrize("printed, behind, answer", [
+    ("12", "", "12"), ("12", "The answer is 13.", "13"), ("Timeout: 5 s", "", ""), ("Refused: os", "", ""),
+    ("12\nIndexError: list index 5 out of range", "", "12"), ("12", "```python\nprint(3)\n```", "3")])
+def test_the_answer_is_not_in_the_program(printed, behind, answer):
+    program = "```python\n# Problem: #### the answer is 7\nprint(4)\n```"
+    text = f"Let us see.\n{program}\n```output\n{printed}\n```\n{behind}"
+    row = {"generation": text, "samples": [text]}
+    results.grade_row(row, "12", "gsm8k")
+    assert row["prediction"] == row["sample_predictions"][0] == answer
 
 
 def test_tokens_that_are_put_in_equal_an_uncached_loop():
