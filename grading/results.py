@@ -91,7 +91,8 @@ def summarize(rows, cfg):
     result["mean_shots"] = sum(row["shots"] for row in rows) / len(rows)
     result["too_long"] = len(rows) - len(answered)
     result["fewer_shots"] = sum(row["shots"] < cfg.shots for row in answered)
-    text += f", {result['mean_shots']:.2f} shots on average"
+    if cfg.shots:
+        text += f", {result['mean_shots']:.2f} shots on average"
     if result["fewer_shots"]:
         text += f", fewer to fit the context: {result['fewer_shots']}"
     if result["too_long"]:
