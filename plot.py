@@ -6,8 +6,8 @@ Figures and tables from run folders alone: results.json, table.md, headline.png,
     python plot.py --runs out/distill --base fire # on-policy distillation, against FiRe-OPD
 
 RUNS holds a folder per seed, seed*/, or is itself that of one seed. Any finished run in it is shown, with
-what eval_math.py has measured of it. NAME_tuned, the run NAME fine-tuned on the curated text, is compared
-with BASE_tuned. Intervals: 95%, t, over seeds.
+what eval_math.py has measured of it. BASE is compared with all others, and so is BASE_tuned, which is the run
+BASE fine-tuned on the curated text. Intervals: 95%, t, over seeds.
 """
 import glob
 import os
@@ -54,7 +54,7 @@ STYLES = [("#8b0000", "-"), ("#5a9bd4", "-"), ("0.3", "--"), ("#c08000", "-."), 
 class Config:
     runs: str = "out"        # folder with run folders, or with seed*/ that have them
     out: str = ""            # where the results go (default: the same folder)
-    base: str = "slm"        # the run that the others are compared with
+    base: str = "slm"        # the run that the others are compared with; BASE_tuned is, too
 
     def validate(self):
         if self.base.endswith("_tuned"):
@@ -75,20 +75,27 @@ def read_runs(folder):
 
 
 def collect(folder, base):
-    """What results.json holds: of each arm the figures of every seed, and what the run `base` has more."""
+    """What results.json holds: of each arm the figures of every seed, and what the run `base`, and that
+    fine-tuned, have more."""
     runs = read_runs(folder)
-    results = {"base": base, "seeds": list(runs), "arms": {}, "base_less": {}}
-    for name in sorted(set().union(*runs.values()), key=place):
+    names = sorted(set().union(*runs.values()), key=place)
+    results = {"base": base, "seeds": list(runs), "arms": {}}
+    for name in names:
         results["arms"][name] = summary({seed: r[name] for seed, r in runs.items() if name in r})
-        other = f"{base}_tuned" if name.endswith("_tuned") else base  # like is compared with like
-        pairs = [(r[other]["final"], r[name]["final"]) for r in runs.values() if {other, name} <= set(r)]
-        if pairs and name != other and name not in STEPS:
-            # By seed, whose common ups and downs cancel.
-            results["base_less"][name] = {m: interval([a[m] - b[m] for a, b in pairs if m in a and m in b])
-                                          for m in MEASURES}
+    finals = {name: {seed: r[name]["final"] for seed, r in runs.items() if name in r} for name in names}
+    results["less"] = {one: {name: differences(finals[one], finals[name]) for name in names
+                             if name not in (one, *STEPS) and finals[one].keys() & finals[name].keys()}
+                       for one in (base, f"{base}_tuned") if one in names}
     results["measures"] = [m for m in MEASURES if any(a["final"][m] for a in results["arms"].values())]
     results["sources"] = sorted({str(run["source"]) for arms in runs.values() for run in arms.values()})
     return results
+
+
+def differences(one, other):
+    """{measure: the interval of one arm less the other, by seed, so that the ups and downs which a seed has in
+    both cancel}. one, other: {seed: final figures}."""
+    pairs = [(one[seed], other[seed]) for seed in one if seed in other]
+    return {m: interval([a[m] - b[m] for a, b in pairs if m in a and m in b]) for m in MEASURES}
 
 
 def place(run):
@@ -225,14 +232,14 @@ def table(results):
         rows.append([name_of(name), str(len(arm["seeds"])), tokens, *cells])
     over = "mean over seeds (95% interval)" if len(results["seeds"]) > 1 else "one seed"
     lines = [f"Final figures, {over}:", "", *table_lines(["arm", "seeds", "tokens", *headings], rows)]
-    differences = [d[m] for d in results["base_less"].values() for m in measures if d[m] and d[m]["n"] > 1]
-    if differences:
-        n, n_clear = len(differences), sum(d["low"] > 0 or d["high"] < 0 for d in differences)
-        rows = [[name_of(name), *(cell(d[m], m, sign=True) for m in measures)]
-                for name, d in results["base_less"].items()]
-        lines += ["", f"{name_of(results['base'])} less the arm, paired by seed (95% interval). Of these "
-                  f"{n} intervals {n_clear} exclude 0; by chance {0.05 * n:.1f} would:", "",
-                  *table_lines(["arm", *headings], rows)]
+    for one, less in results["less"].items():
+        intervals = [d[m] for d in less.values() for m in measures if d[m] and d[m]["n"] > 1]
+        if intervals:
+            n, n_clear = len(intervals), sum(d["low"] > 0 or d["high"] < 0 for d in intervals)
+            rows = [[name_of(name), *(cell(d[m], m, sign=True) for m in measures)] for name, d in less.items()]
+            lines += ["", f"{name_of(one)} less the arm, paired by seed (95% interval). Of these {n} intervals "
+                      f"{n_clear} exclude 0; by chance {0.05 * n:.1f} would:", "",
+                      *table_lines(["arm", *headings], rows)]
     return "\n".join(lines) + "\n"
 
 

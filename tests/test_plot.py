@@ -42,12 +42,14 @@ def test_intervals_and_pairs_of_seeds_by_hand(tmp_path):
     of_slm = results["arms"]["slm"]["final"]["test_loss"]
     half = 4.303 * np.std([1.5, 2.5, 5], ddof=1) / np.sqrt(3)
     assert list(of_slm.values()) == pytest.approx([3, 3 - half, 3 + half, 3])
-    assert set(results["base_less"]) == {"clm", "clm_tuned"}
-    assert results["base_less"]["clm_tuned"]["test_loss"]["mean"] == pytest.approx(-0.7)
+    assert {one: set(less) for one, less in results["less"].items()} == {
+        "slm": {"clm", "slm_tuned", "clm_tuned"}, "slm_tuned": {"slm", "clm", "clm_tuned"}}
+    assert results["less"]["slm_tuned"]["clm_tuned"]["test_loss"]["mean"] == pytest.approx(-0.7)
+    assert results["less"]["slm_tuned"]["clm"]["test_loss"]["mean"] == pytest.approx(-0.8)
     text = plot.table(results)
     assert "| CLM | -0.600 (-1.871 to +0.671) |" in text  # a standard error of 0.1
     assert "| CLM | 2 | 1,000 | 2.600 (" in text
-    assert "Of these 2 intervals 0 exclude 0" in text
+    assert "Of these 3 intervals 1 exclude 0" in text and "SLM, fine-tuned less the arm" in text
 
 
 def test_where_the_figures_of_a_run_come_from(tmp_path):
