@@ -86,7 +86,8 @@ def t_interval(values):
 def will_pay(ref_loss, labels):
     """Whether training by these reference losses will give a better model than training on all tokens.
 
-    ref_loss: (n,) float, of the targets of the noisy text. labels: (n,) texts, their true labels: question,
-    solution, result, irrelevant, noise, wrong. Returns a bool. Use nothing else: no model is trained here.
+    Two numpy arrays: ref_loss, (n,) float, of the targets of the noisy text, and labels, (n,) texts, their true
+    labels: question, solution, result, irrelevant, noise, wrong. Returns a bool. Use nothing else: no model is
+    trained here.
     """
     raise NotImplementedError

@@ -17,6 +17,7 @@ PAYS = {"strong": True, "weak": False, "few": False, "knows_the_junk": False}
 @pytest.mark.points("P5", 10)
 @pytest.mark.parametrize("name", sorted(PAYS))
 def test_a_rule_that_reads_reference_losses_alone(name):
+    assert (MADE / name / "scores.json").exists(), "first make the score folders: make_scores.py"
     tokens = Tokens(str(MADE / "corpus"), "noisy", 192)
     loss = Scores(str(MADE / name), tokens).all()                            # (n,), of the targets
     labels = np.array(tokens.label_names)[tokens.labels[1:len(loss) + 1]]    # (n,) texts
