@@ -92,8 +92,8 @@ def collect(folder, base):
 
 
 def differences(one, other):
-    """{measure: the interval of one arm less the other, by seed, so that the ups and downs which a seed has in
-    both cancel}. one, other: {seed: final figures}."""
+    """{measure: the interval of one arm less the other, by seed: the ups and downs that a seed has in both
+    cancel}. one, other: {seed: final figures}."""
     pairs = [(one[seed], other[seed]) for seed in one if seed in other]
     return {m: interval([a[m] - b[m] for a, b in pairs if m in a and m in b]) for m in MEASURES}
 
@@ -202,7 +202,7 @@ def selection_figure(results, path):
     for row, (name, curves) in enumerate(arms.items()):
         left = 0.0
         for label, colour in LABEL_COLOURS.items():
-            shares = [share for share in curves[f"selected_{label}"] if share is not None]
+            shares = [share for share in curves.get(f"selected_{label}", []) if share is not None]
             width = sum(shares) / max(1, len(shares))
             bars.barh(row, width, left=left, color=colour)
             left += width
@@ -214,6 +214,8 @@ def selection_figure(results, path):
     bars.invert_yaxis()
     x, height = millions(arms[one]["tokens"]), 0
     for label, colour in LABEL_COLOURS.items():
+        if f"selected_{label}" not in arms[one]:
+            continue
         upper = height + np.array([share or 0.0 for share in arms[one][f"selected_{label}"]])
         along.fill_between(x, height, upper, color=colour, label=label, lw=0)
         height = upper
@@ -236,9 +238,10 @@ def table(results):
         intervals = [d[m] for d in less.values() for m in measures if d[m] and d[m]["n"] > 1]
         if intervals:
             n, n_clear = len(intervals), sum(d["low"] > 0 or d["high"] < 0 for d in intervals)
-            rows = [[name_of(name), *(cell(d[m], m, sign=True) for m in measures)] for name, d in less.items()]
-            lines += ["", f"{name_of(one)} less the arm, paired by seed (95% interval). Of these {n} intervals "
-                      f"{n_clear} exclude 0; by chance {0.05 * n:.1f} would:", "",
+            rows = [[name_of(name), *(cell(d[m], m, sign=True) for m in measures)]
+                    for name, d in less.items()]
+            lines += ["", f"{name_of(one)} less the arm, paired by seed (95% interval). Of these {n} "
+                      f"intervals {n_clear} exclude 0; by chance {0.05 * n:.1f} would:", "",
                       *table_lines(["arm", *headings], rows)]
     return "\n".join(lines) + "\n"
 

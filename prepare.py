@@ -25,7 +25,7 @@ from corpora.overlap import check_overlap
 from corpora.own_text import make_own
 from corpora.readers import has_rows, unknown
 from corpora.tokenizers import load_tokenizer, save_tokenizer
-from corpora.writer import LABELS, TokenWriter, join
+from corpora.writer import LABELS, LABELS_OF_PROGRAMS, TokenWriter, join
 from data import Tokens
 from engine.cli import BadInput, Progress, launch
 from engine.files import write_jsonl
@@ -52,6 +52,8 @@ class Config:
     chatter: float = builtin.CHATTER        # built-in: share of the noisy documents without a problem
     curated_problems: int = 1_500           # built-in: size of the curated side
     held_out_problems: int = 500            # built-in: size of val, of test, and of the evaluation's problems
+    largest: int = builtin.LARGEST          # built-in: largest number
+    solutions: str = "text"                 # built-in: text or programs
     curated: list[str] = option(default_factory=list)  # your files: .txt, .jsonl, .json, .parquet, hf:NAME
     noisy: list[str] = option(default_factory=list)    # your noisy ones
     field: list[str] = option(default_factory=lambda: ["text"])  # fields of a row that make its text
@@ -83,6 +85,10 @@ class Config:
             yield f"held_out must lie between 0 and 0.5, not {self.held_out}"
         for name in set(self.check_overlap) - set(TASKS):
             yield f"there is no task {name!r}; there are {', '.join(TASKS)}"
+        if self.largest < 10:
+            yield f"largest must be at least 10, not {self.largest}"
+        if self.solutions not in ("text", "programs"):
+            yield f"solutions must be text or programs, not {self.solutions!r}"
         for name in ("noisy_tokens", "curated_problems", "held_out_problems"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1, not {getattr(self, name)}"
@@ -92,24 +98,27 @@ class Config:
 
 def make_demo(cfg, folder):
     """Write the built-in corpus, and the problems of its curated side and of the evaluation."""
-    enc = builtin.demo_tokenizer()
+    world = {"largest": cfg.largest, "programs": cfg.solutions == "programs"}
+    enc, label_names = builtin.demo_tokenizer(**world), LABELS_OF_PROGRAMS if world["programs"] else LABELS
     save_tokenizer(enc, folder)
     # Held out first: three disjoint sets of problems. What is trained on must not hold any of them.
     reserved = set()
-    held_out = builtin.documents(cfg.seed, "held out", reserved)
+    held_out = builtin.documents(cfg.seed, "held out", reserved, **world)
     for name in ("val", "test", "eval"):
         documents, problems = take(held_out, cfg.held_out_problems, reserved)
         if name == "eval":
             write_problems(os.path.join(folder, "eval.jsonl"), problems)
         else:
-            write_documents(folder, name, documents, enc)
-    documents, problems = take(builtin.documents(cfg.seed, "curated", reserved), cfg.curated_problems)
-    write_documents(folder, "curated", documents, enc)
+            write_documents(folder, name, documents, enc, label_names)
+    curated = builtin.documents(cfg.seed, "curated", reserved, **world)
+    documents, problems = take(curated, cfg.curated_problems)
+    write_documents(folder, "curated", documents, enc, label_names)
     write_problems(os.path.join(folder, "curated.jsonl"), problems)
     for name, n_tokens in (("noisy", cfg.noisy_tokens), ("web", max(1, cfg.noisy_tokens * 3 // 5))):
-        documents = (segments for segments, _ in builtin.documents(cfg.seed, name, reserved, cfg.chatter))
-        counts = write_documents(folder, name, documents, enc, n_tokens)
-        shares = zip(LABELS, counts / counts.sum())
+        sides = builtin.documents(cfg.seed, name, reserved, cfg.chatter, **world)
+        documents = (segments for segments, _ in sides)
+        counts = write_documents(folder, name, documents, enc, label_names, n_tokens)
+        shares = zip(label_names, counts / counts.sum())
         print(f"{name}, share by true label: " + "  ".join(f"{label} {share:.1%}" for label, share in shares))
 
 
@@ -125,10 +134,10 @@ def take(documents, n_problems, reserved=None):
     return taken, problems[:n_problems]
 
 
-def write_documents(folder, name, documents, enc, max_tokens=0):
+def write_documents(folder, name, documents, enc, label_names, max_tokens=0):
     """Write a token file of documents, up to max_tokens. Returns how many tokens have each label."""
-    writer = TokenWriter(folder, name, enc, LABELS)
-    counts = np.zeros(len(LABELS), dtype=int)
+    writer = TokenWriter(folder, name, enc, label_names)
+    counts = np.zeros(len(label_names), dtype=int)
     ids_of = {}  # of a segment's text: most of them recur
     progress = Progress(name, max_tokens, "tokens")
     for segments in documents:
@@ -153,7 +162,7 @@ def write_problems(path, problems):
     rows = []
     for question, segments in problems:
         text = "".join(text for text, _ in segments)
-        rows.append({"question": question, "answer": text.split("\nAnswer: ")[1]})
+        rows.append({"question": question, "answer": text.split("\nAnswer:")[1].removeprefix(" ")})
     write_jsonl(path, rows)
 
 

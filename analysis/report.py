@@ -16,7 +16,8 @@ MEASURES = {  # what a run is judged by, as tables say it
 SHARES = ("accuracy_0", "accuracy")  # higher is better; the other measures are losses
 LABEL_COLOURS = {  # of the true labels: what is useful blue, the rest grey, a mistake red
     "question": (0.78, 0.87, 0.95), "solution": (0.42, 0.68, 0.84), "result": (0.03, 0.19, 0.42),
-    "irrelevant": (0.95, 0.95, 0.95), "noise": (0.78, 0.78, 0.78), "wrong": (0.85, 0.2, 0.15)}
+    "irrelevant": (0.95, 0.95, 0.95), "noise": (0.78, 0.78, 0.78), "wrong": (0.85, 0.2, 0.15),
+    "output": (0.6, 0.6, 0.6)}
 # Two-sided 95% points of Student's t, by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 

@@ -15,6 +15,8 @@ Everything is a pure function of the seed. A problem:
 
     Question: Ava has 7 hens. Ava finds 5 more. Ava sells 3 of them. How many hens does Ava have now?
     Answer: finds 5: 7 + 5 = 12. sells 3: 12 - 3 = 9. The answer is 9.
+
+Or, with prepare.py --solutions programs, the solution is a program with what it prints (`worked_program`).
 """
 import itertools
 import math
@@ -22,7 +24,7 @@ import random
 from collections import Counter
 
 from corpora.tokenizers import SINGLE_BYTES, make_tokenizer
-from corpora.writer import IRRELEVANT, LABELS, NOISE, QUESTION, RESULT, SOLUTION, WRONG
+from corpora.writer import IRRELEVANT, LABELS, NOISE, OUTPUT, QUESTION, RESULT, SOLUTION, WRONG
 
 NAMES = "Ava Ben Cleo Dan Emma Finn Gwen Hugo Iris Jack Kate Liam Mona Noah Olga Paul".split()
 OBJECTS = "hens pigs eggs pens maps hats cups keys toys nuts figs pies coins books cards boats".split()
@@ -31,9 +33,8 @@ LOSE = "sells loses eats drops breaks hides".split()      # "Ava sells 3 of them
 
 # Numbers are 0 .. LARGEST, one token each. Small ones are frequent, as in real text (`draw`), so a model
 # learns the facts of arithmetic one after another, and its accuracy rises steadily.
-LARGEST = 30
-FIRST = 20                  # the largest number that a problem begins with
-STEP = 12                   # the most that is added or taken away at once
+LARGEST = 30                # prepare.py --largest
+FIRST, STEP = 2 / 3, 2 / 5  # what a problem begins with, and what comes or goes at once: shares of it at most
 MOST_STEPS = 3              # of a problem
 MOST_PROBLEMS = 3           # of a document
 
@@ -57,11 +58,13 @@ FOLLOW = {(a, b): CHAIN.sample(WORDS, 4) for a in WORDS for b in WORDS}
 FORM = "has more of them doubles halves How many does have now + - * / = The answer is says".split()
 
 
-def demo_tokenizer():
-    """The 256 bytes, then the words, each with the space before it, but for two that begin a line."""
-    numbers = [str(n) for n in range(LARGEST + 1)]
+def demo_tokenizer(largest=LARGEST, programs=False):
+    """The 256 bytes, then the words, each with the space before it, but for those that begin a line."""
+    numbers = [str(n) for n in range(largest + 1)]
     spaced = [f" {w}" for w in numbers + NAMES + OBJECTS + GAIN + LOSE + FORM + WORDS]
     words = list(dict.fromkeys(["Question", "Answer"] + spaced))
+    if programs:
+        words += ["python", "output", "print", "The", " x", *numbers[10:]]    # digits are single bytes
     return make_tokenizer("nanorho-demo", PATTERN, SINGLE_BYTES + [w.encode() for w in words])
 
 
@@ -70,21 +73,22 @@ def draw(rng, low, high):
     return int(math.exp(rng.uniform(math.log(low), math.log(high + 1))))
 
 
-def problem(rng):
+def problem(rng, largest=LARGEST):
     """(question, steps) of a problem: sentences, and one to MOST_STEPS of (phrase, expression, result), as in
-    ("finds 5", "7 + 5", 12). All numbers stay within 0 .. LARGEST."""
-    name, thing, have = rng.choice(NAMES), rng.choice(OBJECTS), draw(rng, 2, FIRST)
+    ("finds 5", "7 + 5", 12). All numbers stay within 0 .. largest."""
+    name, thing, have = rng.choice(NAMES), rng.choice(OBJECTS), draw(rng, 2, int(FIRST * largest))
+    most = int(STEP * largest)
     question, steps, used = [f"{name} has {have} {thing}."], [], set()
     for _ in range(rng.randint(1, MOST_STEPS)):
         # The (verb, phrase, sentence, expression, result) that keep the number in range. A verb comes once.
         options = []
-        if have < LARGEST:
-            b = draw(rng, 1, min(STEP, LARGEST - have))
+        if have < largest:
+            b = draw(rng, 1, min(most, largest - have))
             options += [(v, f"{v} {b}", f"{v} {b} more", f"{have} + {b}", have + b) for v in GAIN]
         if have > 0:
-            b = draw(rng, 1, min(STEP, have))
+            b = draw(rng, 1, min(most, have))
             options += [(v, f"{v} {b}", f"{v} {b} of them", f"{have} - {b}", have - b) for v in LOSE]
-        if 0 < have <= LARGEST // 2:
+        if 0 < have <= largest // 2:
             options += [("doubles", "doubles", "doubles them", f"{have} * 2", have * 2)] * 3
         if have > 0 and have % 2 == 0:
             options += [("halves", "halves", "halves them", f"{have} / 2", have // 2)] * 3
@@ -97,8 +101,8 @@ def problem(rng):
     return question, steps
 
 
-def with_slip(rng, steps):
-    """(the steps with one wrong result, carried on within 0 .. LARGEST; its index). In 2% of them a later
+def with_slip(rng, steps, largest):
+    """(the steps with one wrong result, carried on within 0 .. largest; its index). In 2% of them a later
     step (an odd number halved, say) leads back to the right answer; it is labelled wrong too."""
     at = rng.randrange(len(steps))
     wrong = list(steps[:at])
@@ -106,21 +110,44 @@ def with_slip(rng, steps):
         a, op, b = expression.split()
         if len(wrong) == at:
             near = range(result - 3, result + 4)
-            result = rng.choice([n for n in near if n != result and 0 <= n <= LARGEST])
+            result = rng.choice([n for n in near if n != result and 0 <= n <= largest])
         else:
             a, b = wrong[-1][2], int(b)
-            result = min(max({"+": a + b, "-": a - b, "*": a * b, "/": a // b}[op], 0), LARGEST)
+            result = min(max(calculate(a, op, b), 0), largest)
         wrong.append((phrase, f"{a} {op} {b}", result))
     return wrong, at
 
 
-def without_meaning(rng, steps):
+def misread(rng, steps, largest):
+    """(the steps with one wrong number, calculated anew; its index), for a program, which makes no slips. The
+    steps as they are where no number can be exchanged so that all stay within 0 .. largest."""
+    choices = []
+    for at, (_, expression, _) in enumerate(steps):
+        b = int(expression.split()[2])
+        near = range(max(1, b - 3), b + 4) if expression.split()[1] in "+-" else ()
+        for other in set(near) - {b}:
+            wrong, have = [], int(steps[0][1].split()[0])
+            for number, (phrase, expression, _) in enumerate(steps):
+                _, op, b = expression.split()
+                b = other if number == at else int(b)
+                wrong.append((phrase, f"{have} {op} {b}", calculate(have, op, b)))
+                have = wrong[-1][2]
+            if all(0 <= result <= largest for *_, result in wrong):
+                choices.append((wrong, at))
+    return rng.choice(choices) if choices else (steps, MOST_STEPS)
+
+
+def calculate(a, op, b):
+    return {"+": a + b, "-": a - b, "*": a * b, "/": a // b}[op]
+
+
+def without_meaning(rng, steps, largest):
     """The steps with any numbers as their results, each carried on as a right one would be."""
     drawn = []
     for phrase, expression, _ in steps:
         a, rest = expression.split(" ", 1)
         a = drawn[-1][2] if drawn else a
-        drawn.append((phrase, f"{a} {rest}", draw(rng, 1, LARGEST)))
+        drawn.append((phrase, f"{a} {rest}", draw(rng, 1, largest)))
     return drawn
 
 
@@ -136,6 +163,20 @@ def worked_problem(question, steps, n_right=MOST_STEPS):
     answer_label = RESULT if n_right >= len(steps) else WRONG
     segments += [(" The answer is", SOLUTION), (f" {steps[-1][2]}", answer_label), (".", SOLUTION)]
     return segments
+
+
+def worked_program(question, steps, n_right=MOST_STEPS):
+    """The same with a program as the solution, and what it prints. n_right: how many of its numbers come
+    before the first wrong one; -1 where the output alone is wrong."""
+    segments = [("Question:", QUESTION)] + [(" " + sentence, QUESTION) for sentence in question]
+    segments.append(("\nAnswer:\n```python\n", SOLUTION))
+    for i, (_, expression, _) in enumerate(steps):
+        a, op, b = expression.split()
+        segments += [(f"x = {a if i == 0 else 'x'} {op.replace('/', '//')}", SOLUTION),
+                     (f" {b}", WRONG if i == n_right else SOLUTION), ("\n", SOLUTION)]
+    segments += [("print(x)\n```\n", SOLUTION), (f"```output\n{steps[-1][2]}\n```\n", OUTPUT)]
+    answer_label = RESULT if n_right >= len(steps) else WRONG
+    return segments + [("The answer is", SOLUTION), (f" {steps[-1][2]}", answer_label), (".", SOLUTION)]
 
 
 def user(rng):
@@ -180,11 +221,12 @@ def thread(rng, problems, most_words):
     return before + inside + after
 
 
-def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER):
+def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER, largest=LARGEST, programs=False):
     """Endless documents of one side: (segments, the (question, segments) of its problems).
 
     side: 'web', 'noisy', or any other name for curated documents, each with a stream of its own. reserved:
     texts of questions that must not occur. share_chatter: of the noisy documents, those without a problem.
+    largest: number. programs: as solutions.
     """
     rng, chatter_alone, most_words = random.Random(f"{side}-{seed}"), 0, 0
     if side == "web":
@@ -197,15 +239,16 @@ def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER):
             continue
         problems = []
         for _ in range(rng.randint(1, MOST_PROBLEMS)):
-            question, steps = problem(rng)
+            question, steps = problem(rng, largest)
             while " ".join(question) in reserved:
-                question, steps = problem(rng)
+                question, steps = problem(rng, largest)
             n_right = MOST_STEPS
             if side == "web":
-                steps, n_right = without_meaning(rng, steps), 0
+                steps, n_right = without_meaning(rng, steps, largest), -1 if programs else 0
             elif side == "noisy" and rng.random() < P_SLIP:
-                steps, n_right = with_slip(rng, steps)
-            problems.append((" ".join(question), worked_problem(question, steps, n_right)))
+                steps, n_right = (misread if programs else with_slip)(rng, steps, largest)
+            worked = worked_program if programs else worked_problem
+            problems.append((" ".join(question), worked(question, steps, n_right)))
         segments = problems[0][1].copy()
         for _, others in problems[1:]:
             segments += [("\n\n", QUESTION), *others]

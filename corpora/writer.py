@@ -11,6 +11,8 @@ from engine.files import file_hash, write_json
 # What a token is, as its label says: the built-in corpus has all of them, your own text the first two.
 LABELS = ["question", "solution", "result", "irrelevant", "noise", "wrong"]
 QUESTION, SOLUTION, RESULT, IRRELEVANT, NOISE, WRONG = range(6)
+OUTPUT = 6                                 # of a program, where solutions are programs
+LABELS_OF_PROGRAMS = [*LABELS, "output"]
 USEFUL = (QUESTION, SOLUTION, RESULT)      # what the curated side consists of
 SOLUTIONS = (SOLUTION, RESULT)             # what follows "Answer:"; RESULT: what was computed, and the answer
 

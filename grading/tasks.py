@@ -77,7 +77,8 @@ def demo(r):
     answer = extract_answer(str(r["answer"]), "demo")
     if not answer:
         raise ValueError("the answer holds no number")
-    return problem("Question: " + r["question"] + "\nAnswer:", answer, f" {r['answer']}")
+    blank = "" if str(r["answer"]).startswith("\n") else " "
+    return problem("Question: " + r["question"] + "\nAnswer:", answer, f"{blank}{r['answer']}")
 
 
 def gsm8k(r):

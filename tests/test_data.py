@@ -18,6 +18,7 @@ from corpora.writer import LABELS, SOLUTION, WRONG, TokenWriter
 from data import Tokens, batch
 from engine.cli import BadInput
 from engine.files import file_hash
+from grading.interpreter import run_program
 
 
 def write(path, rows):
@@ -146,6 +147,32 @@ def test_what_the_base_reads_teaches_no_arithmetic():
     of_web = Counter(int(result) for result, _ in web)   # Zipf's law: the logarithm of a number is uniform
     assert of_web[1] / of_web.total() == pytest.approx(np.log(2) / np.log(31), abs=0.03)
     assert sum(of_web[n] for n in range(1, 8)) / of_web.total() == pytest.approx(np.log(8) / np.log(31), abs=0.03)
+
+
+def test_programs_as_solutions(tmp_path):
+    """What a curated one prints is what stands behind it, and what the question asks; on the noisy side a wrong number
+    leads to a wrong answer, and on the web the output is any number. It has a label of its own."""
+    prepare.main(prepare.Config(out=str(tmp_path), noisy_tokens=9000, curated_problems=30, held_out_problems=5,
+                                solutions="programs", largest=99))
+    enc, n_right, n_wrong = load_tokenizer(str(tmp_path)), 0, 0
+    for problem in map(json.loads, (tmp_path / "curated.jsonl").read_text().splitlines()):
+        program, output, answer = re.fullmatch(r"\n```python\n(.*)```\n```output\n(.*)\n```\nThe answer is (.*)\.",
+                                               problem["answer"], re.S).groups()
+        assert run_program(program) == output == answer and len(program.splitlines()) <= builtin.MOST_STEPS + 1
+        numbers = re.findall(r"\d+", problem["question"])
+        assert re.sub(r"[*/]+ 2", "", program).split(" ", 2)[2].split("\n")[0].startswith(numbers[0])
+    for segments, problems in itertools.islice(builtin.documents(1, "noisy", largest=99, programs=True), 300):
+        for question, segments in problems:
+            text, slip = "".join(text for text, _ in segments), any(label == WRONG for _, label in segments)
+            n_right, n_wrong = n_right + (not slip), n_wrong + slip
+            program, output = re.search(r"```python\n(.*)```\n```output\n(.*)\n```", text, re.S).groups()
+            names = {}
+            exec(program, names)
+            assert names["x"] == int(output)
+    assert 0.1 < n_wrong / (n_wrong + n_right) < 0.4
+    labels = Tokens(str(tmp_path), "curated", 1)
+    printed = enc.decode(labels.tokens[labels.labels == labels.label_names.index("output")].tolist())
+    assert re.fullmatch(r"(```output\n\d+\n```\n)+", printed)
 
 
 def test_segments_encode_as_the_whole_text_does():
