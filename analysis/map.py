@@ -120,6 +120,10 @@ def figure(results, path):
         ax.set(xlabel=what, ylabel="% right, no shots", ylim=(0, 100))
         if logarithmic:
             ax.set_xscale("log")
+            places = [point["place"] for kind, points in kinds.items() for point in points if kind not in level]
+            tried = {f"{round(place, 2 if place < 1 else 1):g}": place for place in places}
+            ax.set_xticks(list(tried.values()), list(tried))
+            ax.minorticks_off()
     named = {line.get_label(): line for ax in axes.flat for line in ax.lines if line.get_label()[0] != "_"}
     fig.legend(named.values(), named, loc="outside lower center", ncol=len(named))
     save_figure(fig, path)
@@ -129,8 +133,8 @@ def table(results):
     """A Markdown table for each panel."""
     lines = []
     for panel, kinds in results["panels"].items():
-        rows = [[LINES[kind][0], f"{round(point['place'], 3):g}", cell(point["accuracy"], "accuracy_0")]
-                for kind, points in kinds.items() for point in points]
+        rows = [[LINES[kind][0], "any" if kind in PANELS[panel][2] else f"{round(point['place'], 3):g}",
+                 cell(point["accuracy"], "accuracy_0")] for kind, points in kinds.items() for point in points]
         lines += [*table_lines(["arm", PANELS[panel][0], "accuracy, no shots"], rows), ""]
     return "\n".join(lines)
 

@@ -22,7 +22,8 @@ strength() {  # SEED PROBLEMS: a reference that has read so many
 }
 export -f graded strength
 for n in $clean; do arms="$arms slm-clean$n"; done
-for keep in 0.02 0.15 0.35 0.6; do arms="$arms slm-keep$keep low_ref-keep$keep"; done
+for keep in 0.02 0.15 0.35 0.6; do arms="$arms slm-keep$keep"; done
+for keep in 0.02 0.15 0.6; do arms="$arms low_ref-keep$keep"; done  # low_ref has 0.35
 for keep in 0.35 0.6; do arms="$arms random-keep$keep"; done
 for share in $chatter; do arms="$arms slm-chatter$share clm-chatter$share"; done
 for times in 0.2 0.5 2; do arms="$arms slm-x$times clm-x$times"; done
