@@ -120,7 +120,7 @@ def figure(results, path):
         ax.set(xlabel=what, ylabel="% right, no shots", ylim=(0, 100))
         if logarithmic:
             ax.set_xscale("log")
-            places = [point["place"] for kind, points in kinds.items() for point in points if kind not in level]
+            places = {point["place"] for kind in kinds.keys() - level for point in kinds[kind]}
             tried = {f"{round(place, 2 if place < 1 else 1):g}": place for place in places}
             ax.set_xticks(list(tried.values()), list(tried))
             ax.minorticks_off()
