@@ -86,7 +86,8 @@ def collect(runs, data):
 
 def panels_of(found):
     """{panel: {kind: [{"place": the mean over seeds, "accuracy" with its interval, "seeds"}]}}, by place. Of
-    what was tried at one place only, those stay that the setting does not change, and CLM."""
+    what was tried at one place only, those stay that the setting does not change, and CLM. SLM's points have
+    `less` besides: {kind: SLM less that, with the same setting, paired by seed}, of CLM and the reference."""
     panels = {panel: {} for panel in found}
     for panel, kinds in found.items():
         for kind, settings in kinds.items():
@@ -96,8 +97,18 @@ def panels_of(found):
                        "accuracy": interval([accuracy for _, accuracy in of_seed.values()]),
                        "seeds": {seed: accuracy for seed, (_, accuracy) in of_seed.items()}}
                       for of_seed in settings.values()]
+            for setting, point in zip(settings, points if kind == "slm" else ()):
+                point["less"] = {}
+                for other in {"clm", "ref"} & kinds.keys():  # with this setting, or what it does not change
+                    of_other = kinds[other].get(setting, kinds[other].get(None, {}))
+                    point["less"][other] = less(settings[setting], of_other)
             panels[panel][kind] = sorted(points, key=lambda point: point["place"])
     return panels
+
+
+def less(one, other):
+    """The interval of the differences in accuracy. one, other: {seed: (place, accuracy)}."""
+    return interval([one[seed][1] - other[seed][1] for seed in one if seed in other])
 
 
 def figure(results, path):
@@ -130,12 +141,15 @@ def figure(results, path):
 
 
 def table(results):
-    """A Markdown table for each panel."""
+    """A Markdown table for each panel, with SLM's differences from CLM and from the reference."""
     lines = []
     for panel, kinds in results["panels"].items():
         rows = [[LINES[kind][0], "any" if kind in PANELS[panel][2] else f"{round(point['place'], 3):g}",
-                 cell(point["accuracy"], "accuracy_0")] for kind, points in kinds.items() for point in points]
-        lines += [*table_lines(["arm", PANELS[panel][0], "accuracy, no shots"], rows), ""]
+                 cell(point["accuracy"], "accuracy_0"),
+                 *(cell(point.get("less", {}).get(other), "accuracy_0", True) for other in ("clm", "ref"))]
+                for kind, points in kinds.items() for point in points]
+        headings = ["arm", PANELS[panel][0], "accuracy, no shots", "less CLM", "less the reference"]
+        lines += [*table_lines(headings, rows), ""]
     return "\n".join(lines)
 
 

@@ -149,6 +149,9 @@ def test_the_map_by_hand(tmp_path, demo):
     assert (at_less, at_more) == (0.75, 0.85)
     assert (tmp_path / "out" / "map.png").stat().st_size > 10_000
     assert "| SLM | 250 | 35.0% (" in (tmp_path / "out" / "table.md").read_text()
+    of_250, of_1500 = (point["less"] for point in panels["clean"]["slm"])
+    assert {other: round(d["mean"], 3) for other, d in of_250.items()} == {"clm": -0.3, "ref": 0.1}
+    assert {other: round(d["mean"], 3) for other, d in of_1500.items()} == {"clm": 0.2, "ref": 0.15}
 
 
 def test_bad_input_is_one_line(tmp_path):
