@@ -53,9 +53,9 @@ def read_run(folder):
 
 
 def measured(folder, evals):
-    """{measure: [(step, tokens, value)]}, by the run and eval_math.py."""
-    graded = [r for name in ("eval", "eval0")
-              for r in read_jsonl(os.path.join(folder, name, "summary.jsonl")) if r["task"] == "demo"]
+    """{measure: [(step, tokens, value)]}, by the run and eval_math.py (without a tool)."""
+    graded = [r for name in ("eval", "eval0") for r in read_jsonl(os.path.join(folder, name, "summary.jsonl"))
+              if r["task"] == "demo" and "tool" not in r]
     without_shots = [r for r in graded if r["shots"] == 0]
     with_shots = [r for r in graded if r["shots"] != 0]
     for results in (without_shots, with_shots):

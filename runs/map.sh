@@ -2,7 +2,7 @@
 # When does selection pay? Accuracy against the strength of the reference, the share that is kept, the share of useful
 # text, and the tokens read: what results/map/ holds.
 #
-#   bash runs/map.sh                                    # three seeds: some three hours on two cores
+#   bash runs/map.sh                                    # three seeds: two and a half hours on two cores
 #   SEEDS=7 OUT=out/try bash runs/map.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
