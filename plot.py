@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.report import (LABEL_COLOURS, MEASURES, cell, interval, mean_curve, millions, pyplot, read_run,
-                             save_figure, selection_curves, table_lines, write_report)
+from analysis.report import (LABEL_COLOURS, MEASURES, cell, interval, mean_curve, millions, paired, pyplot,
+                             read_run, save_figure, selection_curves, table_lines, write_report)
 from engine.cli import BadInput, launch
 
 STEPS = {"base": "the base", "student": "the student before"}
@@ -92,10 +92,10 @@ def collect(folder, base):
 
 
 def differences(one, other):
-    """{measure: the interval of one arm less the other, by seed: the ups and downs that a seed has in both
-    cancel}. one, other: {seed: final figures}."""
-    pairs = [(one[seed], other[seed]) for seed in one if seed in other]
-    return {m: interval([a[m] - b[m] for a, b in pairs if m in a and m in b]) for m in MEASURES}
+    """{measure: the interval of one arm less the other}. one, other: {seed: final figures}."""
+    def of_seeds(arm, measure):
+        return {seed: final[measure] for seed, final in arm.items() if measure in final}
+    return {m: paired(of_seeds(one, m), of_seeds(other, m)) for m in MEASURES}
 
 
 def place(run):

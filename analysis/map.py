@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.report import cell, interval, pyplot, read_run, save_figure, table_lines, write_report
+from analysis.report import cell, interval, paired, pyplot, read_run, save_figure, table_lines, write_report
 from data import Tokens
 from engine.cli import BadInput, launch
 from engine.files import read_json
@@ -97,18 +97,15 @@ def panels_of(found):
                        "accuracy": interval([accuracy for _, accuracy in of_seed.values()]),
                        "seeds": {seed: accuracy for seed, (_, accuracy) in of_seed.items()}}
                       for of_seed in settings.values()]
-            for setting, point in zip(settings, points if kind == "slm" else ()):
-                point["less"] = {}
-                for other in {"clm", "ref"} & kinds.keys():  # with this setting, or what it does not change
-                    of_other = kinds[other].get(setting, kinds[other].get(None, {}))
-                    point["less"][other] = less(settings[setting], of_other)
+            if kind == "slm":
+                for setting, point in zip(settings, points):
+                    point["less"] = {}
+                    for other in {"clm", "ref"} & kinds.keys():  # of this setting, or not changed by it
+                        of_other = kinds[other].get(setting, kinds[other].get(None, {}))
+                        accuracies = {seed: accuracy for seed, (_, accuracy) in of_other.items()}
+                        point["less"][other] = paired(point["seeds"], accuracies)
             panels[panel][kind] = sorted(points, key=lambda point: point["place"])
     return panels
-
-
-def less(one, other):
-    """The interval of the differences in accuracy. one, other: {seed: (place, accuracy)}."""
-    return interval([one[seed][1] - other[seed][1] for seed in one if seed in other])
 
 
 def figure(results, path):

@@ -121,6 +121,12 @@ def interval(values):
     return found
 
 
+def paired(one, other):
+    """The interval of one less the other, {seed: value} each, by seed: ups and downs that a seed has in both
+    cancel."""
+    return interval([one[seed] - other[seed] for seed in one if seed in other])
+
+
 def cell(v, measure="", sign=False):
     """A mean and its interval as text, '0.443 (0.418 to 0.468)'. sign: v is a difference, not cut at 100%."""
     if v is None:
