@@ -11,7 +11,6 @@ import pytest
 
 import prepare
 from corpora.builtin import demo_tokenizer
-from corpora.hidden_problems import rows_of
 from corpora.readers import read_documents
 from corpora.tokenizers import load_tokenizer, save_tokenizer, tokenizer_hash
 from corpora.writer import QUESTION, SOLUTION
@@ -114,8 +113,6 @@ def test_what_is_no_text_is_no_document(tmp_path, value, monkeypatch):
     path.write_text(LINES + json.dumps({"text": value, "other": "good"}) + "\n")
     refused(["line 6", "'text'", "holds no text", "--field"], path)
     refused(["line 6", "'text'", "holds no text"], path, ("text",), "text")
-    with pytest.raises(BadInput, match="line 6, has no text in one of text"):
-        rows_of(str(path), ("text",))
     hub(monkeypatch, lambda: [*ROWS, {"text": value}])
     refused(["row 6", "'text'", "holds no text"], "hf:some/set")
 
@@ -123,7 +120,6 @@ def test_what_is_no_text_is_no_document(tmp_path, value, monkeypatch):
 def test_an_empty_field_is_empty_and_a_network_may_fail(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text('{"text": null, "b": "x"}\n{"text": "y", "b": ""}\n')
     assert documents(tmp_path / "a.jsonl", ("text", "b")) == ["x", "y"]
-    assert rows_of(str(tmp_path / "a.jsonl"), ("text",)) == [("",), ("y",)]
 
     hub(monkeypatch, lambda: ROWS)
     assert documents("hf:some/set") == TEXTS
