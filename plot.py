@@ -3,7 +3,7 @@ Figures and tables from run folders alone: results.json, table.md, headline.png,
 
     python plot.py                                # what you trained by hand: out/ref, out/clm, out/slm
     python plot.py --runs out/controls            # seeds: out/controls/seed10/slm, seed11/slm, ...
-    python plot.py --runs out/distill --base fire # on-policy distillation, against FiRe-OPD
+    python plot.py --runs out/distill --base opd  # on-policy distillation, against its plain form
 
 RUNS holds a folder per seed, seed*/, or is itself that of one seed. Any finished run in it is shown, with
 what eval_math.py has measured of it. BASE is compared with all others, and so is BASE_tuned, which is the run
@@ -44,7 +44,8 @@ ARMS = {  # the ways of training that are compared, by run folder
     "random_drop": "a fifth dropped at random",
     "permuted_weights": "weights permuted",
 }
-SETTINGS = {"keep": "keep {}", "lr": "rate {}", "x": "{} times the tokens", "repeat": "curated {} times"}
+SETTINGS = {"keep": "keep {}", "lr": "rate {}", "x": "{} times the tokens", "repeat": "curated {} times",
+            "base": "from the base"}
 # The lines of a figure, which differ in grey too; the first is the base arm's.
 STYLES = [("#8b0000", "-"), ("#5a9bd4", "-"), ("0.3", "--"), ("#c08000", "-."), ("#2e7d32", ":"),
           ("#7b4fa0", "--"), ("0.6", "-"), ("#00838f", "-."), ("#d81b60", ":")]
@@ -131,7 +132,7 @@ def drawn_arms(results):
     arms = {name: arm["on_policy"] for name, arm in results["arms"].items()
             if not name.endswith("_tuned") and name not in (*STEPS, *REFERENCES)}
     base = results["base"]
-    if base != "clm" and {base, "clm"} <= set(arms):
+    if base != "clm" and {base, "clm"} <= set(arms) and arms[base] == arms["clm"]:
         return [base, "clm"]
     kind = arms.get(base, next(iter(arms.values()), None))
     return sorted((name for name in arms if arms[name] == kind), key=lambda name: name != base)
