@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On-policy distillation (distillation/on_policy.py) on the built-in corpus: the method, its halves, and its controls.
 #
-#   bash runs/distill.sh                                  # five seeds: an hour and a quarter on two cores
+#   bash runs/distill.sh                                  # five seeds: two hours on two cores
 #   SEEDS=5 LOSSES="fire-lr0.001 opd opd-base" OUT=out/try bash runs/distill.sh
 #
 # The teacher is the reference, the student CLM, which has read five million noisy tokens and answers half of the
