@@ -264,7 +264,7 @@ def test_the_script_from_corpora_to_figure_and_again(tmp_path):
     script = ["bash", os.path.join(ROOT, "runs", "distill.sh")]
     assert subprocess.run(script, env=environment).returncode == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {"fire", "opd", "ref", "clm"} <= set(results["arms"]) and "fire" in results["less"]["opd"]
+    assert {"fire", "opd", "ref", "base", "clm"} <= set(results["arms"]) and "fire" in results["less"]["opd"]
     assert (tmp_path / "out" / "headline.png").stat().st_size > 10_000
     again = subprocess.run(script, env=environment | {"SEEDS": "1", "LOSSES": "fire"}, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout.count("finished before") == 4

@@ -104,6 +104,7 @@ def test_the_headline_of_on_policy_distillation(tmp_path, monkeypatch):
         make_run(at / "opd", accuracy=[0.2, 0.3, 0.5 + more])
         make_run(at / "teacher", graded=[result(20, 0.9, shots=0)])
         make_run(at / "form")
+        make_run(at / "clm", graded=[result(step, 0.4, shots=0) for step in (0, 10, 20)])  # on tokens read
     axes = []
     monkeypatch.setattr(plot, "save_figure", lambda fig, path: axes.extend(fig.axes))
     plot.headline(plot.collect(str(tmp_path), "fire"), "")
