@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole method on the built-in corpus: the README's eight commands, with the two arms side by side.
 #
-#   bash runs/demo.sh      # some five minutes on two cores; writes data/demo and out/
+#   bash runs/demo.sh      # five to ten minutes on two cores; writes data/demo and out/
 #
 # After an interruption the same command goes on where it was cut off.
 set -euo pipefail
