@@ -75,9 +75,9 @@ tuned() {  # SEED ARM: the same fine-tuning on the curated text after any arm
   train train_ref.py "$1" "$2_tuned" --init_from "$OUT/seed$1/$2/ckpt.pt" --train_tokens $TUNE_TOKENS --lr 0.01 \
     --warmup_steps 10
 }
-evaluate() {  # SEED RUN: accuracy without shots, along an arm too; at the end with two
-  at="$OUT/seed$1/$2" about="--data $DATA/seed$1 --device $DEVICE"
-  along=$(ls "$at"/step_*.pt 2>/dev/null || true)
+evaluate() {  # SEED RUN: accuracy without shots, along the arms that the figure shows; at the end with two
+  at="$OUT/seed$1/$2" about="--data $DATA/seed$1 --device $DEVICE" along=""
+  case $2 in slm|clm) along=$(ls "$at"/step_*.pt 2>/dev/null || true) ;; esac
   for end in best ckpt; do
     [ $end = ckpt ] || [ "${2%%-*}" = ref ] || continue  # of a reference both
     $PYTHON eval_math.py $about --n $PROBLEMS --ckpt "$at/$end.pt"
