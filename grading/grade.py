@@ -106,7 +106,8 @@ def extract_answer(text, task):
     text = text[:end.start()][-20_000:] if end else text[-20_000:]
     # A dash in prose ends an answer, and is no minus sign: "The answer is 12 \u2014 5 more than 7".
     text = re.sub(r"(?<=[\w$%)}]) [\u2014\u2015] ", ". ", text)
-    text = plain_characters(text).replace("\\$", "").replace("$$", "$")
+    text = plain_characters(text)[-20_000:]  # a character may become several
+    text = text.replace("\\$", "").replace("$$", "$")
     text = re.sub(r"(?<!\\)\\[()\[\]]", "$", text)  # \( \) \[ \] delimit formulas as $ does.
     text = re.sub(r"(?<=\d)\\[,;: ](?=\d{3}(?!\d))", " ", text)  # 9\,500 is 9 500.
     text = re.sub(r"(?<!\d)[£€¥₹] ?(?=[-+]?\.?\d)", "", text)  # -£340 is -340.
