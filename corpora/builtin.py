@@ -165,9 +165,11 @@ def worked_problem(question, steps, n_right=MOST_STEPS):
     return segments
 
 
-def worked_program(question, steps, n_right=MOST_STEPS):
+def worked_program(question, steps, n_right=MOST_STEPS, answer=None):
     """The same with a program as the solution, and what it prints. n_right: how many of its numbers come
-    before the first wrong one; -1 where the output alone is wrong."""
+    before the first wrong one; -1 where the output alone is wrong. answer: what stands at the end, where it
+    is not what the program prints: the right one behind a wrong program, as in collections of problems whose
+    answers are known and whose solutions a model has written."""
     segments = [("Question:", QUESTION)] + [(" " + sentence, QUESTION) for sentence in question]
     segments.append(("\nAnswer:\n```python\n", SOLUTION))
     for i, (_, expression, _) in enumerate(steps):
@@ -175,8 +177,9 @@ def worked_program(question, steps, n_right=MOST_STEPS):
         segments += [(f"x = {a if i == 0 else 'x'} {op.replace('/', '//')}", SOLUTION),
                      (f" {b}", WRONG if i == n_right else SOLUTION), ("\n", SOLUTION)]
     segments += [("print(x)\n```\n", SOLUTION), (f"```output\n{steps[-1][2]}\n```\n", OUTPUT)]
-    answer_label = RESULT if n_right >= len(steps) else WRONG
-    return segments + [("The answer is", SOLUTION), (f" {steps[-1][2]}", answer_label), (".", SOLUTION)]
+    answer = steps[-1][2] if answer is None else answer
+    answer_label = WRONG if n_right < 0 else RESULT
+    return segments + [("The answer is", SOLUTION), (f" {answer}", answer_label), (".", SOLUTION)]
 
 
 def user(rng):
@@ -242,13 +245,17 @@ def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER, largest=L
             question, steps = problem(rng, largest)
             while " ".join(question) in reserved:
                 question, steps = problem(rng, largest)
-            n_right = MOST_STEPS
+            n_right, answer = MOST_STEPS, steps[-1][2]
             if side == "web":
                 steps, n_right = without_meaning(rng, steps, largest), -1 if programs else 0
+                answer = steps[-1][2]
             elif side == "noisy" and rng.random() < P_SLIP:
                 steps, n_right = (misread if programs else with_slip)(rng, steps, largest)
-            worked = worked_program if programs else worked_problem
-            problems.append((" ".join(question), worked(question, steps, n_right)))
+            if programs:
+                worked = worked_program(question, steps, n_right, answer)
+            else:
+                worked = worked_problem(question, steps, n_right)
+            problems.append((" ".join(question), worked))
         segments = problems[0][1].copy()
         for _, others in problems[1:]:
             segments += [("\n\n", QUESTION), *others]

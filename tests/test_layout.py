@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "grading": {"grading", "engine", "model"},
     "corpora": {"corpora", "data", "engine", "grading.tasks"},
     "weights": {"weights", "engine", "model", "corpora.tokenizers", "corpora.hf_tokenizer"},
-    "controls": {"controls", "data", "engine", "corpora.tokenizers"},
+    "controls": {"controls", "data", "engine", "corpora.tokenizers", "grading"},
     "distillation": {"distillation", *SHARED, "engine", "corpora.tokenizers", "grading"},
     "analysis": {"analysis", *SHARED, "engine", "corpora.tokenizers"},
     "plot": OF_A_SCRIPT | {"analysis"},

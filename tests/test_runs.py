@@ -26,7 +26,7 @@ def sh(script, folder, code=0, **variables):
 
 
 @pytest.mark.parametrize("script, n_commands", [
-    ("demo.sh", 7), ("controls.sh", 40), ("map.sh", 90), ("distill.sh", 12), ("gsm8k.sh", 4), ("openwebmath.sh", 2), ("gpt2_math.sh", 8)])
+    ("demo.sh", 7), ("controls.sh", 40), ("map.sh", 90), ("distill.sh", 12), ("tools.sh", 40), ("gsm8k.sh", 4), ("openwebmath.sh", 2), ("gpt2_math.sh", 8)])
 def test_every_command_of_a_script_can_be_given_at_full_size(tmp_path, script, n_commands):
     """With a Python that only writes down its arguments."""
     python, log = tmp_path / "python", tmp_path / "log"

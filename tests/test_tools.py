@@ -5,12 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
 import eval_math
+import prepare
+from controls import execution
+from data import Scores, Tokens
+from engine.cli import BadInput
 from engine.files import read_jsonl
 from engine.generation import generate
 from grading import results
@@ -206,3 +212,22 @@ def test_an_evaluation_with_tools(corpus, tmp_path, monkeypatch):  # noqa: F811
     assert texts == ["7 + 5 = 12. The answer is 12",
                      "\n```python\nprint(7 + 5)\n```\n```output\n12\n```\nThe answer is 12"]
     assert len(list(eval_math.Config(ckpt=["a"], tool="abacus", rounds=0).validate())) == 2
+
+
+def test_documents_that_hold_what_their_programs_print(tmp_path, demo):
+    """Not those without a program, and of those with a wrong number the few whose answer comes out all the same."""
+    data = str(tmp_path / "data")
+    prepare.main(prepare.Config(out=data, noisy_tokens=15_000, curated_problems=30, held_out_problems=5, chatter=0.3,
+                                solutions="programs", largest=99))
+    execution.main(execution.Config(data=data, out=str(tmp_path / "run")))
+    tokens, counts, start = Tokens(data, "noisy", 192), Counter(), 0
+    selected = Scores(str(tmp_path / "run"), tokens).all() == 0                   # (n,), of the targets
+    for end in np.flatnonzero(tokens.tokens[:len(selected)] == tokens.meta["end_of_text"]):
+        names = {tokens.label_names[number] for number in tokens.labels[start:end]}
+        [its] = set(selected[max(0, start - 1):end].tolist())
+        counts["output" in names, "wrong" in names, its] += 1
+        start = end + 1
+    assert not counts[False, False, True] and not counts[True, False, False]
+    assert counts[True, False, True] > 15 and counts[True, True, False] > 10 * counts[True, True, True]
+    with pytest.raises(BadInput, match="no document whose programs print its answers, and 0 programs"):
+        execution.main(execution.Config(data=demo, out=str(tmp_path / "none")))
