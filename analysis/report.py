@@ -10,10 +10,11 @@ from engine.files import read_json, read_jsonl, replacing, write_json
 MEASURES = {  # what a run is judged by, as tables say it
     "accuracy_0": "accuracy, no shots",
     "accuracy": "few-shot accuracy",
+    "accuracy_tool": "accuracy, with a tool",
     "test_loss": "test loss",
     "solution_loss": "loss on solutions",
 }
-SHARES = ("accuracy_0", "accuracy")  # higher is better; the other measures are losses
+SHARES = ("accuracy_0", "accuracy", "accuracy_tool")  # higher is better; the other measures are losses
 LABEL_COLOURS = {  # of the true labels: what is useful blue, the rest grey, a mistake red
     "question": (0.78, 0.87, 0.95), "solution": (0.42, 0.68, 0.84), "result": (0.03, 0.19, 0.42),
     "irrelevant": (0.95, 0.95, 0.95), "noise": (0.78, 0.78, 0.78), "wrong": (0.85, 0.2, 0.15),
@@ -53,16 +54,17 @@ def read_run(folder):
 
 
 def measured(folder, evals):
-    """{measure: [(step, tokens, value)]}, by the run and eval_math.py (without a tool)."""
+    """{measure: [(step, tokens, value)]}, by the run and eval_math.py."""
     graded = [r for name in ("eval", "eval0") for r in read_jsonl(os.path.join(folder, name, "summary.jsonl"))
-              if r["task"] == "demo" and "tool" not in r]
-    without_shots = [r for r in graded if r["shots"] == 0]
-    with_shots = [r for r in graded if r["shots"] != 0]
-    for results in (without_shots, with_shots):
-        must_be_comparable(folder, results, "shots", "total", "max_new_tokens")
+              if r["task"] == "demo"]
+    with_tool = [r for r in graded if "tool" in r]
+    without_shots = [r for r in graded if "tool" not in r and r["shots"] == 0]
+    with_shots = [r for r in graded if "tool" not in r and r["shots"] != 0]
+    for results in (with_tool, without_shots, with_shots):
+        must_be_comparable(folder, results, "tool", "shots", "total", "max_new_tokens")
     # On-policy distillation asks without shots too, and logs the answer at each evaluation.
     return {"test_loss": points(evals, "test_loss"), "solution_loss": points(evals, "solution_loss"),
-            "accuracy": points(with_shots, "accuracy"),
+            "accuracy": points(with_shots, "accuracy"), "accuracy_tool": points(with_tool, "accuracy"),
             "accuracy_0": points(evals, "accuracy") + points(without_shots, "accuracy")}
 
 

@@ -58,7 +58,7 @@ def test_where_the_figures_of_a_run_come_from(tmp_path):
     run = tmp_path / "run"
     make_run(run, losses=(4, 2, 3), patience=1, graded=graded)
     write_jsonl(run / "eval0" / "summary.jsonl", [result(10, 0.2, shots=0), result(10, 0.7, shots=0, tool="calculator")])
-    best = {"tokens": 1000, "test_loss": 2.5, "accuracy": 0.4, "accuracy_0": 0.2}
+    best = {"tokens": 1000, "test_loss": 2.5, "accuracy": 0.4, "accuracy_0": 0.2, "accuracy_tool": 0.7}
     assert report.read_run(run)["final"] == best
     assert report.read_run(run)["curves"]["accuracy"] == [[10, 20], [1000, 2000], [0.4, 0.9]]
     write_json(run / "config.json", {"config": {"patience": 0}})
