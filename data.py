@@ -31,6 +31,8 @@ class Tokens:
     """A token file as rows of T tokens. Raises BadInput where it is missing, truncated or too short."""
 
     def __init__(self, folder, name, T):
+        if T < 1:
+            raise BadInput(f"block_size must be at least 1, not {T}")
         path = os.path.join(folder, name)
         try:
             with open(path + ".json", encoding=TEXT) as f:

@@ -40,7 +40,6 @@ ARMS = {  # the ways of training that are compared, by run folder
     "filter": "filter alone",
     "reweight": "reweight alone",
     "exact_kl": "exact reverse KL",
-    "sft": "the teacher's answers (not on-policy)",
     "random_drop": "a fifth dropped at random",
     "permuted_weights": "weights permuted",
 }

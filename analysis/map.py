@@ -41,9 +41,6 @@ class Config:
     data: str = "data/seeds"     # folder of their corpora, seed*/ and seed*-chatter*/
     out: str = ""                # where the results go (default: the same folder as the runs)
 
-    def validate(self):
-        return []
-
 
 def useful_share(folder):
     """The share of the tokens of a corpus's noisy side that are useful by their true label."""

@@ -1,12 +1,10 @@
 """
-Scores from running the programs of a text: 0 for a document whose programs all print the answer that stands
-behind them, inf, which is never selected, for any other. No reference is asked.
+Scores from running the programs of a text, in the form and the limits of eval_math.py --tool python: 0 for a
+document whose programs all print the answer behind them, inf, which is never selected, for any other.
 
     python -m controls.execution --out out/run
     python -m controls.rescore --labels solution result --scores out/run --out out/checked
     python train_slm.py --scores out/checked --rank_by ref --keep 1.0    # on the solutions that hold
-
-Programs have the form, and run within the limits, of eval_math.py --tool python.
 """
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -27,20 +25,15 @@ class Config:
     data: str = "data/demo"         # corpus folder
     corpus: str = "noisy"           # which of its token files
     block_size: int = 192           # row length T, that of the training run
-    tool_seconds: float = 5.0       # the time of a program
     out: str = "out/execution"      # folder to write
 
-    def validate(self):
-        if self.block_size < 1 or self.tool_seconds <= 0:
-            yield "block_size must be at least 1, and tool_seconds above 0"
 
-
-def printed_by(programs, seconds):
+def printed_by(programs):
     """{program: what it prints}, run side by side, each once."""
     programs, printed = sorted(set(programs)), {}
     progress = Progress("programs", len(programs), "programs")
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # a thread waits for a process
-        for text in pool.map(lambda program: run_program(program, seconds=seconds), programs):
+        for text in pool.map(run_program, programs):
             printed[programs[len(printed)]] = text
             progress.show(len(printed))
     progress.close()
@@ -52,19 +45,18 @@ def holds(text, printed):
     found = list(PROGRAM.finditer(text))
     ends = [program.start() for program in found[1:]] + [len(text)]
     answers = [extract_answer(text[program.end():end], "demo") for program, end in zip(found, ends)]
-    return bool(found) and all(answer and is_equal(printed[program[1]], answer)
+    return bool(found) and all(answer and is_equal(printed[program[1]].split("\n")[-1], answer)
                                for program, answer in zip(found, answers))
 
 
 def main(cfg):
     tokens, enc = Tokens(cfg.data, cfg.corpus, cfg.block_size), load_tokenizer(cfg.data)
-    about = about_scores(tokens, cfg.corpus, {"execution": cfg.tool_seconds})
+    about = about_scores(tokens, cfg.corpus, {"how": "execution"})
     if are_there(cfg.out, about):
         return report_scores(cfg.out, tokens)
-    ids = np.asarray(tokens.tokens)                                                      # (n,)
-    ends = ids == tokens.meta["end_of_text"]                                             # (n,) bool
-    texts = [enc.decode(document.tolist()) for document in np.split(ids, np.flatnonzero(ends) + 1)]
-    printed = printed_by([found[1] for text in texts for found in PROGRAM.finditer(text)], cfg.tool_seconds)
+    ends = np.asarray(tokens.tokens) == tokens.meta["end_of_text"]                       # (n,) bool
+    texts = [enc.decode(part.tolist()) for part in np.split(tokens.tokens, np.flatnonzero(ends) + 1)]
+    printed = printed_by([found[1] for text in texts for found in PROGRAM.finditer(text)])
     right = np.array([holds(text, printed) for text in texts])                           # (documents,)
     if not right.any():
         raise BadInput(f"{tokens.path}.bin has no document whose programs print its answers, and "

@@ -41,8 +41,6 @@ class Config:
     def validate(self):
         if bool(self.write_texts) == bool(self.read):
             yield "write_texts comes first, read when the other program has answered: give one of them"
-        if self.block_size < 1:
-            yield f"block_size must be at least 1, not {self.block_size}"
 
 
 def row_bytes(tokens, enc, r):

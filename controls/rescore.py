@@ -42,8 +42,6 @@ class Config:
                 yield f"--how {self.how} takes {least} to {most} folders of scores, not {len(self.scores)}"
             if self.how == "loss" and not self.scores and not self.labels:
                 yield "--how loss takes --scores, --labels, or both"
-        if self.block_size < 1:
-            yield f"block_size must be at least 1, not {self.block_size}"
         if self.seed < 0:
             yield f"seed must not be negative, but is {self.seed}"
 

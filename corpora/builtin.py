@@ -120,21 +120,17 @@ def with_slip(rng, steps, largest):
 
 def misread(rng, steps, largest):
     """(the steps with one wrong number, calculated anew; its index), for a program, which makes no slips. The
-    steps as they are where no number can be exchanged so that all stay within 0 .. largest."""
-    choices = []
-    for at, (_, expression, _) in enumerate(steps):
-        b = int(expression.split()[2])
-        near = range(max(1, b - 3), b + 4) if expression.split()[1] in "+-" else ()
-        for other in set(near) - {b}:
-            wrong, have = [], int(steps[0][1].split()[0])
-            for number, (phrase, expression, _) in enumerate(steps):
-                _, op, b = expression.split()
-                b = other if number == at else int(b)
-                wrong.append((phrase, f"{have} {op} {b}", calculate(have, op, b)))
-                have = wrong[-1][2]
-            if all(0 <= result <= largest for *_, result in wrong):
-                choices.append((wrong, at))
-    return rng.choice(choices) if choices else (steps, MOST_STEPS)
+    steps as they are where twenty tries find none with which all stays within 0 .. largest."""
+    for _ in range(20):
+        at, near, wrong = rng.randrange(len(steps)), rng.choice((-3, -2, -1, 1, 2, 3)), []
+        for number, (phrase, expression, _) in enumerate(steps):
+            a, op, b = expression.split()
+            a, b = wrong[-1][2] if wrong else int(a), int(b) + near * (number == at)
+            wrong.append((phrase, f"{a} {op} {b}", calculate(a, op, max(b, 1))))
+        _, op, b = wrong[at][1].split()
+        if op in "+-" and int(b) > 0 and all(0 <= result <= largest for *_, result in wrong):
+            return wrong, at
+    return steps, MOST_STEPS
 
 
 def calculate(a, op, b):
@@ -165,11 +161,10 @@ def worked_problem(question, steps, n_right=MOST_STEPS):
     return segments
 
 
-def worked_program(question, steps, n_right=MOST_STEPS, answer=None):
+def worked_program(question, steps, n_right, answer):
     """The same with a program as the solution, and what it prints. n_right: how many of its numbers come
-    before the first wrong one; -1 where the output alone is wrong. answer: what stands at the end, where it
-    is not what the program prints: the right one behind a wrong program, as in collections of problems whose
-    answers are known and whose solutions a model has written."""
+    before the first wrong one; -1 where the output alone is wrong. answer: what stands at the end, the right
+    one behind a wrong program too, as where a model wrote the solutions to a collection of known answers."""
     segments = [("Question:", QUESTION)] + [(" " + sentence, QUESTION) for sentence in question]
     segments.append(("\nAnswer:\n```python\n", SOLUTION))
     for i, (_, expression, _) in enumerate(steps):
@@ -177,7 +172,6 @@ def worked_program(question, steps, n_right=MOST_STEPS, answer=None):
         segments += [(f"x = {a if i == 0 else 'x'} {op.replace('/', '//')}", SOLUTION),
                      (f" {b}", WRONG if i == n_right else SOLUTION), ("\n", SOLUTION)]
     segments += [("print(x)\n```\n", SOLUTION), (f"```output\n{steps[-1][2]}\n```\n", OUTPUT)]
-    answer = steps[-1][2] if answer is None else answer
     answer_label = WRONG if n_right < 0 else RESULT
     return segments + [("The answer is", SOLUTION), (f" {answer}", answer_label), (".", SOLUTION)]
 

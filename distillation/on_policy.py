@@ -11,7 +11,6 @@ follows the teacher where that counts (FiRe-OPD, arXiv 2606.02684: filter the an
     opd                all tokens of all answers count alike
     filter, reweight   one half of the method each; fire: both, the method
     exact_kl           the reverse KL divergence over the whole vocabulary, not only at the drawn token
-    sft                the teacher answers, and the student learns its answers: not on-policy
     random_drop        control of the filter: as many answers dropped, any
     permuted_weights   control of the weights: the same ones, dealt out anew at random
 
@@ -37,7 +36,7 @@ from engine.files import file_hash
 from engine.generation import draw_only
 from engine.ranks import Ranks
 
-LOSSES = ("fire", "opd", "filter", "reweight", "exact_kl", "sft", "random_drop", "permuted_weights")
+LOSSES = ("fire", "opd", "filter", "reweight", "exact_kl", "random_drop", "permuted_weights")
 
 
 @dataclass
@@ -213,18 +212,15 @@ def main(cfg):
     parts = [slice(at, at + cfg.micro_rows) for at in range(0, r, cfg.micro_rows)]  # micro-batches of the r
 
     for step in run.steps():  # in between: evaluate, save, stop
-        # 1. The student answers, or with --loss sft the teachers do; both judge the answers.
+        # 1. The student answers, and both judge the answers.
         drawn = draw(len(problems.prompts), cfg, step)[mine]  # (r,) problem numbers
         teacher_of = problems.teacher_of[drawn]  # (r,)
-        authors, author_of = [student], np.zeros(r, dtype=int)
-        if cfg.loss == "sft":
-            authors, author_of = teachers, teacher_of
         answers, judged = [], []
         for number, part in enumerate(parts):
             prompts = [problems.prompts[i] for i in drawn[part]]
             seed = seed_of(cfg.seed, step, 1 + ranks.rank * len(parts) + number)
             with ranks.autocast():
-                answers.append(roll_out(authors, author_of[part], prompts, cfg, T, enc, seed))
+                answers.append(roll_out(student, prompts, cfg, T, enc, seed))
                 judged.append(judge(student, teachers, teacher_of[part], *answers[-1]))
         ids, mask = map(torch.cat, zip(*answers))  # (r, T + 1), (r, T)
         texts = [row[m].tolist() for row, m in zip(ids[:, 1:], mask)]  # the tokens of each answer
@@ -236,24 +232,22 @@ def main(cfg):
         logp_S, logp_T, H_S, H_T, kl = ranks.gather(torch.cat(judged)).unbind(dim=1)  # (R, T) each
         control = torch.Generator().manual_seed(seed_of(cfg.seed, step, 0, 1))
         kept, weights = what_counts(cfg.loss, logp_T, H_T, H_S, all_mask, cfg, control)  # (R, T) each
-        if cfg.loss in ("sft", "exact_kl"):
-            advantage = weights  # maximum likelihood is a policy gradient with A = 1
-        else:
-            advantage = -weights * (logp_S - logp_T)  # (R, T)
+        advantage = -weights * (logp_S - logp_T)  # (R, T)
 
         # 3. Backward pass of each micro-batch, then the optimizer. Of a policy gradient only the gradient
         # means something: to see progress, watch reverse_kl in the log, and not the loss.
         loss, n_kept = torch.zeros((), device=ranks.device), kept.sum()
         for part in parts:
             count = kept[mine][part]  # (r, T) of this micro-batch
-            chosen, A = (ids[part], count), advantage[mine][part][count]     # A: (n,)
+            chosen = ids[part], count
+            A, w = (values[mine][part][count] for values in (advantage, weights))  # (n,) each
             with ranks.sync_gradients(model, now=part is parts[-1]):
                 with ranks.autocast():
                     log_probs = log_probs_of(model, *chosen, student)  # (n, V), with gradient
-                    if cfg.loss == "exact_kl":  # here A is a weight
+                    if cfg.loss == "exact_kl":
                         with torch.no_grad():  # once more, rather than keep (n, V) of every micro-batch
                             by_teacher = teachers_log_probs(teachers, teacher_of[part], *chosen)
-                        loss_sum = (A * reverse_kl(log_probs, by_teacher)).sum()
+                        loss_sum = (w * reverse_kl(log_probs, by_teacher)).sum()
                     else:
                         loss_sum = policy_loss(at_targets(log_probs, *chosen), A)
                 (loss_sum / n_kept * ranks.world).backward()  # the processes average gradients

@@ -49,21 +49,17 @@ def has_ended(enc):
     return lambda tokens: tokens[-1] == enc.eot_token or enc.decode(tokens[-2:]).endswith("\n\n")
 
 
-def roll_out(authors, author_of, prompts, cfg, T, enc, seed):
-    """Answers as their authors' own probabilities draw them, at temperature 1: (ids (r, T + 1), mask (r, T)).
-    author_of: (r,), the number of each answer's author."""
-    device = authors[0].output_weight.device
+def roll_out(student, prompts, cfg, T, enc, seed):
+    """The student's answers, drawn at temperature 1: (ids (r, T + 1), mask (r, T))."""
+    device = student.output_weight.device
     generator = torch.Generator(device).manual_seed(seed)
     ids = torch.full((len(prompts), T + 1), enc.eot_token, device=device)   # what pads is never looked at
     mask = torch.zeros(len(prompts), T, dtype=torch.bool, device=device)
-    for number in set(author_of.tolist()):
-        rows = np.flatnonzero(author_of == number)
-        answers = generate(authors[number], [prompts[i] for i in rows], cfg.max_new_tokens,
-                           has_ended(enc), 1.0, generator)
-        for i, answer in zip(rows, answers):
-            start, end = len(prompts[i]), len(prompts[i]) + len(answer)
-            ids[i, :end] = torch.tensor(prompts[i] + answer, device=device)
-            mask[i, start - 1:end - 1] = True                               # the targets are ids[:, 1:]
+    answers = generate(student, prompts, cfg.max_new_tokens, has_ended(enc), 1.0, generator)
+    for i, (prompt, answer) in enumerate(zip(prompts, answers)):
+        start, end = len(prompt), len(prompt) + len(answer)
+        ids[i, :end] = torch.tensor(prompt + answer, device=device)
+        mask[i, start - 1:end - 1] = True                                   # the targets are ids[:, 1:]
     return ids, mask
 
 

@@ -98,7 +98,7 @@ def test_scores_alone_know_what_they_were_made_of(demo, scores, others, tmp_path
 
 @pytest.mark.parametrize("options, message", [
     ({"how": "max"}, "how must be"), ({"how": "less", "scores": ["a", "b", "c"]}, "takes 2 to 2 folders"), ({"how": "documents"}, "takes 1 to 1 folders"),
-    ({"scores": ["a", "b"]}, "takes 0 to 1"), ({"seed": -1}, "seed"), ({"block_size": 0}, "block_size")])
+    ({"scores": ["a", "b"]}, "takes 0 to 1"), ({"seed": -1}, "seed")])
 def test_bad_options(options, message):
     assert any(message in problem for problem in rescore.Config(**options).validate())
 
