@@ -20,7 +20,8 @@ FILES = [path for path in sorted(glob.glob("*.py", root_dir=ROOT) + glob.glob("*
          if not path.startswith("tests")]
 FOLDERS = "analysis|controls|corpora|distillation|docs|engine|grading|lesson|results|runs|tests|weights"
 GONE = "extras|paper|bench"                          # folders of older revisions
-FOREIGN = {"help", "nproc_per_node", "standalone", "json"}   # options of every script, of torchrun, and of grade.py
+FOREIGN = {"help", "nproc_per_node", "standalone", "json",  # options of every script, of torchrun, and of grade.py
+           "model_args", "tasks", "output_path", "confirm_run_unsafe_code"}  # and of lm-evaluation-harness
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.S)
 COMMAND = re.compile(rf"(?:^|\s)([\w./-]+\.(?:py|sh)|(?:{FOLDERS}|{GONE})\.(?!json)[a-z]\w*)(?:\s+(.*))?$")
 

@@ -1,12 +1,16 @@
 """lm-evaluation-harness on an exported checkpoint: the same generations and the same accuracy as eval_math.py."""
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 import eval_math
 import prepare
 import train_ref
+from helpers import ROOT
+from test_gpt2 import checkpoint
 from weights import export
 
 TASK = """
@@ -56,3 +60,20 @@ def test_the_harness_gives_the_same_accuracy(tmp_path, monkeypatch):
     assert results["results"]["ours"]["exact_match,last"] == pytest.approx(sum(right) / 24) and any(right)
     theirs = {sample["doc_id"]: sample["resps"][0][0] for sample in results["samples"]["ours"]}
     assert [theirs[i] for i in range(24)] == [row["generation"].split("Question:")[0] for row in rows]
+
+
+@pytest.mark.slow
+def test_the_table_of_general_tasks(tmp_path):
+    pytest.importorskip("lm_eval")
+    base, _, _ = checkpoint(tmp_path, block_size=256)
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Is ice cold?", "answer": "1"}\n' * 2)
+    task = TASK.replace("ours", "boolq").format(rows=tmp_path / "rows.jsonl")
+    (tmp_path / "boolq.yaml").write_text(task)
+    variables = {"CKPT": base, "BASE": base, "OUT": str(tmp_path / "out"), "TASKS": "boolq", "DEVICE": "cpu",
+                 "HARNESS": f"--include_path {tmp_path}", "PYTHON": sys.executable, "HF_HUB_OFFLINE": "1",
+                 "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(["bash", os.path.join(ROOT, "runs", "general.sh")], env=os.environ | variables,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    task, mean = done.stdout.splitlines()[-2:]
+    assert task.startswith("| boolq | ") and task.endswith(" | +0.0 | 11.3 |") and mean == "| mean of 1 | | | +0.0 | 6.8 |"
