@@ -4,8 +4,8 @@ The four score folders of problem P5, three minutes on two cores: 200,000 noisy 
     python lesson/assignment/make_scores.py
 
     strong           the base after 2M tokens of 1,500 clean problems, as in the README
-    weak             the base after a tenth of these tokens
-    few              the base after 2M tokens of 100 clean problems
+    some             the same of 1,000 clean problems
+    few              the same of 100 clean problems
     knows_the_junk   the base after 2M tokens of noisy text
 
 Writes into scores/ beside this file, or the folder that SLM_SCORES names. After an interruption give it again.
@@ -17,11 +17,12 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 OUT = pathlib.Path(os.environ.get("SLM_SCORES", HERE / "scores")).resolve()
-CORPORA = {"corpus": "--noisy_tokens 200000", "few_problems": "--noisy_tokens 200000 --curated_problems 100",
-           "whole": ""}
+CORPORA = {"corpus": "--noisy_tokens 200000", "whole": "",
+           "some_problems": "--noisy_tokens 200000 --curated_problems 1000",
+           "few_problems": "--noisy_tokens 200000 --curated_problems 100"}
 REFERENCES = {  # name: (the corpus that it reads, how)
     "strong": ("corpus", "--train_tokens 2e6"),
-    "weak": ("corpus", "--train_tokens 2e5"),
+    "some": ("some_problems", "--train_tokens 2e6"),
     "few": ("few_problems", "--train_tokens 2e6"),
     "knows_the_junk": ("whole", "--train_tokens 2e6 --train noisy"),
 }

@@ -20,7 +20,9 @@ def by_hand(excess, k):
 def test_a_mask_of_exactly_k():
     excess = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
     for k in (0, 1, 10, 21):
+        before = excess.clone()
         mask = run_top_k(excess, k)
+        assert torch.equal(excess, before), "the excess that was given has changed: work on a copy"
         assert mask.dtype == torch.bool and mask.shape == excess.shape, "return a bool mask of the shape of excess"
         assert mask.sum() == k, f"{int(mask.sum())} tokens are selected, not k = {k}"
 
@@ -32,7 +34,7 @@ def test_ties_as_by_hand():
         excess = torch.randint(4, (3, 5), generator=generator).float()      # many equal values
         excess += 1e-6 * torch.randint(2, (3, 5), generator=generator)      # and some that nearly are
         k = int(torch.randint(1, 15, (1,), generator=generator))
-        assert torch.equal(run_top_k(excess, k), by_hand(excess, k)), \
+        assert torch.equal(run_top_k(excess.clone(), k), by_hand(excess, k)), \
             "of equal tokens the earlier are to be selected, in all rows together"
 
 
@@ -40,5 +42,5 @@ def test_ties_as_by_hand():
 def test_padding_is_never_selected():
     excess = torch.tensor([[1.0, -torch.inf, 3.0], [-torch.inf, -5.0, -torch.inf]])
     for k in (2, 3, 5):
-        assert torch.equal(run_top_k(excess, k), by_hand(excess, k)), \
+        assert torch.equal(run_top_k(excess.clone(), k), by_hand(excess, k)), \
             "-inf is padding: where k is larger than what is left, select less"

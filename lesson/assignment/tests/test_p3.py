@@ -41,7 +41,10 @@ def test_the_loss_is_that_of_equations_3_to_5(drawn):
             "other tokens are selected: rank by the loss minus the reference loss, all rows together, without padding"
         assert loss.item() == pytest.approx(expected, rel=1e-5), "the sum is over the LOSS of the selected tokens"
     low = [tensor.bfloat16() if tensor.is_floating_point() else tensor for tensor in drawn]
-    assert run_selected_loss(*low, 3)[0].dtype == torch.float32, "compute the losses in float32 at least"
+    logits = F.linear(low[0], low[1]).double()                                           # (2, 5, 12)
+    losses = F.cross_entropy(logits.flatten(0, 1), low[2].flatten(), reduction="none").view(2, 5)
+    loss, mask = run_selected_loss(*low, 3)
+    assert loss.item() == pytest.approx(losses[mask].sum().item(), rel=1e-5), "compute the losses in float32 at least"
 
 
 @pytest.mark.points("P3", 5)
