@@ -1,16 +1,14 @@
 """lm-evaluation-harness on an exported checkpoint: the same generations and the same accuracy as eval_math.py."""
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
 import eval_math
 import prepare
 import train_ref
-from helpers import ROOT
 from test_gpt2 import checkpoint
+from test_runs import sh
 from weights import export
 
 TASK = """
@@ -69,11 +67,7 @@ def test_the_table_of_general_tasks(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Is ice cold?", "answer": "1"}\n' * 2)
     task = TASK.replace("ours", "boolq").format(rows=tmp_path / "rows.jsonl")
     (tmp_path / "boolq.yaml").write_text(task)
-    variables = {"CKPT": base, "BASE": base, "OUT": str(tmp_path / "out"), "TASKS": "boolq", "DEVICE": "cpu",
-                 "HARNESS": f"--include_path {tmp_path}", "PYTHON": sys.executable, "HF_HUB_OFFLINE": "1",
-                 "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(["bash", os.path.join(ROOT, "runs", "general.sh")], env=os.environ | variables,
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    task, mean = done.stdout.splitlines()[-2:]
+    out = sh("general.sh", tmp_path, CKPT=base, BASE=base, OUT=tmp_path / "out", TASKS="boolq", DEVICE="cpu",
+             HARNESS=f"--include_path {tmp_path}", HF_HUB_OFFLINE=1, HF_DATASETS_CACHE=tmp_path / "cache")
+    task, mean = out.splitlines()[-2:]
     assert task.startswith("| boolq | ") and task.endswith(" | +0.0 | 11.3 |") and mean == "| mean of 1 | | | +0.0 | 6.8 |"
