@@ -129,7 +129,7 @@ def test_commands_are_found():
     found = commands("docs/your_data.md") + commands("docs/real_models.md")
     assert {"prepare.py", "score.py", "runs/gpt2_math.sh", "weights/export.py"} <= {path for path, *_ in found}
     trained = [arguments for path, arguments, all_of_them in found if path == "train_slm.py" and all_of_them]
-    assert len(trained) == 4 and all("--scores" in arguments for arguments in trained)
+    assert len(trained) == 6 and all("--scores" in arguments for arguments in trained)
     assert any("--n_embd" in arguments for arguments in trained)  # from $D
 
 
