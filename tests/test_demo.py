@@ -75,8 +75,7 @@ def test_controls_from_start_to_table_and_again(tmp_path):
         losses, (steps, *_) = run["curves"]["test_loss"], run["curves"]["accuracy_0"]
         assert losses[2][0] == end_of_base and losses[1][-1] == run["final"]["tokens"] == n, arm
         assert steps == (list(range(0, n // 1536 + 1, 10)) if arm == "slm" else [n // 1536]), arm
-        assert "accuracy" in set(run["final"])
-    assert results["arms"]["slm_tuned"]["final"]["accuracy_0"]["n"] == 1
+        assert "accuracy" in run["final"]
     # Each selects otherwise: a share of the tokens, all of the useful ones, or what is not logged, since it is all.
     first = {arm: records(seed3 / arm)[0] for arm in ARMS}
     assert all("ratio" not in first[arm] for arm in ("clm-x2", "mixture"))

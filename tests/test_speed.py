@@ -47,8 +47,6 @@ def test_a_step_has_the_gradients_of_train_slm(name, monkeypatch):
     monkeypatch.setattr(speed, "GRAD_CLIP", torch.inf)
     speed.take_step(work, name, 3)
     torch.testing.assert_close(gradients(work.model), expected_gradients(keep), rtol=1e-3, atol=1e-6)
-    for other in {1.0, 0.6, 0.3} - {keep}:
-        assert (expected_gradients(other) - gradients(work.model)).abs().max() > 1e-3
 
 
 def test_nanogpts_loop_generates_the_same_tokens():

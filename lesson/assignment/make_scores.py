@@ -1,5 +1,5 @@
 """
-The four score folders of problem P5, three minutes on two cores: 200,000 noisy tokens under four references.
+The four score folders of problem P5, four minutes on two cores: 200,000 noisy tokens under four references.
 
     python lesson/assignment/make_scores.py
 

