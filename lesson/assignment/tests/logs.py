@@ -18,24 +18,25 @@ def arms_of(results):
     return arms
 
 
-def run_folder(seed, arm):
-    return FOLDER / "runs" / f"seed{seed}" / arm
+def read(seed, arm, name):
+    path = FOLDER / "runs" / f"seed{seed}" / arm / name
+    assert path.exists(), f"{path} is missing: hand in config.json, done.json and eval/summary.jsonl of each arm"
+    return path.read_text()
 
 
 def started(seed, arm):
     """(the run's seed, its tokens, the hash of the weights that it started from)."""
-    about = json.loads((run_folder(seed, arm) / "config.json").read_text())
+    about = json.loads(read(seed, arm, "config.json"))
     return about["config"]["seed"], about["config"]["train_tokens"], about["init_from_sha256"]
 
 
 def accuracy_of(seed, arm):
     """The accuracy without shots of the run's last weights."""
-    run = run_folder(seed, arm)
-    end = json.loads((run / "done.json").read_text())["step"]
-    lines = [json.loads(line) for line in (run / "eval" / "summary.jsonl").read_text().splitlines()]
+    end = json.loads(read(seed, arm, "done.json"))["step"]
+    lines = [json.loads(line) for line in read(seed, arm, "eval/summary.jsonl").splitlines()]
     asked = {"shots": 0, "step": end, "n": 0}
     found = [line["accuracy"] for line in lines if asked.items() <= line.items() and "tool" not in line]
-    assert found, f"{run}/eval has no accuracy of all problems without shots, of the last weights: eval_math.py --shots 0"
+    assert found, f"{arm} of seed {seed} has no accuracy of all problems without shots, of the last weights: --shots 0"
     return found[-1]
 
 
