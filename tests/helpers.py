@@ -46,3 +46,20 @@ def start_ranks(n, command):
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n)}
     return [subprocess.Popen(command, env=environment | {"RANK": str(r), "LOCAL_RANK": str(r)}, stderr=subprocess.PIPE,
                              text=True) for r in range(n)]
+
+
+def sh(script, folder, code=0, **variables):
+    """The output of a script that ends with this code: standard output, or for an error standard error."""
+    environment = os.environ | {"PYTHON": sys.executable, "SIZE": "tiny"}
+    environment |= {k: str(v) for k, v in variables.items()}
+    done = subprocess.run(["bash", os.path.join(ROOT, "runs", script)], env=environment, capture_output=True,
+                          text=True, cwd=folder)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stderr if code else done.stdout
+
+
+def copy_of_repository(folder, *patterns):
+    """The files that git knows of (of these patterns), as they are now, in a new folder."""
+    folder.mkdir()
+    listed = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["xargs", "-0", "cp", "--parents", "-t", str(folder)], input=listed, cwd=ROOT, check=True)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import prepare
-from helpers import ROOT, records
+from helpers import ROOT, copy_of_repository, records, sh
 
 # What a tiny run has behind the options that are typed. (A later option replaces an earlier one.)
 TINY = {"prepare.py": "--noisy_tokens 40000 --curated_problems 200 --held_out_problems 20",
@@ -33,11 +33,8 @@ def test_readme_demo_and_prepare_give_the_same_commands():
 def test_demo_from_start_to_figure_and_again(tmp_path):
     """In a copy of the repository, with a `python` that adds the options of a tiny run."""
     repository, python = tmp_path / "repository", tmp_path / "bin" / "python"
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    scripts = [name for name in files.split("\0") if name.endswith((".py", ".sh", ".txt"))]
-    repository.mkdir()
+    copy_of_repository(repository, "*.py", "*.sh", "*.txt")
     python.parent.mkdir()
-    subprocess.run(["cp", "--parents", *scripts, str(repository)], cwd=ROOT, check=True)
     cases = "".join(f"{script}) set -- \"$@\" {options} ;;\n" for script, options in TINY.items())
     python.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}esac\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
@@ -63,10 +60,8 @@ def test_demo_from_start_to_figure_and_again(tmp_path):
 
 @pytest.mark.slow
 def test_controls_from_start_to_table_and_again(tmp_path):
-    environment = os.environ | {"SIZE": "tiny", "PYTHON": sys.executable, "ARMS": " ".join(ARMS), "SEEDS": "3",
-                                "TUNED": "slm", "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
-    script, seed3 = ["bash", os.path.join(ROOT, "runs", "controls.sh")], tmp_path / "out" / "seed3"
-    assert subprocess.run(script, env=environment).returncode == 0
+    how, seed3 = dict(SEEDS=3, TUNED="slm", DATA=tmp_path / "data", OUT=tmp_path / "out"), tmp_path / "out" / "seed3"
+    sh("controls.sh", tmp_path, **how, ARMS=" ".join(ARMS))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["arms"]) == {"base", "ref", *ARMS, "slm_tuned"}
     end_of_base = json.loads((seed3 / "base" / "done.json").read_text())["test_loss"]
@@ -76,6 +71,7 @@ def test_controls_from_start_to_table_and_again(tmp_path):
         assert losses[2][0] == end_of_base and losses[1][-1] == run["final"]["tokens"] == n, arm
         assert steps == (list(range(0, n // 1536 + 1, 10)) if arm == "slm" else [n // 1536]), arm
         assert "accuracy" in run["final"]
+    assert results["arms"]["slm_tuned"]["final"]["accuracy_0"]["n"] == 1
     # Each selects otherwise: a share of the tokens, all of the useful ones, or what is not logged, since it is all.
     first = {arm: records(seed3 / arm)[0] for arm in ARMS}
     assert all("ratio" not in first[arm] for arm in ("clm-x2", "mixture"))
@@ -83,6 +79,5 @@ def test_controls_from_start_to_table_and_again(tmp_path):
     assert first["labels"]["precision"] == first["labels"]["recall"] == 1 and first["labels"]["ratio"] < 0.5
     before = {p: p.stat().st_mtime_ns for folder in (tmp_path / "data", seed3) for p in folder.rglob("*")
               if p.is_file() and p.parent.name not in ("scores", "eval", "eval0")}  # these are written anew
-    again = subprocess.run(script, env=environment | {"ARMS": "slm"}, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.count("finished before") == 4
+    assert sh("controls.sh", tmp_path, **how, ARMS="slm").count("finished before") == 4
     assert before == {p: p.stat().st_mtime_ns for p in before}

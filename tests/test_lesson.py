@@ -10,7 +10,7 @@ import pytest
 
 import prepare
 from data import Tokens, about_scores, write_scores
-from helpers import ROOT
+from helpers import ROOT, copy_of_repository
 
 ASSIGNMENT = os.path.join(ROOT, "lesson", "assignment")
 
@@ -35,10 +35,8 @@ def test_the_notebook_fails_where_a_function_is_unwritten_and_nowhere_else(tmp_p
     """In a copy of the repository; with the functions written, as on a hosted service, which clones it."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     copy, folder = tmp_path / "copy", tmp_path / "hosted"
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    copy.mkdir()
+    copy_of_repository(copy)
     folder.mkdir()
-    subprocess.run(["cp", "--parents", *files.strip("\0").split("\0"), str(copy)], cwd=ROOT, check=True)
     notebook = version(nbformat.read(copy / "lesson" / "slm.ipynb", as_version=4), written)
     if written:
         git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]

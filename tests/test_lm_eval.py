@@ -7,8 +7,7 @@ import pytest
 import eval_math
 import prepare
 import train_ref
-from test_gpt2 import checkpoint
-from test_runs import sh
+from helpers import sh
 from weights import export
 
 TASK = """
@@ -59,15 +58,7 @@ def test_the_harness_gives_the_same_accuracy(tmp_path, monkeypatch):
     theirs = {sample["doc_id"]: sample["resps"][0][0] for sample in results["samples"]["ours"]}
     assert [theirs[i] for i in range(24)] == [row["generation"].split("Question:")[0] for row in rows]
 
-
-@pytest.mark.slow
-def test_the_table_of_general_tasks(tmp_path):
-    pytest.importorskip("lm_eval")
-    base, _, _ = checkpoint(tmp_path, block_size=256)
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "Is ice cold?", "answer": "1"}\n' * 2)
-    task = TASK.replace("ours", "boolq").format(rows=tmp_path / "rows.jsonl")
-    (tmp_path / "boolq.yaml").write_text(task)
-    out = sh("general.sh", tmp_path, CKPT=base, BASE=base, OUT=tmp_path / "out", TASKS="boolq", DEVICE="cpu",
-             HARNESS=f"--include_path {tmp_path}", HF_HUB_OFFLINE=1, HF_DATASETS_CACHE=tmp_path / "cache")
-    task, mean = out.splitlines()[-2:]
-    assert task.startswith("| boolq | ") and task.endswith(" | +0.0 | 11.3 |") and mean == "| mean of 1 | | | +0.0 | 6.8 |"
+    out = sh("general.sh", tmp_path, CKPT=ckpt, BASE=ckpt, OUT=tmp_path / "out", TASKS="ours", DEVICE="cpu",
+             HARNESS=f"--include_path {tmp_path}")
+    share = f"{100 * sum(right) / 24:.1f}"
+    assert out.endswith(f"| ours | {share} | {share} | +0.0 |  |\n| mean of 1 | | | +0.0 | 6.8 |\n")

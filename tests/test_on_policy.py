@@ -1,7 +1,6 @@
 """On-policy distillation: its pure functions against brute force and enumeration, a step's parts, whole tiny runs."""
 import json
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -15,7 +14,7 @@ from distillation import on_policy, rollouts
 from engine.checkpoints import load_model
 from engine.cli import BadInput
 from engine.files import read_jsonl, write_jsonl
-from helpers import ROOT, records, same_weights, start_ranks, train
+from helpers import records, same_weights, sh, start_ranks, train
 
 SIZES = dict(block_size=96, batch_tokens=384, train_tokens=384 * 12)
 
@@ -251,12 +250,9 @@ def test_losses_that_are_not_finite_end_the_run_and_keep_what_was_saved(demo, ru
 
 @pytest.mark.slow
 def test_the_script_from_corpora_to_figure_and_again(tmp_path):
-    environment = os.environ | {"SIZE": "tiny", "SEEDS": "0", "LOSSES": "opd fire", "PYTHON": sys.executable,
-                                "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
-    script = ["bash", os.path.join(ROOT, "runs", "distill.sh")]
-    assert subprocess.run(script, env=environment).returncode == 0
+    how = dict(SEEDS=0, LOSSES="opd fire", DATA=tmp_path / "data", OUT=tmp_path / "out")
+    sh("distill.sh", tmp_path, **how)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {"fire", "opd", "ref", "base", "clm"} <= set(results["arms"]) and "fire" in results["less"]["opd"]
     assert (tmp_path / "out" / "headline.png").stat().st_size > 10_000
-    again = subprocess.run(script, env=environment | {"LOSSES": "fire"}, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.count("finished before") == 4
+    assert sh("distill.sh", tmp_path, **how | {"LOSSES": "fire"}).count("finished before") == 4

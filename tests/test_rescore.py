@@ -104,6 +104,8 @@ def test_bad_options(options, message):
 
 
 def test_what_cannot_be_made_is_refused_in_a_line(demo, scores, tmp_path):
+    with pytest.raises(BadInput, match="block_size must be at least 1"):
+        rescore.main(rescore.Config(data=demo, how="random", block_size=0, out=str(tmp_path / "a")))
     with pytest.raises(BadInput, match="question, solution"):
         rescored(demo, tmp_path / "a", labels=["answer"])
     tokens = Tokens(demo, "noisy", T)

@@ -3,26 +3,14 @@ import importlib
 import json
 import os
 import random
-import subprocess
-import sys
 
 import pytest
 
 from engine.cli import parse
 from engine.files import write_jsonl
-from helpers import ROOT, records
+from helpers import records, sh
 from test_data import documents_of
 from test_gpt2 import checkpoint, exported
-
-
-def sh(script, folder, code=0, **variables):
-    """The output of a script that ends with this code: standard output, or for an error standard error."""
-    environment = os.environ | {"PYTHON": sys.executable, "SIZE": "tiny"}
-    environment |= {k: str(v) for k, v in variables.items()}
-    done = subprocess.run(["bash", os.path.join(ROOT, "runs", script)], env=environment, capture_output=True,
-                          text=True, cwd=folder)
-    assert done.returncode == code, done.stderr[-3000:]
-    return done.stderr if code else done.stdout
 
 
 @pytest.mark.parametrize("script, n_commands", [

@@ -47,6 +47,8 @@ def test_a_step_has_the_gradients_of_train_slm(name, monkeypatch):
     monkeypatch.setattr(speed, "GRAD_CLIP", torch.inf)
     speed.take_step(work, name, 3)
     torch.testing.assert_close(gradients(work.model), expected_gradients(keep), rtol=1e-3, atol=1e-6)
+    for other in {1.0, 0.6, 0.3} - {keep}:
+        assert (expected_gradients(other) - gradients(work.model)).abs().max() > 1e-3
 
 
 def test_nanogpts_loop_generates_the_same_tokens():
@@ -64,6 +66,11 @@ def test_a_ratio_is_the_median_of_those_within_rounds():
     assert records["first"]["ratio"] == 1
     assert records["other"] == {"seconds": 3, "tokens_per_s": pytest.approx(20 / 3), "memory": 7,
                                 "ratio": 0.5, "ratio_quartiles": [0.25, 0.5]}
+
+
+def test_options_that_make_no_sense():
+    bad = speed.Config(part=["gpt3"], measure=["step", "step_0"], rows=0)
+    assert len(list(bad.validate())) == 3 and list(speed.Config().validate()) == []
 
 
 def measured(folder, *options):

@@ -110,6 +110,14 @@ def test_earlier_programs_run_unheard_and_what_was_refused_does_not_run():
 
 
 @unix
+def test_a_limit_that_is_lower_already_stays():
+    code = ("import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (2**12, 2**12))\n"
+            "from grading.interpreter import run_program; print(run_program('print(7)'))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert done.stdout.strip() == b"7"
+
+
+@unix
 def test_a_killed_evaluation_leaves_nothing(tmp_path):
     """Neither a folder nor, a little later, a process."""
     code = "from grading.interpreter import run_program\nrun_program('while True: pass', seconds=1)"
