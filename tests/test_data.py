@@ -129,8 +129,7 @@ def test_labels_are_true(demo):
 
 
 def test_what_the_base_reads_teaches_no_arithmetic():
-    """On the web a result is any number, whatever the expression, and is carried on; on the noisy side most are
-    right."""
+    """On the web a result is any number, and is carried on; on the noisy side most are right."""
     def results(side):
         for segments, _ in itertools.islice(builtin.documents(3, side), 2000):
             text = re.sub(r" ##[a-z]+( says)?", "", "".join(text for text, _ in segments))

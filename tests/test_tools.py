@@ -1,5 +1,4 @@
-"""grading/tools.py and grading/interpreter.py: what a calculator writes, what a program may do, and that generation
-takes both in."""
+"""grading/tools.py, grading/interpreter.py, controls/execution.py, and generation that takes in what tools write."""
 import os
 import signal
 import subprocess
@@ -67,8 +66,7 @@ PROGRAMS = {
     "from statistics import sys": (REFUSED.format("sys"), ""),
     "import random\nprint(random.sys.path)": (REFUSED.format("sys"), None),
     "input = 2\ndef f(vars): return vars\nprint(f(input))": ("2",) * 2,
-    "class A:\n    def __init__(self): pass\nclass B(A):\n    def __init__(self): super().__init__()\nprint(B() and 1)":
-        ("1",) * 2,
+    "class A:\n    def __init__(self): super().__init__()\nprint(A() and 1)": ("1",) * 2,
     "def f(): return f()\nf()": ("RecursionError: maximum recursion depth exceeded",) * 2,
     "print(1)\nprint((2": ("SyntaxError: '(' was never closed",) * 2,
     "print(input())": (REFUSED.format("input"), "EOFError: EOF when reading a line"),
