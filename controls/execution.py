@@ -1,10 +1,10 @@
 """
-Scores from running the programs of a text, in the form and the limits of eval_math.py --tool python: 0 for a
-document whose programs all print the answer behind them, inf, which is never selected, for any other.
+Scores from running the programs of a text: 0 for a document of which each program, run by itself, prints last
+the number that stands behind it, as in 'The answer is 9.'; inf, which is never selected, for any other.
 
-    python -m controls.execution --out out/run
-    python -m controls.rescore --labels solution result --scores out/run --out out/checked
-    python train_slm.py --scores out/checked --rank_by ref --keep 1.0    # on the solutions that hold
+    python -m controls.execution --data data/programs --out out/run
+    python -m controls.rescore --data data/programs --labels solution result --scores out/run --out out/right
+    python train_slm.py --data data/programs --scores out/right --rank_by ref --keep 1.0 --out out/sft
 """
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +33,8 @@ def printed_by(programs):
     programs, printed = sorted(set(programs)), {}
     progress = Progress("programs", len(programs), "programs")
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # a thread waits for a process
-        for text in pool.map(run_program, programs):
-            printed[programs[len(printed)]] = text
+        for program, text in zip(programs, pool.map(run_program, programs)):
+            printed[program] = text
             progress.show(len(printed))
     progress.close()
     return printed
@@ -59,9 +59,9 @@ def main(cfg):
     printed = printed_by([found[1] for text in texts for found in PROGRAM.finditer(text)])
     right = np.array([holds(text, printed) for text in texts])                           # (documents,)
     if not right.any():
-        raise BadInput(f"{tokens.path}.bin has no document whose programs print its answers, and "
-                       f"{len(printed):,} programs: have they the form of docs/evaluation.md?")
-    print(f"{len(printed):,} programs; {right.sum():,} of {len(texts):,} documents hold what theirs print")
+        raise BadInput(f"{tokens.path}.bin has {len(printed):,} programs, and no document whose programs "
+                       "print the numbers behind them: docs/evaluation.md shows the form")
+    print(f"{right.sum():,} of {tokens.meta['n_documents']:,} documents hold what their programs print")
     document = np.cumsum(ends[:tokens.n_rows * tokens.T])                                # (n_rows * T,)
     write_scores(cfg.out, about, np.where(right[document], 0, np.inf))
     report_scores(cfg.out, tokens)

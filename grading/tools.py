@@ -23,9 +23,9 @@ LONGER = re.compile(rf"([-+*/^(\d)\]%]|\\\w+|\b({WORDS}))$", re.I)
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 TAIL = 200   # characters of a calculation at most
 
-# A program in its block, and what it printed where that stands behind it.
+# A program in its block, with what it printed where that is there; and an error in that.
 PROGRAM = re.compile(r"^```python[ \t]*\n(.*?)^```[ \t]*$(?:\n```output\n(.*?)^```)?", re.M | re.S)
-FAILED = re.compile(r"^(Timeout|Refused|Killed|\w+(Error|Exception|Interrupt))\b.*\Z", re.M)
+FAILED = re.compile(r"^((Timeout|Refused|Killed)\b.*|[\w.]*(Error|Exception|Iteration)\b[\s\S]*)\Z", re.M)
 
 
 def value_of(node, text):

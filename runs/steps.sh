@@ -7,7 +7,8 @@
 # of that, and slm-clean250, by a reference that has read so many problems. Numbers have no exponent.
 export DATA=${DATA:-data/seeds} PYTHON=${PYTHON:-python} JOBS=${JOBS:-2} DEVICE=${DEVICE:-cpu} SIZE=${SIZE:-full}
 export TOKENS=4992000 BASE_TOKENS=3000000 REF_TOKENS=2000000 TUNE_TOKENS=2000000 EVERY=325 CORPUS="" PROBLEMS=0
-if [ "$SIZE" = tiny ]; then  # a try
+if [ "$SIZE" = tiny ]; then  # a try, with a corpus of its own: one that is there is not made again
+  DATA=$DATA-tiny
   TOKENS=30720 BASE_TOKENS=15360 REF_TOKENS=15360 TUNE_TOKENS=3072 EVERY=10 PROBLEMS=10
   CORPUS="--noisy_tokens 40000 --curated_problems 200 --held_out_problems 20"
 fi

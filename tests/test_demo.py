@@ -77,7 +77,7 @@ def test_controls_from_start_to_table_and_again(tmp_path):
     assert all("ratio" not in first[arm] for arm in ("clm-x2", "mixture"))
     assert [first[arm]["ratio"] for arm in ("slm", "documents")] == pytest.approx([0.07, 0.3], abs=0.001)
     assert first["labels"]["precision"] == first["labels"]["recall"] == 1 and first["labels"]["ratio"] < 0.5
-    before = {p: p.stat().st_mtime_ns for folder in (tmp_path / "data", seed3) for p in folder.rglob("*")
+    before = {p: p.stat().st_mtime_ns for folder in (tmp_path / "data-tiny", seed3) for p in folder.rglob("*")
               if p.is_file() and p.parent.name not in ("scores", "eval", "eval0")}  # these are written anew
     assert sh("controls.sh", tmp_path, **how, ARMS="slm").count("finished before") == 4
     assert before == {p: p.stat().st_mtime_ns for p in before}

@@ -149,7 +149,8 @@ def test_a_block_behind_a_program():
 
 @pytest.mark.parametrize("printed, behind, answer", [
     ("12", "", "12"), ("12", "The answer is 13.", "13"), ("Timeout: 5 s", "", ""), ("Refused: os", "", ""),
-    ("12\nIndexError: list index 5 out of range", "", "12"), ("12", "```python\nprint(3)\n```", "3")])
+    ("12\nIndexError: list index 5 out of range", "", "12"), ("numpy.linalg.LinAlgError: 2 of\n3", "", ""),
+    ("StopIteration: 7", "", ""), ("12", "```python\nprint(3)\n```", "3")])
 def test_the_answer_is_not_in_the_program(printed, behind, answer):
     program = "```python\n# Problem: #### the answer is 7\nprint(4)\n```"
     text = f"Let us see.\n{program}\n```output\n{printed}\n```\n{behind}"
@@ -227,5 +228,5 @@ def test_documents_that_hold_what_their_programs_print(tmp_path, demo):
         start = end + 1
     assert not counts[False, False, True] and not counts[True, False, False]
     assert counts[True, False, True] > 15 and counts[True, True, False] > 10 * counts[True, True, True]
-    with pytest.raises(BadInput, match="no document whose programs print its answers, and 0 programs"):
+    with pytest.raises(BadInput, match="0 programs, and no document whose programs print"):
         execution.main(execution.Config(data=demo, out=str(tmp_path / "none")))
