@@ -162,14 +162,14 @@ def worked_problem(question, steps, n_right=MOST_STEPS):
 
 
 def worked_program(question, steps, n_right, answer):
-    """The same with a program as the solution, and what it prints. n_right: how many of its numbers come
-    before the first wrong one; -1 where the output alone is wrong. answer: what stands at the end, the right
-    one behind a wrong program too, as where a model wrote the solutions to a collection of known answers."""
+    """The same with a program as the solution, and what it prints. Comments have the phrases, or a small model
+    hardly learns to copy. n_right: how many numbers come before the first wrong one; -1 where the output alone
+    is wrong. answer: what stands at the end, right behind a wrong program too, as where answers are known."""
     segments = [("Question:", QUESTION)] + [(" " + sentence, QUESTION) for sentence in question]
     segments.append(("\nAnswer:\n```python\n", SOLUTION))
-    for i, (_, expression, _) in enumerate(steps):
+    for i, (phrase, expression, _) in enumerate(steps):
         a, op, b = expression.split()
-        segments += [(f"x = {a if i == 0 else 'x'} {op.replace('/', '//')}", SOLUTION),
+        segments += [(f"# {phrase}\nx = {a if i == 0 else 'x'} {op.replace('/', '//')}", SOLUTION),
                      (f" {b}", WRONG if i == n_right else SOLUTION), ("\n", SOLUTION)]
     segments += [("print(x)\n```\n", SOLUTION), (f"```output\n{steps[-1][2]}\n```\n", OUTPUT)]
     answer_label = WRONG if n_right < 0 else RESULT

@@ -157,9 +157,9 @@ def test_programs_as_solutions(tmp_path):
     for problem in map(json.loads, (tmp_path / "curated.jsonl").read_text().splitlines()):
         program, output, answer = re.fullmatch(r"\n```python\n(.*)```\n```output\n(.*)\n```\nThe answer is (.*)\.",
                                                problem["answer"], re.S).groups()
-        assert run_program(program) == output == answer and len(program.splitlines()) <= builtin.MOST_STEPS + 1
+        assert run_program(program) == output == answer and len(program.splitlines()) <= 2 * builtin.MOST_STEPS + 1
         numbers = re.findall(r"\d+", problem["question"])
-        assert re.sub(r"[*/]+ 2", "", program).split(" ", 2)[2].split("\n")[0].startswith(numbers[0])
+        assert program.startswith("# ") and program.split("\nx = ")[1].startswith(numbers[0])
     for segments, problems in itertools.islice(builtin.documents(1, "noisy", largest=99, programs=True), 300):
         for question, segments in problems:
             text, slip = "".join(text for text, _ in segments), any(label == WRONG for _, label in segments)
