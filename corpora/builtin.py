@@ -162,9 +162,9 @@ def worked_problem(question, steps, n_right=MOST_STEPS):
 
 
 def worked_program(question, steps, n_right, answer):
-    """The same with a program as the solution, and what it prints. Comments have the phrases, or a small model
-    hardly learns to copy. n_right: how many numbers come before the first wrong one; -1 where the output alone
-    is wrong. answer: what stands at the end, right behind a wrong program too, as where answers are known."""
+    """The same with a program as the solution, and what it prints. Comments hold the phrases: without them a
+    small model hardly learns to copy. n_right: how many numbers come before the first wrong one; -1 where the
+    output alone is wrong. answer: what stands at the end, also behind a wrong program the right one."""
     segments = [("Question:", QUESTION)] + [(" " + sentence, QUESTION) for sentence in question]
     segments.append(("\nAnswer:\n```python\n", SOLUTION))
     for i, (phrase, expression, _) in enumerate(steps):
