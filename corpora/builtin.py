@@ -16,7 +16,8 @@ Everything is a pure function of the seed. A problem:
     Question: Ava has 7 hens. Ava finds 5 more. Ava sells 3 of them. How many hens does Ava have now?
     Answer: finds 5: 7 + 5 = 12. sells 3: 12 - 3 = 9. The answer is 9.
 
-Or, with prepare.py --solutions programs, the solution is a program with what it prints (`worked_program`).
+With prepare.py --solutions programs, those of noisy and curated are programs, and what they print
+(`worked_program`).
 """
 import itertools
 import math
@@ -163,8 +164,8 @@ def worked_problem(question, steps, n_right=MOST_STEPS):
 
 def worked_program(question, steps, n_right, answer):
     """The same with a program as the solution, and what it prints. Comments hold the phrases: without them a
-    small model hardly learns to copy. n_right: how many numbers come before the first wrong one; -1 where the
-    output alone is wrong. answer: what stands at the end, also behind a wrong program the right one."""
+    small model hardly learns what to copy. n_right: how many numbers come before the first wrong one. answer:
+    what stands at the end, the right one behind a wrong program too, as where answers are known."""
     segments = [("Question:", QUESTION)] + [(" " + sentence, QUESTION) for sentence in question]
     segments.append(("\nAnswer:\n```python\n", SOLUTION))
     for i, (phrase, expression, _) in enumerate(steps):
@@ -172,8 +173,7 @@ def worked_program(question, steps, n_right, answer):
         segments += [(f"# {phrase}\nx = {a if i == 0 else 'x'} {op.replace('/', '//')}", SOLUTION),
                      (f" {b}", WRONG if i == n_right else SOLUTION), ("\n", SOLUTION)]
     segments += [("print(x)\n```\n", SOLUTION), (f"```output\n{steps[-1][2]}\n```\n", OUTPUT)]
-    answer_label = WRONG if n_right < 0 else RESULT
-    return segments + [("The answer is", SOLUTION), (f" {answer}", answer_label), (".", SOLUTION)]
+    return segments + [("The answer is", SOLUTION), (f" {answer}", RESULT), (".", SOLUTION)]
 
 
 def user(rng):
@@ -223,7 +223,7 @@ def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER, largest=L
 
     side: 'web', 'noisy', or any other name for curated documents, each with a stream of its own. reserved:
     texts of questions that must not occur. share_chatter: of the noisy documents, those without a problem.
-    largest: number. programs: as solutions.
+    largest: number. programs: as solutions, but for the web's.
     """
     rng, chatter_alone, most_words = random.Random(f"{side}-{seed}"), 0, 0
     if side == "web":
@@ -241,11 +241,10 @@ def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER, largest=L
                 question, steps = problem(rng, largest)
             n_right, answer = MOST_STEPS, steps[-1][2]
             if side == "web":
-                steps, n_right = without_meaning(rng, steps, largest), -1 if programs else 0
-                answer = steps[-1][2]
+                steps, n_right = without_meaning(rng, steps, largest), 0
             elif side == "noisy" and rng.random() < P_SLIP:
                 steps, n_right = (misread if programs else with_slip)(rng, steps, largest)
-            if programs:
+            if programs and side != "web":
                 worked = worked_program(question, steps, n_right, answer)
             else:
                 worked = worked_problem(question, steps, n_right)

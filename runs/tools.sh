@@ -52,11 +52,10 @@ arm_of_text() {  # SEED ARM
 }
 # Plain training on what has a score; and what gets one, all but the output of programs.
 export plain="--keep 1.0 --rank_by ref" not_printed="--labels question solution result irrelevant noise wrong"
-models_of_programs() {  # SEED; the base reads its text twice, or it cannot copy numbers yet
-  local from="--init_from $OUT/seed$1/base/ckpt.pt" side
-  for side in web curated noisy; do made "$1" $side counted_$side $not_printed; done
-  learn "$1" base web counted_web $plain --train_tokens $((2 * BASE_TOKENS)) --seed $((1000 + $1))
-  learn "$1" ref curated counted_curated $plain $from --train_tokens $REF_TOKENS
+models_of_programs() {  # SEED; the web, and so the base, has no programs
+  base "$1"
+  for side in curated noisy; do made "$1" $side counted_$side $not_printed; done
+  learn "$1" ref curated counted_curated $plain --train_tokens $REF_TOKENS --init_from "$OUT/seed$1/base/ckpt.pt"
   scores "$1" ""
   made "$1" noisy counted_scores $not_printed --scores "$OUT/seed$1/scores"
   for run in base ref; do graded "$1" $run python; done

@@ -150,7 +150,7 @@ def test_what_the_base_reads_teaches_no_arithmetic():
 
 def test_programs_as_solutions(tmp_path):
     """What a curated one prints is what stands behind it, and what the question asks; on the noisy side a wrong number
-    leads to a wrong answer, and on the web the output is any number. It has a label of its own."""
+    leads to a wrong output. That has a label of its own. The web has none."""
     prepare.main(prepare.Config(out=str(tmp_path), noisy_tokens=9000, curated_problems=30, held_out_problems=5,
                                 solutions="programs", largest=99))
     enc, n_right, n_wrong = load_tokenizer(str(tmp_path)), 0, 0
@@ -170,6 +170,7 @@ def test_programs_as_solutions(tmp_path):
             assert names["x"] == int(output) and (slip or output == answer)
     assert 0.1 < n_wrong / (n_wrong + n_right) < 0.4
     labels = Tokens(str(tmp_path), "curated", 1)
+    assert "```" not in enc.decode(Tokens(str(tmp_path), "web", 1).tokens[:])
     printed = enc.decode(labels.tokens[labels.labels == labels.label_names.index("output")].tolist())
     assert re.fullmatch(r"(```output\n\d+\n```\n)+", printed)
 
