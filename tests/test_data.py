@@ -149,8 +149,7 @@ def test_what_the_base_reads_teaches_no_arithmetic():
 
 
 def test_programs_as_solutions(tmp_path):
-    """What a curated one prints is what stands behind it, and what the question asks; on the noisy side a wrong number
-    leads to a wrong output. That has a label of its own. The web has none."""
+    """Each prints what its block says, in tokens with a label of their own, and the right answer if it is not wrong."""
     prepare.main(prepare.Config(out=str(tmp_path), noisy_tokens=9000, curated_problems=30, held_out_problems=5,
                                 solutions="programs", largest=99))
     enc, n_right, n_wrong = load_tokenizer(str(tmp_path)), 0, 0
