@@ -67,22 +67,23 @@ arm_of_programs() {  # SEED ARM
   graded "$1" "$2" python
 }
 fine_tuned() {  # SEED: three epochs, by each way to choose
-  local at="$OUT/seed$1" programs="${OUT%sft}programs/seed$1" arm how select labels
+  local at="$OUT/seed$1" programs="${OUT%sft}programs/seed$1" arm how select rate labels
   $PYTHON score.py --ckpt "$programs/ref/ckpt.pt" --data "$DATA/seed$1" --out "$at/scores" --device "$DEVICE"
   $PYTHON -m controls.execution --data "$DATA/seed$1" --out "$at/checked"
   made "$1" noisy any --how random
-  for arm in all labels random slm documents any_documents execution; do
-    how="" select=$plain labels="solution result wrong"
+  for arm in all labels random slm documents execution any_documents; do
+    how="" select=$plain rate=0.005 labels="solution result wrong"
     case $arm in
       labels)        labels="solution result" ;;
       random)        how="--how random" select="--keep 0.8 --rank_by ref" ;;
       slm)           how="--scores $at/scores" select="--keep 0.5" ;;
       documents)     how="--how documents --scores $at/scores" select="--keep 0.8 --rank_by ref" ;;
-      any_documents) how="--how documents --scores $at/any" select="--keep 0.52 --rank_by ref" ;;  # execution's share
-      execution)     how="--scores $at/checked" ;;
+      execution)     how="--scores $at/checked" rate=0.0025 ;;
+      any_documents) how="--how documents --scores $at/any" rate=0.0025  # as many as hold what their programs print
+                     select="--keep 0.52 --rank_by ref" ;;
     esac
     made "$1" noisy "${arm}_scores" --labels $labels $how
-    learn "$1" "$arm" noisy "${arm}_scores" $select --train_tokens $((3 * SFT_TOKENS)) --lr 0.005 \
+    learn "$1" "$arm" noisy "${arm}_scores" $select --train_tokens $((3 * SFT_TOKENS)) --lr $rate \
       --init_from "$programs/base/ckpt.pt"
     graded "$1" "$arm" python
   done
