@@ -2,6 +2,7 @@
 Scores from running the programs of a text: 0 for a document of which each program, run by itself, prints last
 the number that stands behind it, as in 'The answer is 9.'; inf, which is never selected, for any other.
 
+    python prepare.py --solutions programs --out data/programs
     python -m controls.execution --data data/programs --out out/run
     python -m controls.rescore --data data/programs --labels solution result --scores out/run --out out/right
     python train_slm.py --data data/programs --scores out/right --rank_by ref --keep 1.0 --out out/sft

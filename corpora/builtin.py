@@ -16,8 +16,8 @@ Everything is a pure function of the seed. A problem:
     Question: Ava has 7 hens. Ava finds 5 more. Ava sells 3 of them. How many hens does Ava have now?
     Answer: finds 5: 7 + 5 = 12. sells 3: 12 - 3 = 9. The answer is 9.
 
-With prepare.py --solutions programs, those of noisy and curated are programs, and what they print
-(`worked_program`).
+With prepare.py --solutions programs, the solutions of the noisy and the curated side are programs, each with
+what it prints (`worked_program`); those of the web stay as they are.
 """
 import itertools
 import math
