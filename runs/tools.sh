@@ -75,7 +75,7 @@ fine_tuned() {  # SEED: three epochs, by each way to choose
     how="" select=$plain rate=0.005 labels="solution result wrong"
     case $arm in
       labels)        labels="solution result" ;;
-      random)        how="--how random" select="--keep 0.8 --rank_by ref" ;;
+      random)        how="--how random" select="--keep 0.9 --rank_by ref" ;;
       slm)           how="--scores $at/scores" select="--keep 0.5" ;;
       documents)     how="--how documents --scores $at/scores" select="--keep 0.8 --rank_by ref" ;;
       execution)     how="--scores $at/checked" rate=0.0025 ;;
