@@ -20,6 +20,7 @@ export OUT=${OUT:-out/tools} SEEDS=${SEEDS:-10 11 12 13 14} DATA=${DATA:-data/to
 CORPUS="$CORPUS --largest 99" EVERY=100000  # only the end counts here
 export SFT_TOKENS=200000
 if [ "$SIZE" = tiny ]; then SFT_TOKENS=30720; fi
+export ARMS=${ARMS:-all labels random slm documents execution any_documents}  # of sft; also slm-keep0.3-lr0.01
 
 of() {  # KIND COMMAND: the command, with the data and the runs of text, programs or sft
   OUT="$OUT/$1" DATA="$DATA/$1" "${@:2}"
@@ -67,24 +68,23 @@ arm_of_programs() {  # SEED ARM
   graded "$1" "$2" python
 }
 fine_tuned() {  # SEED: three epochs, by each way to choose
-  local at="$OUT/seed$1" programs="${OUT%sft}programs/seed$1" arm how select rate labels
+  local at="$OUT/seed$1" programs="${OUT%sft}programs/seed$1" arm how keep rank rate labels
   $PYTHON score.py --ckpt "$programs/ref/ckpt.pt" --data "$DATA/seed$1" --out "$at/scores" --device "$DEVICE"
   $PYTHON -m controls.execution --data "$DATA/seed$1" --out "$at/checked"
   made "$1" noisy any --how random
-  for arm in all labels random slm documents execution any_documents; do
-    how="" select=$plain rate=0.005 labels="solution result wrong"
-    case $arm in
-      labels)        labels="solution result" ;;
-      random)        how="--how random" select="--keep 0.9 --rank_by ref" ;;
-      slm)           how="--scores $at/scores" select="--keep 0.5" ;;
-      documents)     how="--how documents --scores $at/scores" select="--keep 0.8 --rank_by ref" ;;
-      execution)     how="--scores $at/checked" rate=0.0025 ;;
-      any_documents) how="--how documents --scores $at/any" rate=0.0025  # as many as hold what their programs print
-                     select="--keep 0.52 --rank_by ref" ;;
+  for arm in $ARMS; do
+    how="" keep=1.0 rank="--rank_by ref" rate=0.0035 labels="solution result wrong"
+    case ${arm%%-*} in
+      labels)        labels="solution result" rate=0.005 ;;
+      random)        how="--how random" keep=0.9 ;;
+      slm)           how="--scores $at/scores" keep=0.5 rank="" ;;
+      documents)     how="--how documents --scores $at/scores" keep=0.8 ;;
+      execution)     how="--scores $at/checked" ;;
+      any_documents) how="--how documents --scores $at/any" keep=0.52 ;;  # as many as execution keeps
     esac
     made "$1" noisy "${arm}_scores" --labels $labels $how
-    learn "$1" "$arm" noisy "${arm}_scores" $select --train_tokens $((3 * SFT_TOKENS)) --lr $rate \
-      --init_from "$programs/base/ckpt.pt"
+    learn "$1" "$arm" noisy "${arm}_scores" --keep "$(setting "$arm" keep $keep)" $rank \
+      --train_tokens $((3 * SFT_TOKENS)) --lr "$(setting "$arm" lr $rate)" --init_from "$programs/base/ckpt.pt"
     graded "$1" "$arm" python
   done
 }
