@@ -49,7 +49,7 @@ class Config:
     out: str = "data/demo"                  # the corpus folder to write
     seed: int = 0                           # of the built-in corpus
     noisy_tokens: int = 5_000_000           # built-in: size of the noisy side; the web's is 3/5 of it
-    chatter: float = builtin.CHATTER        # built-in: share of the noisy documents without a problem
+    chatter: float = builtin.CHATTER        # built-in: noisy documents without a problem (0: problems alone)
     curated_problems: int = 1_500           # built-in: size of the curated side
     held_out_problems: int = 500            # built-in: size of val, of test, and of the evaluation's problems
     largest: int = builtin.LARGEST          # built-in: largest number
@@ -116,8 +116,7 @@ def make_demo(cfg, folder):
     write_problems(os.path.join(folder, "curated.jsonl"), problems)
     for name, n_tokens in (("noisy", cfg.noisy_tokens), ("web", max(1, cfg.noisy_tokens * 3 // 5))):
         sides = builtin.documents(cfg.seed, name, reserved, cfg.chatter, **world)
-        documents = (segments for segments, _ in sides)
-        counts = write_documents(folder, name, documents, enc, label_names, n_tokens)
+        counts = write_documents(folder, name, (parts for parts, _ in sides), enc, label_names, n_tokens)
         shares = zip(label_names, counts / counts.sum())
         print(f"{name}, share by true label: " + "  ".join(f"{label} {share:.1%}" for label, share in shares))
 

@@ -10,8 +10,7 @@ Three sides, each a stream of documents:
     noisy     the same kind of text, but most results are right
     curated   the problems alone, all results right; so are val, test and the evaluation's problems
 
-Every token carries its true label, so that the precision and recall of a selection can be measured.
-Everything is a pure function of the seed. A problem:
+Every token carries its true label. Everything is a pure function of the seed. A problem:
 
     Question: Ava has 7 hens. Ava finds 5 more. Ava sells 3 of them. How many hens does Ava have now?
     Answer: finds 5: 7 + 5 = 12. sells 3: 12 - 3 = 9. The answer is 9.
@@ -222,12 +221,14 @@ def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER, largest=L
     """Endless documents of one side: (segments, the (question, segments) of its problems).
 
     side: 'web', 'noisy', or any other name for curated documents, each with a stream of its own. reserved:
-    texts of questions that must not occur. share_chatter: of the noisy documents, those without a problem.
-    largest: number. programs: as solutions, but for the web's.
+    texts of questions that must not occur. share_chatter: of the noisy documents, those without a problem;
+    0: each is one problem, and nothing else. largest: number. programs: as solutions, but for the web's.
     """
-    rng, chatter_alone, most_words = random.Random(f"{side}-{seed}"), 0, 0
+    rng, chatter_alone, most_words, most_problems = random.Random(f"{side}-{seed}"), 0, 0, MOST_PROBLEMS
     if side == "web":
         chatter_alone, most_words = WEB_CHATTER, WEB_WORDS
+    elif side == "noisy" and share_chatter == 0:
+        most_problems = 1
     elif side == "noisy":
         chatter_alone, most_words = share_chatter, NOISY_WORDS
     while True:
@@ -235,7 +236,7 @@ def documents(seed, side, reserved=frozenset(), share_chatter=CHATTER, largest=L
             yield [(chatter(rng, rng.randint(30, 90)), IRRELEVANT)], []
             continue
         problems = []
-        for _ in range(rng.randint(1, MOST_PROBLEMS)):
+        for _ in range(rng.randint(1, most_problems)):
             question, steps = problem(rng, largest)
             while " ".join(question) in reserved:
                 question, steps = problem(rng, largest)

@@ -164,10 +164,10 @@ def test_programs_as_solutions(tmp_path):
             text, slip = "".join(text for text, _ in segments), any(label == WRONG for _, label in segments)
             n_right, n_wrong = n_right + (not slip), n_wrong + slip
             program, output, answer = re.search(r"```python\n(.*)```\n```output\n(.*)\n```\n.* is (.*)\.", text, re.S).groups()
-            names = {}
-            exec(program, names)
+            exec(program, names := {})
             assert names["x"] == int(output) and (slip or output == answer)
     assert 0.1 < n_wrong / (n_wrong + n_right) < 0.4
+    assert all(its == problems[0][1] for its, problems in itertools.islice(builtin.documents(1, "noisy", (), 0), 50))
     labels = Tokens(str(tmp_path), "curated", 1)
     assert "```" not in enc.decode(Tokens(str(tmp_path), "web", 1).tokens[:])
     printed = enc.decode(labels.tokens[labels.labels == labels.label_names.index("output")].tolist())
