@@ -10,7 +10,7 @@
 #   programs    the same on the corpus whose solutions are programs, which are run. What a program prints is never
 #               trained on, so all losses go by scores: train_slm.py --keep 1.0 trains on all that has a score
 #   sft         from the base of programs, fine-tuning on problems with programs, a quarter of them wrong: on all of
-#               their tokens, and on what some rules choose of them (shares and rate: tuned on seeds 5 and 6)
+#               their solutions, and on what some rules choose of them (tuned on seeds 5 and 6, SFT_TOKENS=100000)
 #
 # What to compare are accuracies: the test loss in the tables counts what is never trained on too.
 set -euo pipefail
@@ -18,7 +18,7 @@ cd "$(dirname "$0")/.."
 export OUT=${OUT:-out/tools} SEEDS=${SEEDS:-10 11 12 13 14} DATA=${DATA:-data/tools}
 . runs/steps.sh
 CORPUS="$CORPUS --largest 99" EVERY=100000  # only the end counts here
-export SFT_TOKENS=100000
+export SFT_TOKENS=${SFT_TOKENS:-200000}
 if [ "$SIZE" = tiny ]; then SFT_TOKENS=30720; fi
 export ARMS=${ARMS:-all random high_loss slm documents execution any_documents}  # of sft; also slm-keep0.3-lr0.01
 
