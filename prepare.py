@@ -49,7 +49,7 @@ class Config:
     out: str = "data/demo"                  # the corpus folder to write
     seed: int = 0                           # of the built-in corpus
     noisy_tokens: int = 5_000_000           # built-in: size of the noisy side; the web's is 3/5 of it
-    chatter: float = builtin.CHATTER        # built-in: noisy documents without a problem (0: problems alone)
+    chatter: float = builtin.CHATTER        # built-in: share of noisy documents of chatter (0: only problems)
     curated_problems: int = 1_500           # built-in: size of the curated side
     held_out_problems: int = 500            # built-in: size of val, of test, and of the evaluation's problems
     largest: int = builtin.LARGEST          # built-in: largest number
